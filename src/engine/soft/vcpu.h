@@ -1,0 +1,332 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One virtual processor of the soft engine: the state that translated code, the C handlers of instructions
+ * and the dispatcher share. Only the vCPU's own thread touches it, but for the fields that are said to be
+ * atomic.
+ *
+ * While translated code runs, the guest's general registers, arithmetic flags and DF are in the host's own,
+ * the vector and x87 state as well (`fpu_resident`), and the gs segment base points to this structure. In C
+ * everything is here.
+ */
+#ifndef TABIQUE_ENGINE_SOFT_VCPU_H
+#define TABIQUE_ENGINE_SOFT_VCPU_H
+
+#include "engine/cpu_state.h"
+#include "engine/soft/insn.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct soft;
+struct lapic;
+
+/* ---- RFLAGS (SDM vol. 1 3.4.3) ---- */
+#define FLAG_CF    (1u << 0)
+#define FLAG_PF    (1u << 2)
+#define FLAG_AF    (1u << 4)
+#define FLAG_ZF    (1u << 6)
+#define FLAG_SF    (1u << 7)
+#define FLAG_TF    (1u << 8)
+#define FLAG_IF    (1u << 9)
+#define FLAG_DF    (1u << 10)
+#define FLAG_OF    (1u << 11)
+#define FLAG_IOPL  (3u << 12)
+#define FLAG_NT    (1u << 14)
+#define FLAG_RF    (1u << 16)
+#define FLAG_VM    (1u << 17)
+#define FLAG_AC    (1u << 18)
+#define FLAG_VIF   (1u << 19)
+#define FLAG_VIP   (1u << 20)
+#define FLAG_ID    (1u << 21)
+#define FLAGS_HOST (FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_DF | FLAG_OF)
+
+/* ---- control registers ---- */
+#define CR0_PE         (1u << 0)
+#define CR0_MP         (1u << 1)
+#define CR0_EM         (1u << 2)
+#define CR0_TS         (1u << 3)
+#define CR0_ET         (1u << 4)
+#define CR0_NE         (1u << 5)
+#define CR0_WP         (1u << 16)
+#define CR0_AM         (1u << 18)
+#define CR0_NW         (1u << 29)
+#define CR0_CD         (1u << 30)
+#define CR0_PG         (1u << 31)
+#define CR4_VME        (1u << 0)
+#define CR4_PVI        (1u << 1)
+#define CR4_TSD        (1u << 2)
+#define CR4_DE         (1u << 3)
+#define CR4_PSE        (1u << 4)
+#define CR4_PAE        (1u << 5)
+#define CR4_MCE        (1u << 6)
+#define CR4_PGE        (1u << 7)
+#define CR4_PCE        (1u << 8)
+#define CR4_OSFXSR     (1u << 9)
+#define CR4_OSXMMEXCPT (1u << 10)
+#define CR4_UMIP       (1u << 11)
+#define CR4_FSGSBASE   (1u << 16)
+#define CR4_PCIDE      (1u << 17)
+#define CR4_OSXSAVE    (1u << 18)
+#define CR4_SMEP       (1u << 20)
+#define CR4_SMAP       (1u << 21)
+#define EFER_SCE       (1u << 0)
+#define EFER_LME       (1u << 8)
+#define EFER_LMA       (1u << 10)
+#define EFER_NX        (1u << 11)
+
+/* ---- exception vectors (SDM vol. 3A 6.3) ---- */
+enum soft_vector {
+    VEC_DE = 0,
+    VEC_DB = 1,
+    VEC_NMI = 2,
+    VEC_BP = 3,
+    VEC_OF = 4,
+    VEC_BR = 5,
+    VEC_UD = 6,
+    VEC_NM = 7,
+    VEC_DF = 8,
+    VEC_TS = 10,
+    VEC_NP = 11,
+    VEC_SS = 12,
+    VEC_GP = 13,
+    VEC_PF = 14,
+    VEC_MF = 16,
+    VEC_AC = 17,
+    VEC_MC = 18,
+    VEC_XM = 19,
+};
+
+/* ---- the software TLB ---- */
+
+/*
+ * Which memory rights translated code assumes. Part of the block key, so that the table's address is a
+ * constant in the code. MMU_KERNEL_AC is the kernel's while user pages are open to it (SMAP off, or RFLAGS.AC
+ * set).
+ */
+enum soft_mmu { MMU_USER, MMU_KERNEL, MMU_KERNEL_AC, MMU_MODES };
+
+#define TLB_BITS 10
+#define TLB_SIZE (1u << TLB_BITS)
+#define JC_BITS  12
+#define JC_SIZE  (1u << JC_BITS)
+
+/* An entry hits if (address + tag + size - 1) >> 12 is 0: tag is minus the page's guest-virtual address. The
+ * host address is then address + addend. */
+struct soft_tlb {
+    uint64_t tag[TLB_SIZE];
+    uint64_t addend[TLB_SIZE];
+};
+
+/* Where a virtual address's translated code is: hits if address + tag is 0. `tag` is atomic: others clear it.
+ */
+struct soft_jump_cache {
+    uint64_t tag[JC_SIZE];
+    uint64_t code[JC_SIZE];
+};
+
+/* What a C handler returns. */
+enum soft_result {
+    SOFT_NEXT = 0, /* done: go on after the instruction */
+    SOFT_JUMP = 1, /* done: go on at vcpu->rip, through the dispatcher */
+    SOFT_FAULT =
+        2, /* not done: vcpu->fault holds the exception, vcpu->rip the instruction that it belongs to */
+};
+
+struct soft_fault {
+    uint8_t vector;
+    bool has_error;
+    uint32_t error;
+    uint64_t cr2; /* for VEC_PF */
+    /* dr6 bits to set, for VEC_DB. A trap's saved RIP is that of the next instruction: rip has been set
+     * already. */
+    uint64_t dr6;
+};
+
+/* Requests from other threads, in soft_vcpu.requests. */
+#define REQUEST_STOP      (1u << 0) /* pause: wait outside guest code */
+#define REQUEST_INTERRUPT (1u << 1) /* the local APIC has something */
+#define REQUEST_FLUSH_WRITE                                                                                  \
+    (1u << 2) /* a page became code: drop its writable TLB entries, then revalidate it */
+#define REQUEST_FLUSH_CODE (1u << 3) /* jump caches hold addresses of freed code */
+#define REQUEST_CLOCK      (1u << 4) /* refresh the paravirtual clock */
+
+struct soft_vcpu {
+    /* -- known to translated code by offset -- */
+    uint64_t gpr[CPU_GPRS];
+    uint64_t rip;          /* RIP, EIP or IP: an offset in CS where CS has a base */
+    uint64_t flags;        /* the bits of FLAGS_HOST */
+    uint64_t pending;      /* atomic; nonzero: leave translated code at the next poll */
+    uint64_t host_rsp;     /* this thread's own stack while guest code runs */
+    uint64_t fpu_resident; /* the guest's x87, SSE and AVX state is in the registers, not in `xsave` */
+    uint64_t iflag;        /* RFLAGS.IF as 0 or 1 */
+    uint64_t shadow;       /* STI or MOV SS: no interrupt before the next instruction has ended */
+    uint64_t scratch[8];
+    uint64_t slow_address, slow_host, slow_post, slow_site;
+    uint64_t index_mask, page_mask, jump_mask; /* operands for PEXT */
+    uint64_t exit_link;  /* the struct soft_exit through which the last block was left, or 0 */
+    uint64_t tsc_offset; /* guest TSC - host TSC */
+    struct cpu_segment_state seg[CPU_SEGMENTS];
+    struct soft_tlb tlb[MMU_MODES][2]; /* [..][0] read, [..][1] write */
+    struct soft_jump_cache jump[MMU_MODES];
+    uint64_t host_gpr[CPU_GPRS];
+    uint8_t bounce[128] __attribute__((aligned(64)));
+
+    /* -- the rest of the architectural state -- */
+    uint64_t sysflags; /* RFLAGS but for FLAGS_HOST, IF and the constant bit 1 */
+    struct cpu_segment_state ldtr, tr;
+    struct cpu_table_state gdt, idt;
+    uint64_t cr0, cr2, cr3, cr4;
+    uint64_t efer, xcr0;
+    uint64_t dr[8];
+    uint64_t star, lstar, cstar, fmask, kernel_gs_base;
+    uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
+    uint64_t pat, tsc_aux, tsc_adjust, misc_enable;
+    uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_var[16];
+    uint8_t cpl;
+    bool halted;
+    bool wait_for_sipi;
+    bool nmi_blocked;
+
+    uint8_t xsave[832] __attribute__((aligned(64))); /* XSAVE's standard form */
+
+    /* -- bookkeeping -- */
+    uint32_t key;            /* what the current mode means to translated code: soft_update_key */
+    struct soft_fault fault; /* with SOFT_FAULT */
+    struct soft *soft;
+    unsigned index; /* = APIC id */
+    struct lapic *lapic;
+    _Atomic uint32_t requests;
+    unsigned nonglobal[MMU_MODES]; /* TLB entries of pages without G since the last flush */
+    uint32_t jump_key[MMU_MODES];  /* the key that jump[] holds code for */
+    uint64_t jump_cs_base[MMU_MODES];
+};
+
+/* The block key: what translated code depends on beside the bytes themselves. */
+#define KEY_CPL       0x3u  /* the CPL */
+#define KEY_CODE32    0x4u  /* CS.D, not in 64-bit mode */
+#define KEY_CODE64    0x8u  /* 64-bit mode; else 16 or 32 bits after CODE32 */
+#define KEY_STACK32   0x10u /* SS.B */
+#define KEY_FLAT      0x20u /* CS, DS, ES, SS have base 0 and no limit below 4 GiB: no checks needed */
+#define KEY_PROTECTED 0x40u /* CR0.PE */
+#define KEY_MMU_SHIFT 7     /* 2 bits: enum soft_mmu */
+#define KEY_MMU       (3u << KEY_MMU_SHIFT)
+#define KEY_NO_FPU    0x200u   /* x87 instructions raise #NM (CR0.EM or TS) */
+#define KEY_NO_SSE    0x400u   /* SSE instructions raise #UD (CR0.EM, or CR4.OSFXSR clear) */
+#define KEY_NO_AVX    0x800u   /* VEX vector instructions raise #UD (OSXSAVE or XCR0) */
+#define KEY_TS        0x1000u  /* CR0.TS: SSE, AVX and FWAIT (with MP) raise #NM */
+#define KEY_STEP      0x2000u  /* RFLAGS.TF: one instruction, then #DB */
+#define KEY_DEBUG     0x4000u  /* an instruction breakpoint is enabled in DR7 */
+#define KEY_ONE       0x8000u  /* a block of one instruction (after an interrupt shadow) */
+#define KEY_NO_RDTSC  0x10000u /* RDTSC raises #GP (CR4.TSD at CPL 3) */
+
+static inline enum soft_mmu soft_key_mmu(uint32_t key)
+{
+    return (enum soft_mmu)((key & KEY_MMU) >> KEY_MMU_SHIFT);
+}
+static inline bool soft_is64(const struct soft_vcpu *c)
+{
+    return c->key & KEY_CODE64;
+}
+
+/* ---- state.c: RFLAGS, the key, conversion from and to struct cpu_state ---- */
+
+/* The whole RFLAGS, as PUSHF would see it (RF and VM included). */
+uint64_t soft_rflags(const struct soft_vcpu *c);
+/* Takes the bits of `mask` from `value`; other bits stay. Bit 1 is constant. Call soft_update_key after
+ * changes of TF or AC; sets `pending` if IF became 1 and an interrupt waits. */
+void soft_set_rflags(struct soft_vcpu *c, uint64_t value, uint64_t mask);
+/* Recomputes c->key from CR0, CR4, EFER, CS, SS, CPL, RFLAGS, DR7 and XCR0. To be called after any change of
+ * these before translated code runs again; handlers whose row has the flag `MODE` needn't: the caller does.
+ */
+void soft_update_key(struct soft_vcpu *c);
+void soft_set_state(struct soft_vcpu *c, const struct cpu_state *s);
+void soft_get_state(const struct soft_vcpu *c, struct cpu_state *s);
+
+/* ---- mmu.c: guest-virtual memory for C code ---- */
+
+enum soft_access {
+    ACCESS_READ = 0,
+    ACCESS_WRITE = 1,
+    ACCESS_EXEC = 2,
+    ACCESS_KIND = 3,
+    ACCESS_SYSTEM =
+        4, /* an implicit supervisor access at any CPL: descriptor tables, TSS, interrupt stack frames */
+};
+
+/*
+ * Copies from or to linear (already segmented) addresses as the guest would access them at its CPL: paging
+ * rights, accessed and dirty bits, page crossing, devices, code invalidation. SOFT_NEXT, or SOFT_FAULT with
+ * c->fault set and nothing written (both pages of a crossing are checked first). Aligned accesses of 1, 2, 4
+ * and 8 bytes are single copies (atomic). In 64-bit mode a non-canonical address raises #GP(0). len <= 4096.
+ */
+int soft_read(struct soft_vcpu *c, uint64_t linear, void *buf, unsigned len, unsigned access);
+int soft_write(struct soft_vcpu *c, uint64_t linear, const void *buf, unsigned len, unsigned access);
+
+/*
+ * For string instructions and other bulk access: the host pointer of `linear` for reading or writing, valid
+ * to the page's end; *host is NULL if it is not plain RAM (a device, a page with translated code when
+ * writing, a data breakpoint): then use soft_read/soft_write. SOFT_NEXT or SOFT_FAULT.
+ */
+int soft_host_pointer(struct soft_vcpu *c, uint64_t linear, unsigned access, uint8_t **host);
+
+/*
+ * An atomic read-modify-write on guest memory for handlers of locked instructions (BTS m,r and such): gives a
+ * host pointer to `size` bytes (1-16); after the change call soft_rmw_end with the same arguments.
+ */
+int soft_rmw_begin(struct soft_vcpu *c, uint64_t linear, unsigned size, void **host);
+int soft_rmw_end(struct soft_vcpu *c, uint64_t linear, unsigned size);
+
+/* Drop translations from the software TLBs and jump caches. `all`: global pages too. */
+void soft_tlb_flush(struct soft_vcpu *c, bool all);
+void soft_tlb_flush_page(struct soft_vcpu *c, uint64_t linear);
+
+/* The physical address that `linear` maps to at this access; SOFT_NEXT or SOFT_FAULT. */
+int soft_translate(struct soft_vcpu *c, uint64_t linear, unsigned access, uint64_t *gpa);
+
+/* ---- exception.c: raising and delivering ---- */
+
+/* Record an exception; all return SOFT_FAULT. */
+int soft_raise(struct soft_vcpu *c, enum soft_vector vector);
+int soft_raise_error(struct soft_vcpu *c, enum soft_vector vector, uint32_t error);
+
+/*
+ * Deliver c->fault through the IDT (or the real-mode table) with c->rip as the saved RIP: contributory faults
+ * become #DF, a fault during #DF ends in shutdown. SOFT_JUMP, or SOFT_FAULT for a shutdown (triple fault).
+ */
+int soft_deliver_fault(struct soft_vcpu *c);
+/* The same for an external interrupt or NMI. */
+int soft_deliver_interrupt(struct soft_vcpu *c, uint8_t vector);
+
+/* ---- for handlers: operands ---- */
+
+/*
+ * The linear address of the instruction's memory operand (or, for handlers with addresses of their own, of
+ * `offset` in segment `seg`), checked for `size` bytes against the segment (limit, rights, null) or canonical
+ * form. SOFT_NEXT or SOFT_FAULT (#GP or #SS). `write`: the segment must be writable.
+ */
+int soft_operand_linear(struct soft_vcpu *c, const struct soft_insn *i, unsigned size, bool write,
+                        uint64_t *linear);
+int soft_linear(struct soft_vcpu *c, unsigned seg, uint64_t offset, unsigned size, bool write,
+                uint64_t *linear);
+/* The memory operand's offset in its segment, truncated to the address size. */
+uint64_t soft_effective_address(const struct soft_vcpu *c, const struct soft_insn *i);
+/* Register by operand size in bytes; writing 4 bytes clears the upper half, 1 and 2 leave the rest. `high`:
+ * AH..BH. */
+uint64_t soft_reg_read(const struct soft_vcpu *c, unsigned reg, unsigned size, bool high);
+void soft_reg_write(struct soft_vcpu *c, unsigned reg, unsigned size, bool high, uint64_t value);
+/* Operand n (0-based, visible ones) of up to 8 bytes: register, memory or immediate. SOFT_NEXT or SOFT_FAULT.
+ */
+int soft_operand_read(struct soft_vcpu *c, const struct soft_insn *i, unsigned n, uint64_t *value);
+int soft_operand_write(struct soft_vcpu *c, const struct soft_insn *i, unsigned n, uint64_t value);
+/* The stack as the current mode has it (SS base and size; 64-bit flat). push is not done if it faults; pop
+ * moves RSP. */
+int soft_push(struct soft_vcpu *c, uint64_t value, unsigned size);
+int soft_pop(struct soft_vcpu *c, uint64_t *value, unsigned size);
+
+/* ---- segment.c ---- */
+/* MOV to a data or stack segment register with all protected-mode checks (SDM vol. 3A 5). CS only by far
+ * transfers. */
+int soft_load_segment(struct soft_vcpu *c, unsigned seg, uint16_t selector);
+
+#endif
