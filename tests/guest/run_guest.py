@@ -1,0 +1,82 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Runs one test guest on a monitor and judges it: its exit status and what it printed.
+
+Monitors: `qemu` (QEMU's TCG, the reference that tells a wrong test from a wrong engine), and each engine of
+Tabique by its name. Exit status: 0 passed, 1 failed, 77 skipped with the reason on the last line.
+"""
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+PASSED = (0x10 << 1) | 1
+
+
+def qemu_command(args):
+    if not shutil.which("qemu-system-x86_64"):
+        return None, "qemu-system-x86_64 is not installed"
+    command = ["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max", "-nodefaults", "-no-reboot", "-display", "none",
+               "-serial", "stdio", "-device", "isa-debug-exit,iobase=0xf4,iosize=4",
+               "-m", args.memory, "-smp", str(args.cpus), "-kernel", args.guest, "-append", args.append]
+    if args.module:
+        command += ["-initrd", ",".join(m.replace("=", " ", 1) for m in args.module)]
+    return command, None
+
+
+def tabique_command(args):
+    tabique = args.tabique or os.environ.get("TABIQUE")
+    if not tabique or not os.access(tabique, os.X_OK):
+        return None, "no tabique binary (--tabique or $TABIQUE)"
+    check = subprocess.run([tabique, "check", "--json"], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                           timeout=30)
+    usable = re.search(r'"name":\s*"%s"[^{}]*"usable":\s*true' % re.escape(args.monitor), check.stdout)
+    if not usable:
+        return None, f"this host can't run the engine {args.monitor}"
+    command = [tabique, "run", "--engine", args.monitor, "--memory", args.memory, "--cpus", str(args.cpus),
+               "--kernel", args.guest, "--append", args.append, "--debug-exit"]
+    for module in args.module:
+        command += ["--module", module]
+    return command, None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("guest", help="the guest's ELF file")
+    parser.add_argument("--monitor", default="qemu")
+    parser.add_argument("--tabique", help="the binary to test (default: $TABIQUE)")
+    parser.add_argument("--memory", default="128M")
+    parser.add_argument("--cpus", type=int, default=1)
+    parser.add_argument("--append", default="")
+    parser.add_argument("--module", action="append", default=[])
+    parser.add_argument("--expect", action="append", default=[], help="a regular expression that must match a line")
+    parser.add_argument("--timeout", type=float, default=100)
+    args = parser.parse_args()
+
+    command, reason = qemu_command(args) if args.monitor == "qemu" else tabique_command(args)
+    if not command:
+        print(f"skipped: {reason}")
+        return 77
+    try:
+        run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             timeout=args.timeout)
+    except subprocess.TimeoutExpired as late:
+        sys.stdout.write((late.stdout or b"").decode(errors="replace"))
+        print(f"failed: no end after {args.timeout} s: {' '.join(command)}")
+        return 1
+    output = run.stdout.decode(errors="replace").replace("\r", "")
+    sys.stdout.write(output)
+    problems = [f"nothing printed matches {e!r}" for e in args.expect if not re.search(e, output)]
+    if run.returncode != PASSED:
+        problems.append(f"exit status {run.returncode}, expected {PASSED}")
+    if "guest: passed" not in output:
+        problems.append("the guest did not say that it passed")
+    for problem in problems:
+        print(f"failed: {problem}: {' '.join(command)}")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
