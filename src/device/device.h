@@ -14,6 +14,7 @@
 
 struct error;
 struct loop;
+struct pci_bus;
 struct device_config;
 
 /* What a guest, a device or an engine can ask of the machine. */
@@ -31,6 +32,7 @@ struct device_env {
     struct io_space *pio;
     struct io_space *mmio;
     struct loop *loop;
+    struct pci_bus *pci; /* where PCI devices plug in (device/pci.h); NULL on a machine without PCI */
 
     /* The level of a global system interrupt (0-15 are the ISA IRQs, to PIC and I/O APIC; 16-23 I/O APIC
      * only). */
