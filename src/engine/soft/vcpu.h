@@ -5,8 +5,8 @@
  * atomic.
  *
  * While translated code runs, the guest's general registers, arithmetic flags and DF are in the host's own,
- * the vector and x87 state as well (`fpu_resident`), and the gs segment base points to this structure. In C
- * everything is here.
+ * the vector and x87 state as well (unless `fpu_saved`), and the gs segment base points to this structure. In
+ * C everything is here.
  */
 #ifndef TABIQUE_ENGINE_SOFT_VCPU_H
 #define TABIQUE_ENGINE_SOFT_VCPU_H
@@ -154,13 +154,13 @@ struct soft_fault {
 struct soft_vcpu {
     /* -- known to translated code by offset -- */
     uint64_t gpr[CPU_GPRS];
-    uint64_t rip;          /* RIP, EIP or IP: an offset in CS where CS has a base */
-    uint64_t flags;        /* the bits of FLAGS_HOST */
-    uint64_t pending;      /* atomic; nonzero: leave translated code at the next poll */
-    uint64_t host_rsp;     /* this thread's own stack while guest code runs */
-    uint64_t fpu_resident; /* the guest's x87, SSE and AVX state is in the registers, not in `xsave` */
-    uint64_t iflag;        /* RFLAGS.IF as 0 or 1 */
-    uint64_t shadow;       /* STI or MOV SS: no interrupt before the next instruction has ended */
+    uint64_t rip;       /* RIP, EIP or IP: an offset in CS where CS has a base */
+    uint64_t flags;     /* the bits of FLAGS_HOST */
+    uint64_t pending;   /* atomic; nonzero: leave translated code at the next poll */
+    uint64_t host_rsp;  /* this thread's own stack while guest code runs */
+    uint64_t fpu_saved; /* 1: the guest's x87, SSE and AVX state is in `xsave`; 0: in the registers */
+    uint64_t iflag;     /* RFLAGS.IF as 0 or 1 */
+    uint64_t shadow;    /* STI or MOV SS: no interrupt before the next instruction has ended */
     uint64_t scratch[8];
     uint64_t slow_address, slow_host, slow_post, slow_site;
     uint64_t index_mask, page_mask, jump_mask; /* operands for PEXT */
@@ -171,6 +171,8 @@ struct soft_vcpu {
     struct soft_jump_cache jump[MMU_MODES];
     uint64_t host_gpr[CPU_GPRS];
     uint8_t bounce[128] __attribute__((aligned(64)));
+    uint64_t resume; /* where slow paths go on in translated code */
+    uint64_t result; /* what the last handler returned */
 
     /* -- the rest of the architectural state -- */
     uint64_t sysflags; /* RFLAGS but for FLAGS_HOST, IF and the constant bit 1 */
@@ -197,9 +199,23 @@ struct soft_vcpu {
     unsigned index; /* = APIC id */
     struct lapic *lapic;
     _Atomic uint32_t requests;
-    unsigned nonglobal[MMU_MODES]; /* TLB entries of pages without G since the last flush */
+    _Atomic uint32_t asleep;
+    _Atomic uint32_t in_code; /* between finding a block and leaving it: the cache may not be emptied */
+    bool nmi_pending;
+    struct {
+        uint64_t exits[8]; /* by enum soft_left */
+        uint64_t translated, interrupts;
+    } stats;
+    unsigned fills[MMU_MODES];     /* TLB and jump-cache entries made since the last flush */
+    unsigned nonglobal[MMU_MODES]; /* those of them for pages without G */
     uint32_t jump_key[MMU_MODES];  /* the key that jump[] holds code for */
     uint64_t jump_cs_base[MMU_MODES];
+    uint64_t debug_hits; /* DR6 bits of breakpoints met by the current instruction */
+    struct {
+        uint64_t gpa[2]; /* of the one or two pages of a bounced or code-page write */
+        uint8_t first;   /* bytes in the first page */
+        bool bounced;
+    } post;
 };
 
 /* The block key: what translated code depends on beside the bytes themselves. */
@@ -211,14 +227,15 @@ struct soft_vcpu {
 #define KEY_PROTECTED 0x40u /* CR0.PE */
 #define KEY_MMU_SHIFT 7     /* 2 bits: enum soft_mmu */
 #define KEY_MMU       (3u << KEY_MMU_SHIFT)
-#define KEY_NO_FPU    0x200u   /* x87 instructions raise #NM (CR0.EM or TS) */
-#define KEY_NO_SSE    0x400u   /* SSE instructions raise #UD (CR0.EM, or CR4.OSFXSR clear) */
-#define KEY_NO_AVX    0x800u   /* VEX vector instructions raise #UD (OSXSAVE or XCR0) */
-#define KEY_TS        0x1000u  /* CR0.TS: SSE, AVX and FWAIT (with MP) raise #NM */
-#define KEY_STEP      0x2000u  /* RFLAGS.TF: one instruction, then #DB */
-#define KEY_DEBUG     0x4000u  /* an instruction breakpoint is enabled in DR7 */
-#define KEY_ONE       0x8000u  /* a block of one instruction (after an interrupt shadow) */
-#define KEY_NO_RDTSC  0x10000u /* RDTSC raises #GP (CR4.TSD at CPL 3) */
+#define KEY_EM        0x200u  /* CR0.EM: x87 raises #NM, MMX #UD */
+#define KEY_NO_SSE    0x400u  /* SSE instructions raise #UD (CR0.EM, or CR4.OSFXSR clear) */
+#define KEY_NO_AVX    0x800u  /* VEX vector instructions raise #UD (OSXSAVE or XCR0) */
+#define KEY_TS        0x1000u /* CR0.TS: x87, MMX, SSE, AVX and (with MP) FWAIT raise #NM */
+#define KEY_STEP      0x2000u /* RFLAGS.TF: one instruction, then #DB */
+#define KEY_DEBUG                                                                                            \
+    0x4000u /* a breakpoint is enabled in DR7: blocks of one instruction, checked by the dispatcher */
+#define KEY_ONE      0x8000u  /* a block of one instruction (after an interrupt shadow) */
+#define KEY_NO_RDTSC 0x10000u /* RDTSC raises #GP (CR4.TSD at CPL 3) */
 
 static inline enum soft_mmu soft_key_mmu(uint32_t key)
 {
@@ -323,6 +340,23 @@ int soft_operand_write(struct soft_vcpu *c, const struct soft_insn *i, unsigned 
  * moves RSP. */
 int soft_push(struct soft_vcpu *c, uint64_t value, unsigned size);
 int soft_pop(struct soft_vcpu *c, uint64_t *value, unsigned size);
+
+/* ---- debug registers (SDM vol. 3B 17.2) ---- */
+enum soft_debug_kind { DEBUG_EXEC = 0, DEBUG_WRITE = 1, DEBUG_IO = 2, DEBUG_READ = 3 };
+/* The DR6 bits (0-3) of enabled breakpoints that an access of this kind to [linear, linear + len) meets. A
+ * write also meets breakpoints on reads and writes. */
+uint64_t soft_debug_match(const struct soft_vcpu *c, uint64_t linear, unsigned len,
+                          enum soft_debug_kind kind);
+
+/* ---- what the engine gives to handlers ---- */
+void soft_cpuid(struct soft_vcpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
+uint64_t soft_pio_read(struct soft_vcpu *c, uint16_t port, unsigned size);
+void soft_pio_write(struct soft_vcpu *c, uint16_t port, unsigned size, uint64_t value);
+struct pvclock;
+/* The machine's paravirtual clock; NULL where there is none (tests). */
+struct pvclock *soft_pvclock(struct soft_vcpu *c);
+/* The guest's time-stamp counter. */
+uint64_t soft_read_tsc(const struct soft_vcpu *c);
 
 /* ---- segment.c ---- */
 /* MOV to a data or stack segment register with all protected-mode checks (SDM vol. 3A 5). CS only by far
