@@ -4,6 +4,7 @@
 #include "machine/memory_map.h"
 
 #include "device/guest_memory.h"
+#include "device/pci.h"
 
 static void add(struct memory_map *map, uint64_t base, uint64_t end, enum memory_range_type type)
 {
@@ -21,7 +22,7 @@ void memory_map_build(struct memory_map *map, const struct guest_memory *memory)
     add(map, MAP_FIRMWARE, MAP_FIRMWARE_END, MEMORY_RESERVED);
     add(map, MAP_HIGH_MEMORY, low_end, MEMORY_RAM);
     /* Kernels trust ECAM only where the firmware says that it is not free memory. */
-    add(map, MAP_ECAM, MAP_ECAM + MAP_ECAM_SIZE, MEMORY_RESERVED);
+    add(map, PCI_ECAM_BASE, PCI_ECAM_BASE + PCI_ECAM_SIZE, MEMORY_RESERVED);
     for (unsigned i = 1; i < memory->n_blocks; i++)
         add(map, memory->blocks[i].gpa, memory->blocks[i].gpa + memory->blocks[i].size, MEMORY_RAM);
 }

@@ -13,7 +13,7 @@
  *   E0000000 .. EFFFFFFF PCI Express configuration space (ECAM)
  *   FEC00000             I/O APIC
  *   FEE00000             local APICs
- *  100000000 ..          the rest of RAM; behind it a window for 64-bit PCI memory
+ *  100000000 ..          the rest of RAM
  */
 #ifndef TABIQUE_MACHINE_MEMORY_MAP_H
 #define TABIQUE_MACHINE_MEMORY_MAP_H
@@ -31,8 +31,6 @@ struct guest_memory;
 #define MAP_FIRMWARE      0xe0000ull
 #define MAP_FIRMWARE_END  0x100000ull
 #define MAP_HIGH_MEMORY   0x100000ull /* "high" to the 8086: from here up kernels load */
-#define MAP_ECAM          0xe0000000ull
-#define MAP_ECAM_SIZE     0x10000000ull
 #define MAP_IOAPIC        0xfec00000ull
 #define MAP_LAPIC         0xfee00000ull
 
