@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Builds the PC and drives its life: load, resume, pause, reset. Called by vm.c in the loop's thread. Events
+ * come from vCPU threads and devices, so they are kept in atomics.
+ */
+#include "machine/machine.h"
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "device/devices.h"
+#include "device/pci.h"
+#include "engine/engine.h"
+#include "host/loop.h"
+#include "machine/acpi.h"
+#include "machine/machine_devices.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdatomic.h>
+
+#define MAX_DEVICES 64
+
+struct machine {
+    struct device_env env; /* what devices see; their calls come back with the machine as `opaque` */
+    unsigned cpus;
+    struct device *devices[MAX_DEVICES];
+    size_t n_devices;
+    struct engine *engine;
+    bool running;
+    atomic_uint pending;   /* one bit for each enum machine_event */
+    atomic_int debug_code; /* of the first MACHINE_DEBUG_EXIT */
+};
+
+static void on_event(void *opaque, enum machine_event event, int code)
+{
+    struct machine *m = opaque;
+
+    if (event == MACHINE_DEBUG_EXIT && !(atomic_load(&m->pending) & 1u << event))
+        atomic_store(&m->debug_code, code);
+    atomic_fetch_or(&m->pending, 1u << event);
+    loop_stop(m->env.loop, 0);
+}
+
+bool machine_take_event(struct machine *m, enum machine_event *event, int *code)
+{
+    /* What ends the machine goes before what restarts it, and what tells most before the rest. */
+    static const enum machine_event by_gravity[] = {MACHINE_ENGINE_FAILED, MACHINE_DEBUG_EXIT, MACHINE_PANIC,
+                                                    MACHINE_POWEROFF, MACHINE_RESET};
+    unsigned pending = atomic_exchange(&m->pending, 0);
+
+    for (size_t i = 0; i < sizeof(by_gravity) / sizeof(by_gravity[0]); i++) {
+        if (!(pending & 1u << by_gravity[i]))
+            continue;
+        *event = by_gravity[i];
+        *code = by_gravity[i] == MACHINE_DEBUG_EXIT ? atomic_load(&m->debug_code) : 0;
+        return true;
+    }
+    return false;
+}
+
+/* Devices exist before the engine and after it; their interrupts then go nowhere. */
+static void on_irq(void *opaque, unsigned gsi, bool level)
+{
+    struct machine *m = opaque;
+
+    if (m->engine)
+        m->engine->class->irq_set(m->engine, gsi, level);
+}
+
+static void on_msi(void *opaque, uint64_t address, uint32_t data)
+{
+    struct machine *m = opaque;
+
+    if (m->engine)
+        m->engine->class->msi_send(m->engine, address, data);
+}
+
+static int create_engine(struct machine *m, const struct machine_config *config, struct error **err)
+{
+    const struct engine_class *class = engine_find(config->engine, err);
+    struct engine_config engine_config = {
+        .cpus = config->cpus,
+        .memory = m->env.memory,
+        .pio = m->env.pio,
+        .mmio = m->env.mmio,
+        .loop = m->env.loop,
+        .event = on_event,
+        .opaque = m,
+    };
+
+    if (!class)
+        return -ENODEV;
+    /* A probe's text says what would help; what creating meets in the same case says less. */
+    int rc = class->probe ? class->probe(err) : 0;
+    if (rc == 0)
+        rc = class->create(&m->engine, &engine_config, err);
+    return rc ? error_wrap(err, "engine %s", class->name) : 0;
+}
+
+static int create_devices(struct machine *m, const struct machine_config *config, struct error **err)
+{
+    struct device_configs configs;
+
+    device_configs_init(&configs, config);
+    for (const struct device_class *const *c = device_classes; *c; c++) {
+        const void *device_config;
+
+        if (!device_configs_find(&configs, *c, &device_config))
+            continue;
+        if (m->n_devices == MAX_DEVICES)
+            return error_set(err, ENOSPC, "more than %d devices", MAX_DEVICES);
+        int rc = (*c)->create(&m->devices[m->n_devices], &m->env, device_config, err);
+        if (rc)
+            return error_wrap(err, "device %s", (*c)->name);
+        m->n_devices++;
+    }
+    return 0;
+}
+
+static int build(struct machine *m, const struct machine_config *config, struct error **err)
+{
+    m->cpus = config->cpus;
+    m->env.loop = config->loop;
+    m->env.irq_set = on_irq;
+    m->env.msi_send = on_msi;
+    m->env.event = on_event;
+    m->env.opaque = m;
+    m->env.pio = io_space_new("pio");
+    m->env.mmio = io_space_new("mmio");
+    if (!m->env.pio || !m->env.mmio)
+        return error_set_errno(err, ENOMEM, "I/O spaces");
+    int rc = guest_memory_create(&m->env.memory, config->memory, err);
+    if (rc == 0)
+        rc = pci_bus_create(&m->env.pci, &m->env, err);
+    if (rc == 0)
+        rc = create_engine(m, config, err);
+    if (rc == 0)
+        rc = create_devices(m, config, err);
+    return rc;
+}
+
+int machine_create(struct machine **out, const struct machine_config *config, struct error **err)
+{
+    struct machine *m = calloc(1, sizeof(*m));
+
+    if (!m)
+        return error_set_errno(err, ENOMEM, "machine");
+    int rc = build(m, config, err);
+    if (rc) {
+        machine_free(m);
+        return rc;
+    }
+    *out = m;
+    return 0;
+}
+
+void machine_free(struct machine *m)
+{
+    if (!m)
+        return;
+    machine_pause(m);
+    /* Devices may still raise interrupts while they go, so the engine goes after them; no vCPU uses them any
+     * more. */
+    while (m->n_devices) {
+        struct device *device = m->devices[--m->n_devices];
+        device->class->destroy(device);
+    }
+    pci_bus_free(m->env.pci);
+    if (m->engine)
+        m->engine->class->destroy(m->engine);
+    io_space_free(m->env.pio);
+    io_space_free(m->env.mmio);
+    guest_memory_free(m->env.memory);
+    free(m);
+}
+
+const char *machine_engine_name(const struct machine *m)
+{
+    return m->engine->class->name;
+}
+
+const char *machine_failure(const struct machine *m)
+{
+    const char *why = m->engine->class->failure(m->engine);
+
+    return why ? why : "it gave no reason";
+}
+
+int machine_load(struct machine *m, const struct machine_payload *payload, struct error **err)
+{
+    struct acpi_config acpi = {.cpus = m->cpus};
+    struct boot_request request = {
+        .kernel = payload->kernel,
+        .initrd = payload->initrd,
+        .modules = payload->modules,
+        .n_modules = payload->n_modules,
+        .command_line = payload->command_line ? payload->command_line : "",
+        .memory = m->env.memory,
+    };
+    struct cpu_state entry;
+
+    memory_map_build(&request.map, m->env.memory);
+    int rc = acpi_write(m->env.memory, &acpi, &request.rsdp, err);
+    if (rc == 0)
+        rc = boot_load(&request, &entry, err);
+    if (rc == 0)
+        rc = m->engine->class->set_state(m->engine, 0, &entry, err);
+    return rc;
+}
+
+int machine_resume(struct machine *m, struct error **err)
+{
+    int rc = m->running ? 0 : m->engine->class->resume(m->engine, err);
+
+    if (rc == 0)
+        m->running = true;
+    return rc;
+}
+
+void machine_pause(struct machine *m)
+{
+    if (m->running)
+        m->engine->class->pause(m->engine);
+    m->running = false;
+}
+
+/* Gives all pages back to the host: they read as zero, and a guest that is restarted costs no more than a new
+ * one. */
+static int clear_memory(struct guest_memory *memory, struct error **err)
+{
+    if (fallocate(memory->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)memory->size) < 0)
+        return error_set_errno(err, errno, "clearing guest memory");
+    for (unsigned i = 0; i < memory->n_blocks; i++)
+        guest_memory_mark_written(memory, memory->blocks[i].gpa, memory->blocks[i].size);
+    return 0;
+}
+
+int machine_reset(struct machine *m, struct error **err)
+{
+    int rc = clear_memory(m->env.memory, err);
+
+    if (rc)
+        return rc;
+    pci_bus_reset(m->env.pci);
+    for (size_t i = 0; i < m->n_devices; i++)
+        if (m->devices[i]->class->reset)
+            m->devices[i]->class->reset(m->devices[i]);
+    /* The engine last: it forgets the interrupts that devices raised on their way down. */
+    return m->engine->class->reset(m->engine, err);
+}

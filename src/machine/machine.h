@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A PC: memory, buses, devices and an engine, built once, booted, reset and switched off. Called by vm.c,
+ * from the thread that runs the loop; only the events come from others.
+ */
+#ifndef TABIQUE_MACHINE_MACHINE_H
+#define TABIQUE_MACHINE_MACHINE_H
+
+#include "device/device.h"
+#include "machine/boot.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct char_backend;
+struct error;
+struct loop;
+struct machine;
+
+struct machine_config {
+    uint64_t memory; /* bytes */
+    unsigned cpus;
+    const char *engine; /* a name, or "auto" */
+    bool debug_exit;
+    struct char_backend *serial;  /* the far side of COM1 */
+    struct char_backend *console; /* the far side of the virtio console */
+    struct loop *loop;            /* must outlive the machine */
+};
+
+/* Builds everything; nothing runs yet. 0 or -errno with *err. */
+int machine_create(struct machine **out, const struct machine_config *config, struct error **err);
+/* Stops the vCPUs and frees everything. NULL is fine. */
+void machine_free(struct machine *machine);
+
+/* For messages: the engine that was chosen. */
+const char *machine_engine_name(const struct machine *machine);
+
+/* What is to be booted; command_line and initrd as in struct boot_request. */
+struct machine_payload {
+    struct boot_file kernel, initrd;
+    const struct boot_file *modules;
+    size_t n_modules;
+    const char *command_line;
+};
+
+/*
+ * Brings a machine that is not running (after create or machine_reset) to the kernel's first instruction. The
+ * payload's bytes are copied. 0 or -errno with *err.
+ */
+int machine_load(struct machine *machine, const struct machine_payload *payload, struct error **err);
+/* Lets the vCPUs run. 0 or -errno with *err. */
+int machine_resume(struct machine *machine, struct error **err);
+/* Stops them. When it returns, no vCPU executes. */
+void machine_pause(struct machine *machine);
+/* All devices, RAM and processors as at power-on. Paused only. 0 or -errno with *err. */
+int machine_reset(struct machine *machine, struct error **err);
+
+/*
+ * The gravest event that has come since the last call, and forgets the lesser ones; false if there was none.
+ * Whenever one comes, the loop is stopped.
+ */
+bool machine_take_event(struct machine *machine, enum machine_event *event, int *code);
+
+/* Why the engine can't go on, after MACHINE_ENGINE_FAILED. */
+const char *machine_failure(const struct machine *machine);
+
+#endif

@@ -1,0 +1,355 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The life of a VM around an engine that executes nothing: a script of events takes the place of its vCPUs.
+ * This file brings its own engine table instead of engine.c's.
+ */
+#include "boot_images.h"
+
+#include "base/bytes.h"
+#include "base/error.h"
+#include "device/guest_memory.h"
+#include "engine/engine.h"
+#include "machine/vm.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+/* What the guest "does" each time that it runs; then nothing more. */
+struct step {
+    enum machine_event event;
+    int code;
+};
+
+static struct fake {
+    struct engine engine;
+    struct engine_config config;
+    const struct step *script;
+    int creates, destroys, resumes, resets, loads;
+    bool running, fail_create, fail_resume;
+    struct cpu_state entry;
+    uint8_t *loaded; /* host address of the kernel's first byte */
+    bool kernel_was_there, scribble_survived;
+    pthread_t vcpu;
+    bool vcpu_started;
+    int signal; /* to be sent instead of an event */
+} fake;
+
+static int fake_create(struct engine **out, const struct engine_config *config, struct error **err);
+static void fake_destroy(struct engine *engine)
+{
+    if (fake.vcpu_started)
+        pthread_join(fake.vcpu, NULL);
+    fake.vcpu_started = false;
+    fake.destroys++;
+}
+
+static void *run_step(void *unused)
+{
+    const struct step *s = fake.script++;
+
+    if (fake.signal)
+        kill(getpid(), fake.signal);
+    else
+        fake.config.event(fake.config.opaque, s->event, s->code);
+    return NULL;
+}
+
+static int fake_resume(struct engine *engine, struct error **err)
+{
+    assert_false(fake.running);
+    fake.resumes++;
+    if (fake.fail_resume)
+        return error_set(err, EIO, "no vCPU wants to run");
+    fake.running = true;
+    uint8_t *kernel = guest_memory_at(fake.config.memory, TEST_ELF_ADDRESS, 1);
+    fake.kernel_was_there = *kernel == 0xcc;
+    /* The guest overwrites its kernel and some memory that nothing is loaded to. */
+    *kernel = 0;
+    uint8_t *scribble = guest_memory_at(fake.config.memory, 8 << 20, 1);
+    fake.scribble_survived = *scribble;
+    *scribble = 1;
+    if (fake.vcpu_started)
+        pthread_join(fake.vcpu, NULL);
+    fake.vcpu_started = pthread_create(&fake.vcpu, NULL, run_step, NULL) == 0;
+    return 0;
+}
+
+static void fake_pause(struct engine *engine)
+{
+    assert_true(fake.running);
+    fake.running = false;
+}
+
+static int fake_reset(struct engine *engine, struct error **err)
+{
+    assert_false(fake.running);
+    fake.resets++;
+    return 0;
+}
+
+static int fake_set_state(struct engine *engine, unsigned cpu, const struct cpu_state *state,
+                          struct error **err)
+{
+    assert_int_equal(cpu, 0);
+    fake.loads++;
+    fake.entry = *state;
+    return 0;
+}
+
+static void fake_irq_set(struct engine *engine, unsigned gsi, bool level)
+{
+}
+
+static void fake_msi_send(struct engine *engine, uint64_t address, uint32_t data)
+{
+}
+
+static const char *fake_failure(struct engine *engine)
+{
+    return "the oil has run out";
+}
+
+static const struct engine_class fake_class = {
+    .name = "fake",
+    .create = fake_create,
+    .destroy = fake_destroy,
+    .resume = fake_resume,
+    .pause = fake_pause,
+    .reset = fake_reset,
+    .set_state = fake_set_state,
+    .irq_set = fake_irq_set,
+    .msi_send = fake_msi_send,
+    .failure = fake_failure,
+};
+
+static int fake_create(struct engine **out, const struct engine_config *config, struct error **err)
+{
+    fake.creates++;
+    if (fake.fail_create)
+        return error_set(err, ENODEV, "not today");
+    fake.engine.class = &fake_class;
+    fake.config = *config;
+    *out = &fake.engine;
+    return 0;
+}
+
+const struct engine_class *engine_find(const char *name, struct error **err)
+{
+    return &fake_class;
+}
+
+static char kernel_path[] = "/tmp/tabique-test-XXXXXX";
+static struct vm_config config;
+
+static int setup(void **state)
+{
+    struct test_image image;
+    static char path[sizeof(kernel_path)];
+
+    memset(&fake, 0, sizeof(fake));
+    memcpy(path, kernel_path, sizeof(path));
+    test_elf(&image, true, true);
+    int fd = mkstemp(path);
+    if (fd < 0 || write(fd, image.data, image.size) != (ssize_t)image.size)
+        return -1;
+    close(fd);
+    config = (struct vm_config){.kernel = path, .memory = 16 << 20, .cpus = 2, .append = "hello"};
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    unlink(config.kernel);
+    return 0;
+}
+
+static int run(const struct step *script, int expected_status)
+{
+    cleanup_error struct error *err = NULL;
+    int status = -1;
+
+    fake.script = script;
+    int rc = vm_run(&config, &status, &err);
+    if (rc == 0 || expected_status >= 0)
+        assert_int_equal(status, expected_status);
+    assert_int_equal(fake.creates, fake.destroys);
+    return rc;
+}
+
+static void test_power_off(void **state)
+{
+    static const struct step script[] = {{MACHINE_POWEROFF, 0}};
+
+    assert_int_equal(run(script, VM_EXIT_POWEROFF), 0);
+    assert_int_equal(fake.loads, 1);
+    assert_true(fake.kernel_was_there);
+    assert_int_equal(fake.entry.rip, TEST_ELF_ADDRESS + 0x20);
+    assert_int_equal(fake.config.cpus, 2);
+}
+
+static void test_debug_exit_gives_the_guests_code(void **state)
+{
+    static const struct step zero[] = {{MACHINE_DEBUG_EXIT, 0}}, passed[] = {{MACHINE_DEBUG_EXIT, 0x10}},
+                             large[] = {{MACHINE_DEBUG_EXIT, (int)0xffffffff}};
+
+    assert_int_equal(run(zero, 1), 0);
+    assert_int_equal(run(passed, 0x21), 0);
+    assert_int_equal(run(large, 0xff), 0);
+}
+
+static void test_panic(void **state)
+{
+    static const struct step script[] = {{MACHINE_PANIC, 0}};
+
+    assert_int_equal(run(script, VM_EXIT_PANIC), 0);
+}
+
+static void test_engine_failure_is_told(void **state)
+{
+    static const struct step script[] = {{MACHINE_ENGINE_FAILED, 0}};
+    cleanup_error struct error *err = NULL;
+    int status = 0;
+
+    fake.script = script;
+    assert_true(vm_run(&config, &status, &err) < 0);
+    assert_int_equal(status, VM_EXIT_ENGINE);
+    assert_string_equal(error_message(err), "engine fake: the oil has run out");
+}
+
+static void test_reset_boots_again_from_clean_memory(void **state)
+{
+    static const struct step script[] = {{MACHINE_RESET, 0}, {MACHINE_RESET, 0}, {MACHINE_POWEROFF, 0}};
+
+    assert_int_equal(run(script, VM_EXIT_POWEROFF), 0);
+    assert_int_equal(fake.resets, 2);
+    assert_int_equal(fake.loads, 3);
+    assert_int_equal(fake.resumes, 3);
+    assert_true(fake.kernel_was_there);
+    assert_false(fake.scribble_survived);
+}
+
+static void test_reset_needs_no_path(void **state)
+{
+    static const struct step script[] = {{MACHINE_RESET, 0}, {MACHINE_POWEROFF, 0}};
+    char path[64];
+
+    /* A pipe can be read only once. */
+    int ends[2];
+    struct test_image image;
+    test_elf(&image, true, true);
+    assert_int_equal(pipe(ends), 0);
+    assert_int_equal(write(ends[1], image.data, image.size), image.size);
+    close(ends[1]);
+    snprintf(path, sizeof(path), "/dev/fd/%d", ends[0]);
+    const char *file = config.kernel;
+    config.kernel = path;
+    int rc = run(script, VM_EXIT_POWEROFF);
+    config.kernel = file;
+    close(ends[0]);
+    assert_int_equal(rc, 0);
+    assert_int_equal(fake.loads, 2);
+}
+
+static void test_signals_end_it(void **state)
+{
+    static const struct step script[] = {{MACHINE_POWEROFF, 0}};
+
+    fake.signal = SIGTERM;
+    assert_int_equal(run(script, 143), 0);
+    fake.signal = SIGHUP;
+    assert_int_equal(run(script, 129), 0);
+}
+
+static void expect_error(const char *part, int expected_creates)
+{
+    cleanup_error struct error *err = NULL;
+    int status = 0;
+
+    assert_true(vm_run(&config, &status, &err) < 0);
+    assert_int_equal(status, VM_EXIT_FAILED);
+    if (!strstr(error_message(err), part))
+        fail_msg("\"%s\" is not in \"%s\"", part, error_message(err));
+    assert_int_equal(fake.creates, expected_creates);
+}
+
+static void test_bad_configurations(void **state)
+{
+    const char *file = config.kernel;
+    const char *modules[] = {"/nonexistent/module=with arguments"};
+
+    config.cpus = 0;
+    expect_error("choose --cpus from 1 to 8", 0);
+    config.cpus = 9;
+    expect_error("choose --cpus from 1 to 8", 0);
+    config.cpus = 1;
+    config.memory = 4097;
+    expect_error("choose --memory from 1M", 0);
+    config.memory = (16 << 20) + 1;
+    expect_error("multiple of 4K", 0);
+    config.memory = 16 << 20;
+    config.kernel = "/nonexistent/kernel";
+    expect_error("kernel '/nonexistent/kernel': No such file or directory", 0);
+    config.kernel = "/tmp";
+    expect_error("is a directory", 0);
+    config.kernel = "/dev/null";
+    expect_error("the file is empty", 1);
+    fake.creates = 0;
+    config.kernel = file;
+    config.initrd = "/nonexistent/initrd";
+    expect_error("initrd '/nonexistent/initrd': No such file", 0);
+    config.initrd = NULL;
+    config.modules = modules;
+    config.n_modules = 1;
+    expect_error("module '/nonexistent/module': No such file", 0);
+}
+
+static void test_initrd_larger_than_ram(void **state)
+{
+    char path[] = "/tmp/tabique-test-XXXXXX";
+    int fd = mkstemp(path);
+
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, 17 << 20), 0);
+    close(fd);
+    config.initrd = path;
+    expect_error("of 17 MiB does not fit into 16 MiB of RAM: choose a larger --memory", 1);
+    unlink(path);
+}
+
+static void test_engine_that_does_not_start(void **state)
+{
+    fake.fail_create = true;
+    expect_error("engine fake: not today", 1);
+    fake.fail_create = false;
+    fake.fail_resume = true;
+    fake.creates = 0;
+    expect_error("no vCPU wants to run", 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_power_off, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_debug_exit_gives_the_guests_code, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_panic, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_engine_failure_is_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_reset_boots_again_from_clean_memory, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_reset_needs_no_path, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_signals_end_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_bad_configurations, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_initrd_larger_than_ram, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_engine_that_does_not_start, setup, teardown),
+    };
+
+    return cmocka_run_group_tests_name("vm", tests, NULL, NULL);
+}
