@@ -270,7 +270,4 @@ void cpuid_apply_platform(struct cpuid_table *t, unsigned cpus, uint64_t tsc_hz,
                                        false,
                                        {CPUID_HV_TIMING, 0x4b4d564b, 0x564b4d56, 0x4d}}); /* KVMKVMKVM */
     cpuid_set(t, &(struct cpuid_entry){CPUID_KVM_FEATURES, 0, false, {kvm_features, 0, 0, 0}});
-    e = cpuid_find(t, 0x80000007, 0);
-    if (e)
-        e->reg[CPUID_EDX] |= 1u << 8; /* invariant TSC */
 }

@@ -192,7 +192,7 @@ void cpuid_build_soft_on(struct cpuid_table *t, const struct cpuid_host *host, u
         host->leaf(e.leaf, 0, e.reg);
         cpuid_set(t, &e);
     }
-    cpuid_set(t, &(struct cpuid_entry){.leaf = 0x80000007});
+    cpuid_set(t, &(struct cpuid_entry){.leaf = 0x80000007, .reg = {[CPUID_EDX] = B(8)}}); /* invariant TSC */
     cpuid_set(t, &(struct cpuid_entry){.leaf = 0x80000008, .reg = {LINEAR_BITS << 8 | PHYSICAL_BITS}});
     if (host_is_amd(basic))
         add_amd_leaves(t);

@@ -6,6 +6,7 @@
 #include "engine/engine.h"
 
 #include "base/error.h"
+#include "engine/kvm/kvm.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -13,6 +14,7 @@
 
 /* The preferred first: `auto` takes the first that this host can run. */
 const struct engine_class *const engine_classes[] = {
+    &engine_kvm,
     NULL,
 };
 
