@@ -34,7 +34,8 @@ static inline void cleanup_unlock_fn(pthread_mutex_t **m)
 
 /* `LOCK_SCOPE(&mutex);` holds the mutex to the end of the scope. One a scope. */
 #define LOCK_SCOPE(m)                                                                                        \
-    __attribute__((cleanup(cleanup_unlock_fn))) pthread_mutex_t *scope_lock_ = (pthread_mutex_lock(m), (m))
+    __attribute__((cleanup(cleanup_unlock_fn), unused)) pthread_mutex_t *scope_lock_ =                       \
+        (pthread_mutex_lock(m), (m))
 
 /* Hand a scoped pointer or file descriptor on: the scope no longer releases it. */
 #define steal_ptr(p)                                                                                         \
