@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What is not executed on both sides, and why. Everything else is, the privileged and the undefined included:
+ * they fault alike.
+ */
+#include "diff.h"
+
+#define HOST_KERNEL "enters the host's kernel or hypervisor"
+#define VARIES      "reads a clock, a counter or the identity of the processor"
+#define LINUX       "the host's kernel emulates it under UMIP"
+#define NOT_TOLD    "the host has it and the guest is not told of it"
+
+static const struct {
+    ZydisMnemonic mnemonic;
+    const char *reason;
+} mnemonics[] = {
+    {ZYDIS_MNEMONIC_SYSCALL, HOST_KERNEL},
+    {ZYDIS_MNEMONIC_SYSENTER, HOST_KERNEL},
+    {ZYDIS_MNEMONIC_VMCALL, HOST_KERNEL},
+    {ZYDIS_MNEMONIC_VMMCALL, HOST_KERNEL},
+    {ZYDIS_MNEMONIC_RDTSC, VARIES},
+    {ZYDIS_MNEMONIC_RDTSCP, VARIES},
+    {ZYDIS_MNEMONIC_RDPID, VARIES},
+    {ZYDIS_MNEMONIC_CPUID, VARIES},
+    {ZYDIS_MNEMONIC_RDRAND, VARIES},
+    {ZYDIS_MNEMONIC_RDSEED, VARIES},
+    {ZYDIS_MNEMONIC_XGETBV, "XCR0 is not the host's"},
+    {ZYDIS_MNEMONIC_SGDT, LINUX},
+    {ZYDIS_MNEMONIC_SIDT, LINUX},
+    {ZYDIS_MNEMONIC_SLDT, LINUX},
+    {ZYDIS_MNEMONIC_SMSW, LINUX},
+    {ZYDIS_MNEMONIC_STR, LINUX},
+    {ZYDIS_MNEMONIC_RDPKRU, NOT_TOLD},
+    {ZYDIS_MNEMONIC_WRPKRU, NOT_TOLD},
+};
+
+static const struct {
+    ZydisISAExt ext;
+    const char *reason;
+} extensions[] = {
+    {ZYDIS_ISA_EXT_AVX512EVEX, NOT_TOLD},
+    {ZYDIS_ISA_EXT_AVX512VEX, NOT_TOLD},
+    {ZYDIS_ISA_EXT_KNC, NOT_TOLD},
+    {ZYDIS_ISA_EXT_KNCE, NOT_TOLD},
+    {ZYDIS_ISA_EXT_KNCV, NOT_TOLD},
+    /* XSAVE stores what the host's XCR0 enables, more than the guest's: tests/engine/soft/test_fpu.c. */
+    {ZYDIS_ISA_EXT_XSAVE, "XCR0 is not the host's"},
+    {ZYDIS_ISA_EXT_XSAVEC, "XCR0 is not the host's"},
+    {ZYDIS_ISA_EXT_XSAVEOPT, "XCR0 is not the host's"},
+    {ZYDIS_ISA_EXT_XSAVES, NOT_TOLD},
+};
+
+/* Undecodable bytes must not be something that is skipped by its name in another form: 0F 01 D0 and so on are
+ * told by opcode. */
+static const char *skip_bytes(const struct diff_insn *i)
+{
+    for (unsigned n = 0; n + 1 < sizeof(i->bytes); n++) {
+        if (i->bytes[n] != 0x0f)
+            continue;
+        if (i->bytes[n + 1] == 0x05 || i->bytes[n + 1] == 0x34)
+            return HOST_KERNEL;
+        if (i->bytes[n + 1] == 0x01 && n + 2 < sizeof(i->bytes) && i->bytes[n + 2] >= 0xc0)
+            return HOST_KERNEL;
+    }
+    return NULL;
+}
+
+const char *diff_skip(const struct diff_insn *i)
+{
+    if (!i->valid)
+        return skip_bytes(i);
+    if (i->z.mnemonic == ZYDIS_MNEMONIC_INT && i->z.raw.imm[0].value.u == 0x80)
+        return HOST_KERNEL;
+    for (unsigned n = 0; n < sizeof(mnemonics) / sizeof(mnemonics[0]); n++)
+        if (i->z.mnemonic == mnemonics[n].mnemonic)
+            return mnemonics[n].reason;
+    for (unsigned n = 0; n < sizeof(extensions) / sizeof(extensions[0]); n++)
+        if (i->z.meta.isa_ext == extensions[n].ext)
+            return extensions[n].reason;
+    return NULL;
+}

@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the manual leaves undefined after an instruction, so that the two sides may differ there. From the
+ * "Flags Affected" sections of SDM vol. 2, and their dependence on shift counts.
+ */
+#include "diff.h"
+
+#include <string.h>
+
+#define CF 0x001u
+#define PF 0x004u
+#define AF 0x010u
+#define ZF 0x040u
+#define SF 0x080u
+#define OF 0x800u
+
+static const struct {
+    ZydisMnemonic mnemonic;
+    uint32_t flags;
+} table[] = {
+    {ZYDIS_MNEMONIC_AAA, OF | SF | ZF | PF},
+    {ZYDIS_MNEMONIC_AAS, OF | SF | ZF | PF},
+    {ZYDIS_MNEMONIC_AAD, OF | AF | CF},
+    {ZYDIS_MNEMONIC_AAM, OF | AF | CF},
+    {ZYDIS_MNEMONIC_DAA, OF},
+    {ZYDIS_MNEMONIC_DAS, OF},
+    {ZYDIS_MNEMONIC_AND, AF},
+    {ZYDIS_MNEMONIC_OR, AF},
+    {ZYDIS_MNEMONIC_XOR, AF},
+    {ZYDIS_MNEMONIC_TEST, AF},
+    {ZYDIS_MNEMONIC_MUL, SF | ZF | AF | PF},
+    {ZYDIS_MNEMONIC_IMUL, SF | ZF | AF | PF},
+    {ZYDIS_MNEMONIC_DIV, CF | OF | SF | ZF | AF | PF},
+    {ZYDIS_MNEMONIC_IDIV, CF | OF | SF | ZF | AF | PF},
+    {ZYDIS_MNEMONIC_BT, OF | SF | AF | PF},
+    {ZYDIS_MNEMONIC_BTS, OF | SF | AF | PF},
+    {ZYDIS_MNEMONIC_BTR, OF | SF | AF | PF},
+    {ZYDIS_MNEMONIC_BTC, OF | SF | AF | PF},
+    {ZYDIS_MNEMONIC_BSF, CF | OF | SF | AF | PF},
+    {ZYDIS_MNEMONIC_BSR, CF | OF | SF | AF | PF},
+    {ZYDIS_MNEMONIC_LZCNT, OF | SF | PF | AF},
+    {ZYDIS_MNEMONIC_TZCNT, OF | SF | PF | AF},
+    {ZYDIS_MNEMONIC_ANDN, AF | PF},
+    {ZYDIS_MNEMONIC_BEXTR, AF | SF | PF},
+    {ZYDIS_MNEMONIC_BLSI, AF | PF},
+    {ZYDIS_MNEMONIC_BLSMSK, AF | PF},
+    {ZYDIS_MNEMONIC_BLSR, AF | PF},
+    {ZYDIS_MNEMONIC_BZHI, AF | PF},
+};
+
+static bool shift_count(const struct diff_insn *i, const struct diff_state *in, unsigned n, unsigned *count)
+{
+    if (i->op[n].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        *count = (unsigned)i->op[n].imm.value.u & 0xff;
+    else if (i->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER && i->op[n].reg.value == ZYDIS_REGISTER_CL)
+        *count = (unsigned)in->gpr[CPU_RCX] & 0xff;
+    else
+        return false;
+    *count &= i->op[0].size == 64 ? 63 : 31;
+    return true;
+}
+
+static void undefined_by_count(const struct diff_insn *i, const struct diff_state *in,
+                               struct diff_undefined *out)
+{
+    unsigned count, size = i->op[0].size;
+
+    switch (i->z.mnemonic) {
+    case ZYDIS_MNEMONIC_SHL:
+    case ZYDIS_MNEMONIC_SHR:
+    case ZYDIS_MNEMONIC_SAR:
+        if (!shift_count(i, in, 1, &count) || !count)
+            return;
+        out->flags |= AF | (count > 1 ? OF : 0);
+        if (i->z.mnemonic != ZYDIS_MNEMONIC_SAR && count >= size)
+            out->flags |= CF;
+        return;
+    case ZYDIS_MNEMONIC_ROL:
+    case ZYDIS_MNEMONIC_ROR:
+    case ZYDIS_MNEMONIC_RCL:
+    case ZYDIS_MNEMONIC_RCR:
+        if (shift_count(i, in, 1, &count) && count > 1)
+            out->flags |= OF;
+        return;
+    case ZYDIS_MNEMONIC_SHLD:
+    case ZYDIS_MNEMONIC_SHRD:
+        if (!shift_count(i, in, 2, &count) || !count)
+            return;
+        out->flags |= AF | (count > 1 ? OF : 0);
+        if (count > size) {
+            out->flags |= CF | OF | SF | ZF | AF | PF;
+            if (i->op[0].type == ZYDIS_OPERAND_TYPE_REGISTER)
+                out->gprs |= 1u << ZydisRegisterGetId(i->op[0].reg.value);
+            else
+                out->memory = true;
+        }
+        return;
+    default:
+        return;
+    }
+}
+
+void diff_undefined(const struct diff_insn *i, const struct diff_state *in, struct diff_undefined *out)
+{
+    memset(out, 0, sizeof(*out));
+    if (!i->valid)
+        return;
+    for (unsigned n = 0; n < sizeof(table) / sizeof(table[0]); n++)
+        if (i->z.mnemonic == table[n].mnemonic)
+            out->flags |= table[n].flags;
+    undefined_by_count(i, in, out);
+    switch (i->z.mnemonic) {
+    case ZYDIS_MNEMONIC_BSF:
+    case ZYDIS_MNEMONIC_BSR: /* of zero */
+        out->gprs |= 1u << ZydisRegisterGetId(i->op[0].reg.value);
+        break;
+    case ZYDIS_MNEMONIC_BSWAP:
+        if (i->op[0].size == 16)
+            out->gprs |= 1u << ZydisRegisterGetId(i->op[0].reg.value);
+        break;
+    /* Long stores: how much of them is visible when they end in a fault is the processor's own. */
+    case ZYDIS_MNEMONIC_ENTER:
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+    case ZYDIS_MNEMONIC_PUSHA:
+    case ZYDIS_MNEMONIC_PUSHAD:
+    case ZYDIS_MNEMONIC_CALL:
+        out->memory_on_fault = true;
+        break;
+    default:
+        break;
+    }
+}
