@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "engine/kvm/kvm.h"
+#include "engine/soft/soft.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -15,6 +16,7 @@
 /* The preferred first: `auto` takes the first that this host can run. */
 const struct engine_class *const engine_classes[] = {
     &engine_kvm,
+    &soft_engine_class,
     NULL,
 };
 

@@ -63,7 +63,8 @@ struct soft_insn {
 typedef int soft_handler(struct soft_vcpu *c, const struct soft_insn *i);
 
 /* Row flags. */
-#define INSN_MODE 1u  /* may change what the block key is made of: the key is recomputed and the block ends  \
+#define INSN_MODE                                                                                            \
+    1u                /* may change what the block key is made of: the key is recomputed and the block ends  \
                        */
 #define INSN_END   2u /* the block ends after it */
 #define INSN_JUMPS 4u /* control transfer: always returns SOFT_JUMP or SOFT_FAULT */

@@ -1,0 +1,377 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The code cache: where blocks are, by guest address and by page; linking; and what happens when guest code
+ * changes. Everything is under soft->lock but running the code itself and reading page_index.
+ *
+ * A page that is about to be translated becomes a code page first; from then on every vCPU's stores to it
+ * take the slow path, which calls soft_cache_written after the store. Another vCPU may still have a writable
+ * TLB entry for the page: it is asked to drop it, and when it has, the page's blocks are compared with memory
+ * again (soft_cache_revalidate). So a stale block lives no longer than that other vCPU's next poll.
+ */
+#include "engine/soft/soft_priv.h"
+
+#include "base/bytes.h"
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define MAX_CODE_PAGES (64u << 10)
+
+static void *reserve(size_t size, int prot)
+{
+    void *p = mmap(NULL, size, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+int soft_cache_create(struct soft *s, struct error **err)
+{
+    s->n_pages = s->memory->size >> 12;
+    pthread_mutex_init(&s->lock, NULL);
+    s->cache = reserve(CODE_SIZE + META_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
+    s->blocks = reserve(MAX_BLOCKS * sizeof(*s->blocks), PROT_READ | PROT_WRITE);
+    s->hash = reserve(HASH_SIZE * sizeof(*s->hash), PROT_READ | PROT_WRITE);
+    s->page_index = reserve(s->n_pages * sizeof(*s->page_index), PROT_READ | PROT_WRITE);
+    s->code_pages = reserve(MAX_CODE_PAGES * sizeof(*s->code_pages), PROT_READ | PROT_WRITE);
+    if (!s->cache || !s->blocks || !s->hash || !s->page_index || !s->code_pages) {
+        int e = errno;
+        soft_cache_destroy(s);
+        return error_set_errno(err, e,
+                               "code cache: this host does not allow memory that is writable and executable, "
+                               "or has too little of it");
+    }
+    madvise(s->cache, CODE_SIZE + META_SIZE, MADV_DONTDUMP);
+    soft_stubs_generate(s);
+    s->code_used = s->code_start;
+    s->n_code_pages = 1;
+    return 0;
+}
+
+void soft_cache_destroy(struct soft *s)
+{
+    if (s->cache)
+        munmap(s->cache, CODE_SIZE + META_SIZE);
+    if (s->blocks)
+        munmap(s->blocks, MAX_BLOCKS * sizeof(*s->blocks));
+    if (s->hash)
+        munmap(s->hash, HASH_SIZE * sizeof(*s->hash));
+    if (s->page_index)
+        munmap(s->page_index, s->n_pages * sizeof(*s->page_index));
+    if (s->code_pages)
+        munmap(s->code_pages, MAX_CODE_PAGES * sizeof(*s->code_pages));
+    s->cache = NULL;
+    pthread_mutex_destroy(&s->lock);
+}
+
+static uint32_t hash_of(uint64_t rip, uint64_t gpa, uint32_t key)
+{
+    uint64_t h = (gpa ^ rip >> 12) * 0x9e3779b97f4a7c15ull + key * 0xff51afd7ed558ccdull;
+    return (uint32_t)(h >> 40) & (HASH_SIZE - 1);
+}
+
+struct soft_block *soft_cache_find_locked(struct soft *s, uint64_t rip, uint64_t cs_base, uint64_t gpa,
+                                          uint64_t gpa2, uint32_t key)
+{
+    for (struct soft_block *b = s->hash[hash_of(rip, gpa, key)]; b; b = b->hash_next) {
+        if (b->rip == rip && b->gpa == gpa && b->key == key && b->cs_base == cs_base && b->valid &&
+            (b->gpa2 == NO_PAGE || b->gpa2 == gpa2))
+            return b;
+    }
+    return NULL;
+}
+
+/* ---- pages ---- */
+
+static uint64_t page_number(uint64_t gpa)
+{
+    uint64_t page = gpa >> 12;
+    return gpa >= GUEST_HIGH_RAM ? page - ((GUEST_HIGH_RAM - GUEST_LOW_RAM_END) >> 12) : page;
+}
+
+static struct soft_code_page *code_page(struct soft *s, uint64_t gpa)
+{
+    uint64_t page = page_number(gpa);
+    uint32_t i = page < s->n_pages ? s->page_index[page] : 0;
+    return i ? &s->code_pages[i] : NULL;
+}
+
+bool soft_cache_mark_page_locked(struct soft *s, struct soft_vcpu *self, uint64_t gpa)
+{
+    uint64_t page = page_number(gpa);
+
+    if (!soft_ram_page(s, gpa))
+        return false;
+    if (s->page_index[page])
+        return true;
+    uint32_t i = s->free_code_page;
+    if (i) {
+        s->free_code_page = s->code_pages[i].next_free;
+    } else {
+        if (s->n_code_pages == MAX_CODE_PAGES)
+            return false; /* soft_cache_has_room_locked has made sure that it is not */
+        i = s->n_code_pages++;
+    }
+    struct soft_code_page *p = &s->code_pages[i];
+    p->gpa = gpa & ~4095ull;
+    p->blocks = NULL;
+    __atomic_store_n(&s->page_index[page], i, __ATOMIC_SEQ_CST);
+    soft_tlb_flush_write(self);
+    p->waiting = (uint8_t)(((1u << s->n_vcpus) - 1) & ~(1u << self->index));
+    if (!p->waiting)
+        return true;
+    if (!p->unsettled) {
+        p->unsettled = true;
+        p->next_unsettled = s->unsettled;
+        s->unsettled = i;
+    }
+    for (unsigned n = 0; n < s->n_vcpus; n++) {
+        if (s->vcpu[n] != self)
+            soft_request(s->vcpu[n], REQUEST_FLUSH_WRITE);
+    }
+    return true;
+}
+
+static struct soft_block **next_in_page(struct soft_block *b, uint64_t page_gpa)
+{
+    return &b->page_next[(b->gpa & ~4095ull) == page_gpa ? 0 : 1];
+}
+
+static void add_to_page(struct soft *s, struct soft_block *b, uint64_t gpa)
+{
+    struct soft_code_page *p = code_page(s, gpa);
+
+    if (!p)
+        return;
+    *next_in_page(b, p->gpa) = p->blocks;
+    p->blocks = b;
+}
+
+/* A page without blocks is plain memory again. */
+static void remove_from_page(struct soft *s, struct soft_block *b, uint64_t gpa)
+{
+    struct soft_code_page *p = code_page(s, gpa);
+
+    if (!p)
+        return;
+    for (struct soft_block **at = &p->blocks; *at; at = next_in_page(*at, p->gpa)) {
+        if (*at == b) {
+            *at = *next_in_page(b, p->gpa);
+            break;
+        }
+    }
+    if (!p->blocks) {
+        uint64_t page = page_number(gpa);
+        uint32_t i = s->page_index[page];
+        __atomic_store_n(&s->page_index[page], 0, __ATOMIC_SEQ_CST);
+        p->next_free = s->free_code_page;
+        s->free_code_page = i;
+    }
+}
+
+void soft_cache_insert_locked(struct soft *s, struct soft_block *b)
+{
+    struct soft_block **head = &s->hash[hash_of(b->rip, b->gpa, b->key)];
+
+    b->hash_next = *head;
+    *head = b;
+    add_to_page(s, b, b->gpa);
+    if (b->gpa2 != NO_PAGE)
+        add_to_page(s, b, b->gpa2);
+}
+
+bool soft_cache_has_room_locked(struct soft *s)
+{
+    return s->code_used + BLOCK_CODE_MAX <= CODE_SIZE && s->meta_used + BLOCK_META_MAX <= META_SIZE &&
+           s->n_blocks + 1 < MAX_BLOCKS && (s->free_code_page || s->n_code_pages + 2 < MAX_CODE_PAGES);
+}
+
+void soft_cache_flush_locked(struct soft *s)
+{
+    for (uint32_t i = 1; i < s->n_code_pages; i++) {
+        uint64_t page = page_number(s->code_pages[i].gpa);
+        if (s->page_index[page] == i)
+            s->page_index[page] = 0;
+    }
+    memset(s->code_pages, 0, s->n_code_pages * sizeof(*s->code_pages));
+    s->n_code_pages = 1;
+    s->free_code_page = s->unsettled = 0;
+    s->n_blocks = 0;
+    s->code_used = s->code_start;
+    s->meta_used = 0;
+    memset(s->hash, 0, HASH_SIZE * sizeof(*s->hash));
+    for (unsigned n = 0; n < s->n_vcpus; n++) {
+        for (unsigned mmu = 0; mmu < MMU_MODES; mmu++)
+            soft_jump_flush(s->vcpu[n], (enum soft_mmu)mmu);
+        s->vcpu[n]->exit_link = 0;
+    }
+    s->flushes++;
+}
+
+/* ---- links ---- */
+
+static void patch(struct soft *s, struct soft_exit *e, uint32_t target)
+{
+    int32_t rel = (int32_t)(target - (e->patch + 4));
+
+    __atomic_store_n((int32_t *)(s->cache + e->patch), rel, __ATOMIC_RELEASE);
+}
+
+void soft_cache_link_locked(struct soft *s, struct soft_exit *e, struct soft_block *to)
+{
+    if (!e->patch || e->to || !to->valid || !e->from->valid)
+        return;
+    e->to = to;
+    e->next_incoming = to->incoming;
+    to->incoming = e;
+    patch(s, e, to->code);
+}
+
+static void unlink_incoming(struct soft *s, struct soft_block *b)
+{
+    for (struct soft_exit *e = b->incoming, *next; e; e = next) {
+        next = e->next_incoming;
+        patch(s, e, e->unlinked);
+        e->to = NULL;
+        e->next_incoming = NULL;
+    }
+    b->incoming = NULL;
+}
+
+/* A vCPU may be in the block still: it must not run on into blocks that no longer know of the link. */
+static void unlink_outgoing(struct soft *s, struct soft_block *b)
+{
+    for (unsigned n = 0; n < b->n_exits; n++) {
+        struct soft_exit *e = b->exits[n];
+
+        if (!e->to)
+            continue;
+        patch(s, e, e->unlinked);
+        for (struct soft_exit **at = &e->to->incoming; *at; at = &(*at)->next_incoming) {
+            if (*at == e) {
+                *at = e->next_incoming;
+                break;
+            }
+        }
+        e->to = NULL;
+    }
+}
+
+static void invalidate(struct soft *s, struct soft_block *b)
+{
+    uint32_t i = soft_jump_index(b->rip);
+    uint64_t code = (uint64_t)(uintptr_t)(s->cache + b->code);
+
+    b->valid = false;
+    atomic_fetch_add(&s->invalidations, 1);
+    unlink_incoming(s, b);
+    unlink_outgoing(s, b);
+    for (struct soft_block **at = &s->hash[hash_of(b->rip, b->gpa, b->key)]; *at; at = &(*at)->hash_next) {
+        if (*at == b) {
+            *at = b->hash_next;
+            break;
+        }
+    }
+    /* Tags are cleared from outside the vCPU's thread; it alone sets them, after the code's address. */
+    for (unsigned n = 0; n < s->n_vcpus; n++) {
+        struct soft_jump_cache *j = &s->vcpu[n]->jump[soft_key_mmu(b->key)];
+        if (__atomic_load_n(&j->code[i], __ATOMIC_RELAXED) == code)
+            __atomic_store_n(&j->tag[i], soft_jump_empty(i), __ATOMIC_RELEASE);
+    }
+    uint64_t gpa = b->gpa, gpa2 = b->gpa2;
+    remove_from_page(s, b, gpa);
+    if (gpa2 != NO_PAGE)
+        remove_from_page(s, b, gpa2);
+}
+
+/* ---- changes of guest code ---- */
+
+static bool overlaps(const struct soft_block *b, uint64_t gpa, uint64_t len)
+{
+    unsigned in_page = (unsigned)(4096 - (b->gpa & 4095));
+    uint64_t first = b->length < in_page ? b->length : in_page;
+
+    if (gpa < b->gpa + first && b->gpa < gpa + len)
+        return true;
+    return b->gpa2 != NO_PAGE && gpa < b->gpa2 + (b->length - first) && b->gpa2 < gpa + len;
+}
+
+static void written_in_page_locked(struct soft *s, uint64_t gpa, uint64_t len)
+{
+    struct soft_code_page *p = code_page(s, gpa);
+
+    if (!p)
+        return;
+    uint64_t page_gpa = p->gpa;
+    for (struct soft_block *b = p->blocks, *next; b; b = next) {
+        next = *next_in_page(b, page_gpa);
+        if (overlaps(b, gpa, len))
+            invalidate(s, b);
+    }
+}
+
+void soft_cache_written(struct soft *s, uint64_t gpa, uint64_t len)
+{
+    while (len) {
+        uint64_t n = 4096 - (gpa & 4095);
+        if (n > len)
+            n = len;
+        if (soft_is_code_page(s, gpa)) {
+            pthread_mutex_lock(&s->lock);
+            written_in_page_locked(s, gpa, n);
+            pthread_mutex_unlock(&s->lock);
+        }
+        gpa += n;
+        len -= n;
+    }
+}
+
+void soft_cache_revalidate(struct soft *s, struct soft_vcpu *c)
+{
+    uint8_t bit = (uint8_t)(1u << c->index);
+
+    pthread_mutex_lock(&s->lock);
+    soft_tlb_flush_write(c);
+    for (uint32_t *at = &s->unsettled; *at;) {
+        struct soft_code_page *p = &s->code_pages[*at];
+        uint64_t page_gpa = p->gpa;
+
+        if ((p->waiting & bit) && s->page_index[page_number(page_gpa)] == *at) {
+            for (struct soft_block *b = p->blocks, *next; b; b = next) {
+                next = *next_in_page(b, page_gpa);
+                if (soft_block_hash(s, b) != b->source_hash)
+                    invalidate(s, b);
+            }
+        }
+        p->waiting &= (uint8_t)~bit;
+        if (p->waiting) {
+            at = &p->next_unsettled;
+        } else {
+            *at = p->next_unsettled;
+            p->unsettled = false;
+        }
+    }
+    pthread_mutex_unlock(&s->lock);
+}
+
+struct soft_block *soft_cache_block_at(struct soft *s, const uint8_t *host)
+{
+    if (host < s->cache + s->code_start || host >= s->cache + CODE_SIZE)
+        return NULL;
+    uint32_t at = (uint32_t)(host - s->cache);
+    struct soft_block *found = NULL;
+    pthread_mutex_lock(&s->lock);
+    uint32_t low = 0, high = s->n_blocks;
+    while (low < high) {
+        uint32_t mid = low + (high - low) / 2;
+        if (s->blocks[mid].code <= at)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    if (low && at < s->blocks[low - 1].code + s->blocks[low - 1].code_length)
+        found = &s->blocks[low - 1];
+    pthread_mutex_unlock(&s->lock);
+    return found;
+}

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Decoding. Called by the translator with the code cache's lock held; the decoders are constant after start.
+ */
+#include "engine/soft/decode.h"
+
+#include "engine/cpu_state.h"
+
+#include <pthread.h>
+#include <string.h>
+
+static ZydisDecoder decoders[3];
+static pthread_once_t decoders_once = PTHREAD_ONCE_INIT;
+
+static void init_decoders(void)
+{
+    ZydisDecoderInit(&decoders[0], ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
+    ZydisDecoderInit(&decoders[1], ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
+    ZydisDecoderInit(&decoders[2], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    for (int i = 0; i < 3; i++) {
+        /* Not announced to guests: their encodings are other instructions or #UD. */
+        ZydisDecoderEnableMode(&decoders[i], ZYDIS_DECODER_MODE_KNC, ZYAN_FALSE);
+        ZydisDecoderEnableMode(&decoders[i], ZYDIS_DECODER_MODE_AMD_BRANCHES, ZYAN_FALSE);
+        ZydisDecoderEnableMode(&decoders[i], ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
+        ZydisDecoderEnableMode(&decoders[i], ZYDIS_DECODER_MODE_WBNOINVD, ZYAN_FALSE);
+        ZydisDecoderEnableMode(&decoders[i], ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+    }
+}
+
+static bool is_legacy_prefix(uint8_t b)
+{
+    switch (b) {
+    case 0x26:
+    case 0x2e:
+    case 0x36:
+    case 0x3e:
+    case 0x64:
+    case 0x65:
+    case 0x66:
+    case 0x67:
+    case 0xf0:
+    case 0xf2:
+    case 0xf3:
+        return true;
+    default:
+        return false;
+    }
+}
+
+static void find_layout(struct soft_decoded *d, unsigned bits)
+{
+    struct soft_layout *at = &d->at;
+    unsigned n = 0;
+
+    for (;; n++) {
+        if (is_legacy_prefix(d->bytes[n]))
+            at->rex = 0;
+        else if (bits == 64 && (d->bytes[n] & 0xf0) == 0x40)
+            at->rex = d->bytes[n];
+        else
+            break;
+    }
+    /* A REX counts only right before the opcode. */
+    if (n && at->rex && (d->bytes[n - 1] & 0xf0) != 0x40)
+        at->rex = 0;
+    at->prefixes = (uint8_t)n;
+    at->opcode = (uint8_t)n;
+    if (d->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX) {
+        at->vex = (uint8_t)n;
+        at->vex_size = d->z.raw.vex.size;
+        at->opcode = (uint8_t)(n + at->vex_size);
+    }
+    at->modrm = d->z.raw.modrm.offset;
+    at->imm = d->z.raw.imm[0].size ? d->z.raw.imm[0].offset : d->z.length;
+}
+
+static void note_register(struct soft_decoded *d, ZydisRegister reg, ZydisOperandActions actions)
+{
+    ZydisRegisterClass class = ZydisRegisterGetClass(reg);
+    unsigned bits;
+
+    switch (class) {
+    case ZYDIS_REGCLASS_GPR8:
+        bits = 8;
+        break;
+    case ZYDIS_REGCLASS_GPR16:
+        bits = 16;
+        break;
+    case ZYDIS_REGCLASS_GPR32:
+        bits = 32;
+        break;
+    case ZYDIS_REGCLASS_GPR64:
+        bits = 64;
+        break;
+    default:
+        return;
+    }
+    if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
+        d->high_byte = true;
+    unsigned id =
+        (unsigned)ZydisRegisterGetId(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg));
+    uint16_t bit = (uint16_t)(1u << id);
+    if (actions & ZYDIS_OPERAND_ACTION_MASK_READ)
+        d->reads |= bit;
+    if (actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) {
+        d->writes |= bit;
+        if (bits < 32 || (actions & ZYDIS_OPERAND_ACTION_CONDWRITE))
+            d->reads |= bit;
+        /* BSF and BSR leave their destination alone when the source is zero; Zydis has it as a plain write.
+         */
+        if (d->z.mnemonic == ZYDIS_MNEMONIC_BSF || d->z.mnemonic == ZYDIS_MNEMONIC_BSR)
+            d->reads |= bit;
+    }
+}
+
+static uint16_t address_bit(ZydisRegister reg)
+{
+    switch (ZydisRegisterGetClass(reg)) {
+    case ZYDIS_REGCLASS_GPR16:
+    case ZYDIS_REGCLASS_GPR32:
+    case ZYDIS_REGCLASS_GPR64:
+        return (uint16_t)(1u << ZydisRegisterGetId(
+                              ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg)));
+    default:
+        return 0;
+    }
+}
+
+static void note_operands(struct soft_decoded *d)
+{
+    d->mem = -1;
+    for (int n = 0; n < d->z.operand_count; n++) {
+        const ZydisDecodedOperand *o = &d->ops[n];
+
+        if (o->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+            note_register(d, o->reg.value, o->actions);
+        } else if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+            d->address_regs |= address_bit(o->mem.base) | address_bit(o->mem.index);
+            if (o->visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN && d->mem < 0)
+                d->mem = (int8_t)n;
+        }
+    }
+}
+
+enum soft_fpu_class soft_fpu_class(const struct soft_decoded *d)
+{
+    bool mmx = false, vector = false;
+
+    if (d->z.mnemonic == ZYDIS_MNEMONIC_FWAIT)
+        return FPU_WAIT;
+    if (d->z.meta.category == ZYDIS_CATEGORY_X87_ALU || d->z.meta.isa_ext == ZYDIS_ISA_EXT_X87)
+        return FPU_X87;
+    for (int n = 0; n < d->z.operand_count; n++) {
+        if (d->ops[n].type != ZYDIS_OPERAND_TYPE_REGISTER)
+            continue;
+        switch (ZydisRegisterGetClass(d->ops[n].reg.value)) {
+        case ZYDIS_REGCLASS_MMX:
+            mmx = true;
+            break;
+        case ZYDIS_REGCLASS_XMM:
+        case ZYDIS_REGCLASS_YMM:
+            vector = true;
+            break;
+        default:
+            if (d->ops[n].reg.value == ZYDIS_REGISTER_MXCSR)
+                vector = true;
+            break;
+        }
+    }
+    switch (d->z.mnemonic) {
+    case ZYDIS_MNEMONIC_EMMS:
+        return FPU_MMX;
+    case ZYDIS_MNEMONIC_LDMXCSR:
+    case ZYDIS_MNEMONIC_STMXCSR:
+        return FPU_SSE;
+    case ZYDIS_MNEMONIC_VZEROALL:
+    case ZYDIS_MNEMONIC_VZEROUPPER:
+    case ZYDIS_MNEMONIC_VLDMXCSR:
+    case ZYDIS_MNEMONIC_VSTMXCSR:
+        return FPU_AVX;
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+        return FPU_X87;
+    default:
+        break;
+    }
+    if (vector)
+        return d->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? FPU_AVX : FPU_SSE;
+    return mmx ? FPU_MMX : FPU_NONE;
+}
+
+enum soft_decode_result soft_decode(struct soft_decoded *d, const uint8_t *bytes, unsigned length,
+                                    unsigned bits, uint64_t rip)
+{
+    pthread_once(&decoders_once, init_decoders);
+    const ZydisDecoder *decoder = &decoders[bits == 64 ? 2 : bits == 32 ? 1 : 0];
+
+    memset(&d->at, 0, sizeof(d->at));
+    d->reads = d->writes = d->address_regs = 0;
+    d->high_byte = d->fpu = false;
+    d->row = NULL;
+    d->rip = rip;
+    if (length > sizeof(d->bytes))
+        length = sizeof(d->bytes);
+    memset(d->bytes, 0, sizeof(d->bytes));
+    memcpy(d->bytes, bytes, length);
+    ZyanStatus status = ZydisDecoderDecodeFull(decoder, bytes, length, &d->z, d->ops);
+    if (status == ZYDIS_STATUS_NO_MORE_DATA)
+        return length < sizeof(d->bytes) ? DECODE_MORE : DECODE_INVALID;
+    if (!ZYAN_SUCCESS(status))
+        return DECODE_INVALID;
+    find_layout(d, bits);
+    note_operands(d);
+    d->row = soft_insn_find((uint16_t)d->z.mnemonic);
+    d->fpu = soft_fpu_class(d) != FPU_NONE;
+    return DECODE_OK;
+}
+
+/* Zydis numbers its segment registers in the order of their encoding, as we do. */
+static uint8_t segment_of(ZydisRegister reg)
+{
+    int id = ZydisRegisterGetId(reg);
+    return id >= 0 && id < CPU_SEGMENTS ? (uint8_t)id : CPU_DS;
+}
+
+static void make_operand(const struct soft_decoded *d, const ZydisDecodedOperand *o, struct soft_operand *to)
+{
+    to->size = (uint8_t)(o->size / 8);
+    if (o->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        to->kind = OPERAND_MEM;
+        return;
+    }
+    if (o->type == ZYDIS_OPERAND_TYPE_IMMEDIATE || o->type == ZYDIS_OPERAND_TYPE_POINTER) {
+        to->kind = OPERAND_IMM;
+        return;
+    }
+    ZydisRegister reg = o->reg.value;
+    switch (ZydisRegisterGetClass(reg)) {
+    case ZYDIS_REGCLASS_GPR8:
+    case ZYDIS_REGCLASS_GPR16:
+    case ZYDIS_REGCLASS_GPR32:
+    case ZYDIS_REGCLASS_GPR64:
+        to->kind = OPERAND_REG;
+        to->reg =
+            (uint8_t)ZydisRegisterGetId(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg));
+        to->high = reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
+        break;
+    case ZYDIS_REGCLASS_SEGMENT:
+        to->kind = OPERAND_SEGMENT;
+        to->reg = segment_of(reg);
+        break;
+    case ZYDIS_REGCLASS_CONTROL:
+        to->kind = OPERAND_CR;
+        to->reg = (uint8_t)ZydisRegisterGetId(reg);
+        break;
+    case ZYDIS_REGCLASS_DEBUG:
+        to->kind = OPERAND_DR;
+        to->reg = (uint8_t)ZydisRegisterGetId(reg);
+        break;
+    case ZYDIS_REGCLASS_MMX:
+    case ZYDIS_REGCLASS_XMM:
+    case ZYDIS_REGCLASS_YMM:
+        to->kind = OPERAND_VECTOR;
+        to->reg = (uint8_t)ZydisRegisterGetId(reg);
+        break;
+    default:
+        to->kind = OPERAND_OTHER;
+        break;
+    }
+}
+
+static void make_memory(const ZydisDecodedOperand *o, struct soft_insn *i)
+{
+    i->segment = segment_of(o->mem.segment);
+    i->scale = o->mem.scale ? o->mem.scale : 1;
+    i->disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0;
+    if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP)
+        i->base = INSN_RIP;
+    else if (o->mem.base != ZYDIS_REGISTER_NONE)
+        i->base = (uint8_t)ZydisRegisterGetId(
+            ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o->mem.base));
+    if (o->mem.index != ZYDIS_REGISTER_NONE) {
+        ZydisRegisterClass class = ZydisRegisterGetClass(o->mem.index);
+
+        i->vsib = class == ZYDIS_REGCLASS_XMM || class == ZYDIS_REGCLASS_YMM;
+        i->index = (uint8_t)ZydisRegisterGetId(
+            i->vsib ? o->mem.index
+                    : ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o->mem.index));
+    }
+}
+
+void soft_make_insn(const struct soft_decoded *d, struct soft_insn *i)
+{
+    memset(i, 0, sizeof(*i));
+    i->rip = d->rip;
+    i->mnemonic = (uint16_t)d->z.mnemonic;
+    i->length = d->z.length;
+    i->operand_size = (uint8_t)(d->z.operand_width / 8);
+    i->address_size = (uint8_t)(d->z.address_width / 8);
+    if (d->z.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE))
+        i->rep = 0xf3;
+    else if (d->z.attributes & ZYDIS_ATTRIB_HAS_REPNE)
+        i->rep = 0xf2;
+    i->lock = (d->z.attributes & ZYDIS_ATTRIB_HAS_LOCK) != 0;
+    i->opcode = d->z.opcode;
+    i->opcode_map = (uint8_t)d->z.opcode_map;
+    i->n_operands = d->z.operand_count_visible < 4 ? d->z.operand_count_visible : 4;
+    i->base = i->index = INSN_NO_REG;
+    i->segment = CPU_DS;
+    for (int n = 0; n < i->n_operands; n++)
+        make_operand(d, &d->ops[n], &i->operand[n]);
+    for (int n = 0; n < d->z.operand_count; n++) {
+        if (d->ops[n].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+            d->ops[n].visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN) {
+            make_memory(&d->ops[n], i);
+            break;
+        }
+    }
+    /* String instructions and the like have hidden operands only: the override applies to the DS one. */
+    if (d->mem < 0 || d->z.meta.category == ZYDIS_CATEGORY_STRINGOP ||
+        d->z.meta.category == ZYDIS_CATEGORY_IOSTRINGOP) {
+        i->segment = CPU_DS;
+        if (d->z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_ES)
+            i->segment = CPU_ES;
+        else if (d->z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_CS)
+            i->segment = CPU_CS;
+        else if (d->z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_SS)
+            i->segment = CPU_SS;
+        else if (d->z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_FS)
+            i->segment = CPU_FS;
+        else if (d->z.attributes & ZYDIS_ATTRIB_HAS_SEGMENT_GS)
+            i->segment = CPU_GS;
+    }
+    i->imm = d->z.raw.imm[0].value.u;
+    i->imm2 = (uint16_t)d->z.raw.imm[1].value.u;
+    for (int n = 0; n < d->z.operand_count; n++) {
+        if (d->ops[n].type == ZYDIS_OPERAND_TYPE_POINTER) {
+            i->imm = d->ops[n].ptr.offset;
+            i->imm2 = d->ops[n].ptr.segment;
+        }
+    }
+    memcpy(i->raw, d->bytes, sizeof(i->raw));
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* From guest bytes to what the translator works on: Zydis's decoding, and what is derived from it once. */
+#ifndef TABIQUE_ENGINE_SOFT_DECODE_H
+#define TABIQUE_ENGINE_SOFT_DECODE_H
+
+#include "engine/soft/insn.h"
+
+#include <Zydis/Zydis.h>
+
+/* How the guest's bytes are laid out; offsets from the first byte. */
+struct soft_layout {
+    uint8_t prefixes; /* legacy prefixes and REX, as bytes */
+    uint8_t rex;      /* the REX that counts, or 0 */
+    uint8_t opcode;   /* where the opcode (with its 0F, 0F38, 0F3A escape) starts; for VEX, the opcode byte */
+    uint8_t vex;      /* where VEX starts, if vex_size */
+    uint8_t vex_size;
+    uint8_t modrm; /* 0: none */
+    uint8_t imm;   /* where immediates start; = length if none */
+};
+
+struct soft_decoded {
+    ZydisDecodedInstruction z;
+    ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
+    uint8_t bytes[15];
+    struct soft_layout at;
+    uint64_t rip;
+    const struct soft_insn_row *row;
+    uint16_t reads,
+        writes; /* general registers; partial writes count as reads too; not those used for addresses only */
+    uint16_t address_regs; /* base and index of memory operands */
+    bool high_byte;        /* uses AH, CH, DH or BH: can't have a REX prefix */
+    int8_t mem;            /* the one explicit memory operand, or -1 */
+    bool fpu;              /* touches x87, MMX, SSE or AVX state */
+};
+
+enum soft_decode_result { DECODE_OK, DECODE_MORE, DECODE_INVALID };
+
+/* bits: 16, 32 or 64. DECODE_MORE: `length` bytes are not enough. At most 15 are looked at. */
+enum soft_decode_result soft_decode(struct soft_decoded *d, const uint8_t *bytes, unsigned length,
+                                    unsigned bits, uint64_t rip);
+
+/* Which check of the x87, SSE and AVX enable bits an instruction needs. */
+enum soft_fpu_class { FPU_NONE, FPU_X87, FPU_WAIT, FPU_MMX, FPU_SSE, FPU_AVX };
+enum soft_fpu_class soft_fpu_class(const struct soft_decoded *d);
+
+/* What the handlers get. */
+void soft_make_insn(const struct soft_decoded *d, struct soft_insn *i);
+
+#endif

@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The common case of a miss in the software TLB: 64-bit paging, a page of RAM that needs no accessed or dirty
+ * bit set. Compiled without vector registers, so that the guest's can stay where they are; calls nothing
+ * outside this file.
+ */
+#include "engine/soft/soft_priv.h"
+
+#define PTE_P   (1ull << 0)
+#define PTE_W   (1ull << 1)
+#define PTE_U   (1ull << 2)
+#define PTE_A   (1ull << 5)
+#define PTE_D   (1ull << 6)
+#define PTE_PS  (1ull << 7)
+#define PTE_G   (1ull << 8)
+#define ADDRESS 0x000ffffffffff000ull
+
+/* The leaf entry for `linear` with the rights of all levels in its W and U bits; 0 for anything out of the
+ * ordinary. */
+static uint64_t leaf(const struct soft_vcpu *c, uint64_t linear, unsigned *shift)
+{
+    uint64_t table = c->cr3, rights = PTE_W | PTE_U;
+    uint64_t reserved = ADDRESS & ~((1ull << c->soft->phys_bits) - 1);
+
+    if (!(c->efer & EFER_NX))
+        reserved |= 1ull << 63;
+    for (*shift = 39;; *shift -= 9) {
+        const uint64_t *at =
+            guest_memory_at(c->soft->memory, (table & ADDRESS) | (((linear >> *shift) & 511) << 3), 8);
+        uint64_t e = at ? __atomic_load_n(at, __ATOMIC_ACQUIRE) : 0;
+
+        if ((e & (PTE_P | PTE_A)) != (PTE_P | PTE_A) || (e & reserved))
+            return 0;
+        rights &= e;
+        bool large = e & PTE_PS;
+        if (*shift == 12 || (large && *shift <= 30)) {
+            if (*shift != 12 && (e & ADDRESS & ((1ull << *shift) - 1) & ~0x1fffull))
+                return 0;
+            return (e & ~(PTE_W | PTE_U)) | rights;
+        }
+        if (large)
+            return 0;
+        table = e;
+    }
+}
+
+uint64_t soft_fast_access(struct soft_vcpu *c, const struct soft_site *site)
+{
+    uint64_t linear = c->slow_address;
+    bool write = site->flags & SITE_WRITE;
+    enum soft_mmu mmu = soft_key_mmu(c->key);
+    unsigned shift;
+
+    if ((site->flags & SITE_CHECKED) || (c->key & (KEY_CODE64 | KEY_DEBUG)) != KEY_CODE64 ||
+        (linear & 4095) + site->size > 4096 || (uint64_t)((int64_t)(linear << 16) >> 16) != linear)
+        return 1;
+    uint64_t e = leaf(c, linear, &shift);
+    if (!e || (write && (e & (PTE_W | PTE_D)) != (PTE_W | PTE_D)))
+        return 1;
+    if (mmu == MMU_USER ? !(e & PTE_U) : (e & PTE_U) && mmu == MMU_KERNEL)
+        return 1;
+    uint64_t gpa = (e & ADDRESS & ~((1ull << shift) - 1)) | (linear & ((1ull << shift) - 1));
+    uint8_t *page = guest_memory_at(c->soft->memory, gpa & ~4095ull, 4096);
+    if (!page || (write && soft_is_code_page(c->soft, gpa)))
+        return 1;
+    soft_tlb_fill(c, mmu, linear, write, page, (e & PTE_G) && (c->cr4 & CR4_PGE));
+    c->host_gpr[site->s1] = (uint64_t)(uintptr_t)page + (linear & 4095);
+    c->host_gpr[site->s2] = 0;
+    c->resume = (uint64_t)(uintptr_t)(c->soft->cache + site->resume);
+    return 0;
+}

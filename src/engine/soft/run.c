@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The dispatcher of one vCPU: finds or makes the block at RIP, lets it run, and deals with what it was left
+ * for: exceptions, interrupts, requests from other threads, sleep. Runs in the vCPU's thread.
+ */
+#include "engine/soft/soft_priv.h"
+
+#include "engine/soft/lapic.h"
+#include "engine/soft/run.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define KEY_SPECIAL (KEY_STEP | KEY_ONE | KEY_DEBUG)
+
+/* ---- requests and sleep ---- */
+
+static void futex_wait(_Atomic uint32_t *word, uint32_t value)
+{
+    syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+}
+
+static void futex_wake(_Atomic uint32_t *word)
+{
+    syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+void soft_request(struct soft_vcpu *c, uint32_t request)
+{
+    uint32_t before = atomic_fetch_or(&c->requests, request);
+
+    __atomic_store_n(&c->pending, 1, __ATOMIC_SEQ_CST);
+    if (!(before & request) && atomic_load(&c->asleep))
+        futex_wake(&c->requests);
+}
+
+/* Sleep until a request that is worth it. Flushing can wait until the vCPU has something to do. */
+static void sleep_for_request(struct soft_vcpu *c)
+{
+    atomic_store(&c->asleep, 1);
+    for (;;) {
+        uint32_t r = atomic_load(&c->requests);
+        if (r & (REQUEST_STOP | REQUEST_INTERRUPT))
+            break;
+        futex_wait(&c->requests, r);
+    }
+    atomic_store(&c->asleep, 0);
+}
+
+static void enter_code(struct soft_vcpu *c)
+{
+    for (;;) {
+        atomic_store(&c->in_code, 1);
+        if (!atomic_load(&c->soft->exclusive))
+            return;
+        atomic_store(&c->in_code, 0);
+        futex_wake(&c->in_code);
+        futex_wait(&c->soft->exclusive, 1);
+    }
+}
+
+static void leave_code(struct soft_vcpu *c)
+{
+    atomic_store(&c->in_code, 0);
+    if (atomic_load(&c->soft->exclusive))
+        futex_wake(&c->in_code);
+}
+
+/* Everyone out of translated code while the cache is emptied. */
+static void flush_cache(struct soft_vcpu *c)
+{
+    struct soft *s = c->soft;
+
+    leave_code(c);
+    pthread_mutex_lock(&s->exclusive_lock);
+    pthread_mutex_lock(&s->lock);
+    bool room = soft_cache_has_room_locked(s); /* somebody else may have done it while we waited */
+    pthread_mutex_unlock(&s->lock);
+    if (!room) {
+        atomic_store(&s->exclusive, 1);
+        for (unsigned n = 0; n < s->n_vcpus; n++) {
+            struct soft_vcpu *o = s->vcpu[n];
+            if (o == c)
+                continue;
+            __atomic_store_n(&o->pending, 1, __ATOMIC_SEQ_CST);
+            while (atomic_load(&o->in_code))
+                futex_wait(&o->in_code, 1);
+        }
+        pthread_mutex_lock(&s->lock);
+        soft_cache_flush_locked(s);
+        pthread_mutex_unlock(&s->lock);
+        atomic_store(&s->exclusive, 0);
+        futex_wake(&s->exclusive);
+    }
+    pthread_mutex_unlock(&s->exclusive_lock);
+    enter_code(c);
+}
+
+/* ---- finding code ---- */
+
+static bool canonical(uint64_t a)
+{
+    return (uint64_t)((int64_t)(a << 16) >> 16) == a;
+}
+
+/* An indirect branch went to an address that can't be: the fault belongs to the branch (SDM vol. 2 JMP, CALL,
+ * RET). */
+static int non_canonical(struct soft_vcpu *c)
+{
+    const struct soft_exit *x = (const struct soft_exit *)(uintptr_t)c->exit_link;
+
+    if (x && x->kind == EXIT_KIND_INDIRECT) {
+        c->gpr[CPU_RSP] += (uint64_t)(int64_t)x->undo_rsp;
+        c->rip = x->target;
+    }
+    return soft_raise_error(c, VEC_GP, 0);
+}
+
+static int code_address(struct soft_vcpu *c, struct soft_walk *w, uint64_t *gpa2)
+{
+    uint64_t linear = c->rip;
+
+    if (soft_is64(c)) {
+        if (!canonical(linear))
+            return non_canonical(c);
+    } else {
+        if (c->rip > c->seg[CPU_CS].limit)
+            return soft_raise_error(c, VEC_GP, 0);
+        linear = (uint32_t)(linear + c->seg[CPU_CS].base);
+    }
+    int rc = soft_walk(c, linear, ACCESS_EXEC, soft_key_mmu(c->key), w);
+    if (rc != SOFT_NEXT)
+        return rc;
+    *gpa2 = NO_PAGE - 1;
+    if ((linear & 4095) > 4096 - 15) {
+        struct soft_fault keep = c->fault;
+        struct soft_walk second;
+        uint64_t next = (linear | 4095) + 1;
+        if (soft_walk(c, soft_is64(c) ? next : (uint32_t)next, ACCESS_EXEC, soft_key_mmu(c->key), &second) ==
+            SOFT_NEXT)
+            *gpa2 = second.gpa & ~4095ull;
+        c->fault = keep;
+    }
+    return SOFT_NEXT;
+}
+
+/* The code for RIP, in the jump cache from now on. */
+static int find_code(struct soft_vcpu *c, const void **code)
+{
+    struct soft *s = c->soft;
+    enum soft_mmu mmu = soft_key_mmu(c->key);
+    uint32_t i = soft_jump_index(c->rip);
+    struct soft_jump_cache *j = &c->jump[mmu];
+    struct soft_exit *link = (struct soft_exit *)(uintptr_t)c->exit_link;
+    bool linkable = link && link->kind == EXIT_KIND_DIRECT;
+    struct soft_walk w;
+    uint64_t gpa2 = 0;
+
+    if (!linkable && !(c->key & KEY_SPECIAL) && __atomic_load_n(&j->tag[i], __ATOMIC_ACQUIRE) + c->rip == 0) {
+        *code = (const void *)(uintptr_t)j->code[i];
+        return SOFT_NEXT;
+    }
+    int rc = code_address(c, &w, &gpa2);
+    c->exit_link = 0;
+    if (rc != SOFT_NEXT)
+        return rc;
+    uint64_t cs_base = soft_is64(c) ? 0 : c->seg[CPU_CS].base;
+    for (;;) {
+        pthread_mutex_lock(&s->lock);
+        struct soft_block *b = soft_cache_find_locked(s, c->rip, cs_base, w.gpa, gpa2, c->key);
+        if (!b && !soft_cache_has_room_locked(s)) {
+            pthread_mutex_unlock(&s->lock);
+            flush_cache(c);
+            linkable = false;
+            continue;
+        }
+        if (!b) {
+            b = soft_translate_block_locked(c, w.gpa, &rc);
+            if (b)
+                c->stats.translated++;
+        }
+        if (b) {
+            *code = s->cache + b->code;
+            if (linkable && !(c->key & KEY_SPECIAL))
+                soft_cache_link_locked(s, link, b);
+            if (!(c->key & KEY_SPECIAL)) {
+                j->code[i] = (uint64_t)(uintptr_t)*code;
+                __atomic_store_n(&j->tag[i], -c->rip, __ATOMIC_RELEASE);
+                c->fills[mmu]++;
+                c->nonglobal[mmu] += !w.global;
+            }
+        }
+        pthread_mutex_unlock(&s->lock);
+        return b ? SOFT_NEXT : rc;
+    }
+}
+
+/* ---- one stay in translated code ---- */
+
+static int execute(struct soft_vcpu *c)
+{
+    const void *code = NULL;
+
+    enter_code(c);
+    int rc = find_code(c, &code);
+    if (rc != SOFT_NEXT) {
+        leave_code(c);
+        return rc;
+    }
+    c->exit_link = 0;
+    enum soft_left left = (enum soft_left)c->soft->stubs.enter(c, code);
+    if (left == LEFT_LINK) /* an exit lives as long as the cache, which is safe until leave_code */
+        c->rip = ((struct soft_exit *)(uintptr_t)c->exit_link)->target;
+    leave_code(c);
+    c->stats.exits[left]++;
+    switch (left) {
+    case LEFT_LINK:
+    case LEFT_LOOKUP:
+        return SOFT_JUMP;
+    case LEFT_NEXT:
+        soft_update_key(c);
+        return SOFT_JUMP;
+    case LEFT_HANDLER:
+        soft_update_key(c);
+        return (int)c->result;
+    case LEFT_FAULT:
+        break;
+    }
+    return SOFT_FAULT;
+}
+
+/* Called by translated code for instructions with a handler. */
+uint64_t soft_call_handler(struct soft_vcpu *c, const struct soft_call *call)
+{
+    uint64_t before = atomic_load(&c->soft->invalidations);
+
+    c->rip = call->insn.rip;
+    int rc = call->handler(c, &call->insn);
+    if (rc == SOFT_NEXT && atomic_load(&c->soft->invalidations) != before) {
+        /* It may have overwritten the rest of its own block. */
+        c->rip += call->insn.length;
+        if (!soft_is64(c))
+            c->rip = (uint32_t)c->rip;
+        rc = SOFT_JUMP;
+    }
+    c->result = (uint64_t)rc;
+    return rc == SOFT_NEXT ? 0 : LEFT_HANDLER;
+}
+
+/* Traps that a finished instruction leaves behind: single step and data breakpoints. */
+static int after_instruction(struct soft_vcpu *c, uint32_t key)
+{
+    uint64_t dr6 = c->debug_hits;
+
+    c->debug_hits = 0;
+    if ((key & KEY_STEP) && (c->sysflags & FLAG_TF))
+        dr6 |= 1u << 14;
+    if (!dr6)
+        return SOFT_JUMP;
+    c->fault = (struct soft_fault){.vector = VEC_DB, .dr6 = dr6};
+    return SOFT_FAULT;
+}
+
+static int run_special(struct soft_vcpu *c)
+{
+    uint32_t key = c->key;
+
+    c->debug_hits = 0;
+    if ((key & KEY_DEBUG) && !(c->sysflags & FLAG_RF)) {
+        uint64_t linear = c->rip + (soft_is64(c) ? 0 : c->seg[CPU_CS].base);
+        uint64_t hit = soft_debug_match(c, linear, 1, DEBUG_EXEC);
+        if (hit) {
+            c->fault = (struct soft_fault){.vector = VEC_DB, .dr6 = hit};
+            return SOFT_FAULT;
+        }
+    }
+    c->sysflags &= ~(uint64_t)FLAG_RF;
+    int rc = execute(c);
+    c->key &= ~KEY_ONE;
+    return rc == SOFT_FAULT ? rc : after_instruction(c, key);
+}
+
+int soft_run_once(struct soft_vcpu *c, bool one_insn)
+{
+    if (one_insn || (c->key & KEY_SPECIAL)) {
+        c->key |= one_insn ? KEY_ONE : 0;
+        int rc = run_special(c);
+        c->key &= ~KEY_ONE;
+        return rc;
+    }
+    c->sysflags &= ~(uint64_t)FLAG_RF;
+    return execute(c);
+}
+
+/* ---- the vCPU's life ---- */
+
+static void start_at_sipi(struct soft_vcpu *c, unsigned vector)
+{
+    c->seg[CPU_CS].selector = (uint16_t)(vector << 8);
+    c->seg[CPU_CS].base = (uint64_t)vector << 12;
+    c->rip = 0;
+    c->wait_for_sipi = false;
+    soft_update_key(c);
+}
+
+/* INIT (SDM vol. 3A table 10-1): as RESET, but for what tells time and the vector state. */
+static void init_reset(struct soft_vcpu *c)
+{
+    struct cpu_state s, old;
+
+    soft_get_state(c, &old);
+    cpu_state_reset(&s, false);
+    s.xcr0 = old.xcr0;
+    memcpy(s.xsave, old.xsave, sizeof(s.xsave));
+    s.cr0 |= old.cr0 & (CR0_CD | CR0_NW);
+    s.pat = old.pat;
+    s.tsc_aux = old.tsc_aux;
+    lapic_reset(c->lapic, true);
+    soft_set_state(c, &s);
+}
+
+/* What the local APIC has beside vectors. */
+static unsigned take_events(struct soft_vcpu *c)
+{
+    unsigned events = lapic_take_events(c->lapic);
+
+    if (events & LAPIC_EVENT_INIT)
+        init_reset(c);
+    if ((events & LAPIC_EVENT_SIPI) && c->wait_for_sipi)
+        start_at_sipi(c, lapic_sipi_vector(c->lapic));
+    if (events & LAPIC_EVENT_NMI)
+        c->nmi_pending = true;
+    return events;
+}
+
+/* Deliver the most urgent thing that can be. SOFT_NEXT if there is none. */
+static int interrupt(struct soft_vcpu *c)
+{
+    unsigned events = take_events(c);
+
+    if (c->wait_for_sipi)
+        return SOFT_NEXT;
+    if (c->nmi_pending && !c->nmi_blocked && !c->shadow) {
+        c->nmi_pending = false;
+        c->nmi_blocked = true;
+        c->halted = false;
+        return soft_deliver_interrupt(c, VEC_NMI);
+    }
+    if (!c->iflag || c->shadow)
+        return SOFT_NEXT;
+    int vector = lapic_interrupt(c->lapic);
+    if (vector >= 0) {
+        lapic_accept(c->lapic, vector);
+    } else {
+        vector = events & LAPIC_EVENT_EXTINT ? soft_extint(c->soft) : -1;
+        if (vector < 0)
+            return SOFT_NEXT;
+    }
+    c->halted = false;
+    c->stats.interrupts++;
+    return soft_deliver_interrupt(c, (uint8_t)vector);
+}
+
+static void stop_here(struct soft_vcpu *c)
+{
+    struct soft *s = c->soft;
+
+    pthread_mutex_lock(&s->run_lock);
+    s->n_stopped++;
+    pthread_cond_broadcast(&s->run_cond);
+    while (s->stopping && !s->quit)
+        pthread_cond_wait(&s->run_cond, &s->run_lock);
+    s->n_stopped--;
+    atomic_fetch_and(&c->requests, ~REQUEST_STOP);
+    /* A pause that begins now must find us again. */
+    if (s->stopping)
+        atomic_fetch_or(&c->requests, REQUEST_STOP);
+    pthread_mutex_unlock(&s->run_lock);
+}
+
+/* What other threads ask for. */
+static void serve_requests(struct soft_vcpu *c)
+{
+    __atomic_store_n(&c->pending, 0, __ATOMIC_SEQ_CST);
+    uint32_t r = atomic_load(&c->requests);
+
+    if (r & REQUEST_STOP)
+        stop_here(c);
+    r = atomic_fetch_and(&c->requests, REQUEST_STOP);
+    if (r & REQUEST_FLUSH_WRITE)
+        soft_cache_revalidate(c->soft, c);
+    if (r & REQUEST_CLOCK)
+        soft_refresh_clock(c);
+}
+
+/* Sleep until asked to stop. */
+static void wait_for_stop(struct soft_vcpu *c)
+{
+    atomic_store(&c->asleep, 1);
+    for (uint32_t r; !((r = atomic_load(&c->requests)) & REQUEST_STOP);)
+        futex_wait(&c->requests, r);
+    atomic_store(&c->asleep, 0);
+}
+
+/* Shutdown, as after a triple fault: the machine decides; until then nothing runs. */
+static void shut_down(struct soft_vcpu *c)
+{
+    c->halted = c->wait_for_sipi = true;
+    c->soft->config.event(c->soft->config.opaque, MACHINE_RESET, 0);
+    wait_for_stop(c);
+}
+
+void soft_vcpu_park(struct soft_vcpu *c)
+{
+    while (!c->soft->quit) {
+        wait_for_stop(c);
+        serve_requests(c);
+    }
+}
+
+static void idle(struct soft_vcpu *c)
+{
+    if (atomic_load(&c->requests) & (REQUEST_STOP | REQUEST_INTERRUPT))
+        return;
+    sleep_for_request(c);
+}
+
+void soft_vcpu_loop(struct soft_vcpu *c)
+{
+    while (!c->soft->quit) {
+        int rc = SOFT_NEXT;
+
+        if (__atomic_load_n(&c->pending, __ATOMIC_SEQ_CST)) {
+            serve_requests(c);
+            if (c->soft->quit)
+                break;
+            rc = interrupt(c);
+        }
+        if (rc == SOFT_NEXT && (c->halted || c->wait_for_sipi)) {
+            idle(c);
+            continue;
+        }
+        if (rc == SOFT_NEXT) {
+            bool shadow = c->shadow;
+            c->shadow = 0;
+            rc = soft_run_once(c, shadow);
+            if (shadow)
+                __atomic_store_n(&c->pending, 1, __ATOMIC_SEQ_CST); /* look again, now that it is over */
+        }
+        if (rc == SOFT_FAULT)
+            rc = soft_deliver_fault(c);
+        if (rc == SOFT_FAULT)
+            shut_down(c);
+    }
+}

@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the parts of the translator share: the code cache and its blocks, sites and exits, the common stubs,
+ * and the engine's structure. Handlers of instructions need vcpu.h only.
+ *
+ * The code cache is shared by all vCPUs. Threads run translated code without any lock; translation, linking
+ * and invalidation hold `lock`. Memory of blocks is reused only by a whole flush, with every vCPU outside
+ * translated code.
+ */
+#ifndef TABIQUE_ENGINE_SOFT_PRIV_H
+#define TABIQUE_ENGINE_SOFT_PRIV_H
+
+#include "engine/engine.h"
+#include "engine/soft/vcpu.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define CODE_SIZE   (32u << 20)
+#define META_SIZE   (24u << 20)
+#define MAX_BLOCKS  (192u << 10)
+#define HASH_SIZE   (64u << 10)
+#define BLOCK_INSNS 32
+/* No block's code or metadata gets larger than this. */
+#define BLOCK_CODE_MAX (48u << 10)
+#define BLOCK_META_MAX (16u << 10)
+
+#define NO_PAGE UINT64_MAX
+
+struct soft_block;
+
+/* A direct way out of a block: a jump that is patched once its target's block is known. */
+struct soft_exit {
+    uint64_t target;   /* guest RIP; for an indirect branch, the branch instruction's own */
+    uint32_t patch;    /* offset in the code cache of the rel32; 0: not linkable */
+    uint32_t unlinked; /* where the jump goes while not linked */
+    struct soft_block *from, *to;
+    struct soft_exit *next_incoming;
+    int16_t undo_rsp; /* indirect: what to add to RSP if the target turns out non-canonical */
+    uint8_t kind;
+};
+enum { EXIT_KIND_DIRECT, EXIT_KIND_FAR_PAGE, EXIT_KIND_INDIRECT };
+
+/* A place that accesses guest memory: what its slow path must know. Offsets are in the code cache. */
+struct soft_site {
+    uint32_t resume; /* the access itself, with its address in s1 + s2 */
+    uint32_t post;   /* a copy of the access that reports its write afterwards; 0 for reads */
+    uint32_t after;
+    uint32_t block; /* index */
+    uint16_t insn;  /* offset of the instruction from the block's first */
+    uint16_t next;
+    uint16_t slots, slots_after; /* registers whose value is in vcpu->gpr, before and after the access */
+    uint8_t s1, s2;
+    uint8_t size;
+    uint8_t flags;
+    uint8_t segment;
+};
+#define SITE_READ    1u
+#define SITE_WRITE   2u
+#define SITE_LAST    8u /* nothing but the way out of the block follows */
+#define SITE_CHECKED 4u /* s1 is an offset in `segment`, which has a base or a limit */
+
+/* An instruction that the host may fault on: a copied one, at this offset of the block's code. */
+struct soft_record {
+    uint16_t host;
+    uint16_t insn;
+    uint16_t slots;
+};
+
+/* A call of a C handler from translated code. `insn` is what the handler gets. */
+struct soft_call {
+    soft_handler *handler;
+    uint8_t *resume;
+    struct soft_insn insn;
+};
+
+struct soft_block {
+    uint64_t rip, cs_base;
+    uint64_t gpa;  /* of the first byte */
+    uint64_t gpa2; /* of the second page, or NO_PAGE */
+    uint32_t key;
+    uint16_t length; /* guest bytes */
+    uint8_t n_exits;
+    bool valid;
+    uint32_t code, code_length; /* offset in the cache, bytes */
+    uint32_t n_records;
+    uint32_t source_hash;
+    struct soft_record *records;
+    struct soft_exit *exits[2];
+    struct soft_exit *incoming;
+    struct soft_block *hash_next;
+    struct soft_block *page_next[2];
+};
+
+/* A page of guest RAM that holds translated code. */
+struct soft_code_page {
+    struct soft_block *blocks; /* through page_next[0] or [1] */
+    uint32_t next_free;
+    uint32_t next_unsettled;
+    bool unsettled;  /* in the list of pages that some vCPU may still write to without our notice */
+    uint8_t waiting; /* those vCPUs, by bit */
+    uint64_t gpa;
+};
+
+/* Addresses of the common stubs in the cache. */
+struct soft_stubs {
+    uint64_t (*enter)(struct soft_vcpu *c, const void *code);
+    uint8_t *call;              /* rcx: struct soft_call */
+    uint8_t *slow;              /* rcx: struct soft_site, slow_address */
+    uint8_t *post;              /* rcx: struct soft_site; guest rcx in scratch[0] */
+    uint8_t *fpu_load;          /* rcx: where to go on */
+    uint8_t *exit_link;         /* rcx: struct soft_exit; guest rcx in scratch[0] */
+    uint8_t *exit_next;         /* rip is set */
+    uint8_t *exit_fault;        /* from the signal handler */
+    uint8_t *lookup[MMU_MODES]; /* rcx: struct soft_exit; guest rcx in scratch[0]; rip is set */
+};
+
+/* What `enter` returns. */
+enum soft_left {
+    LEFT_LINK = 1, /* exit_link is a direct exit to its target */
+    LEFT_LOOKUP,   /* rip is not in the jump cache, or something is pending */
+    LEFT_NEXT,     /* rip is set; the mode may have changed */
+    LEFT_HANDLER,  /* c->result */
+    LEFT_FAULT,    /* c->fault */
+};
+
+struct irqchip;
+struct pvclock;
+struct cpuid_table;
+
+struct soft {
+    struct engine engine;
+    struct engine_config config;
+    struct guest_memory *memory;
+    struct soft_vcpu *vcpu[ENGINE_MAX_CPUS];
+    unsigned n_vcpus;
+    unsigned phys_bits;
+
+    /* the host's processor */
+    bool use_pext, have_xsave, have_avx;
+
+    /* the code cache, all under `lock` but for running the code */
+    pthread_mutex_t lock;
+    uint8_t *cache;      /* CODE_SIZE of code, then META_SIZE of metadata */
+    uint32_t code_start; /* after the stubs */
+    uint32_t code_used, meta_used;
+    struct soft_block *blocks;
+    uint32_t n_blocks;
+    struct soft_block **hash;
+    struct soft_stubs stubs;
+    uint32_t *page_index; /* of each page of RAM: into code_pages, 0 for none; read without the lock */
+    uint64_t n_pages;
+    struct soft_code_page *code_pages;
+    uint32_t n_code_pages, free_code_page, unsettled;
+    uint64_t flushes;
+    _Atomic uint64_t invalidations;
+
+    /* emptying the cache: `exclusive` keeps vCPUs from entering translated code */
+    pthread_mutex_t exclusive_lock;
+    _Atomic uint32_t exclusive;
+
+    /* threads, under run_lock */
+    pthread_mutex_t run_lock;
+    pthread_cond_t run_cond;
+    unsigned n_threads, n_stopped;
+    bool stopping;
+    atomic_bool quit;
+    pthread_t threads[ENGINE_MAX_CPUS];
+
+    struct irqchip *irqchip;
+    struct pvclock *pvclock;
+    struct loop_timer *clock_timer;
+    struct cpuid_table *cpuid;
+    uint64_t tsc_hz;
+    char failure[160]; /* why the engine can't go on */
+};
+
+static inline uint32_t soft_jump_index(uint64_t rip)
+{
+    return (uint32_t)(((rip >> 2) & 0x7f) | ((rip >> 12) & 0x1f) << 7);
+}
+#define JUMP_INDEX_BITS 0x1f1fcull
+/* A tag that no address of this index hits. */
+static inline uint64_t soft_jump_empty(uint32_t index)
+{
+    return index == JC_SIZE - 1 ? 0 : 1;
+}
+
+/* ---- cache.c ---- */
+int soft_cache_create(struct soft *s, struct error **err);
+void soft_cache_destroy(struct soft *s);
+/* The valid block for this place and key, or NULL. Under `lock`. */
+struct soft_block *soft_cache_find_locked(struct soft *s, uint64_t rip, uint64_t cs_base, uint64_t gpa,
+                                          uint64_t gpa2, uint32_t key);
+void soft_cache_insert_locked(struct soft *s, struct soft_block *b);
+/* Space for one more block (the largest). False: flush first. */
+bool soft_cache_has_room_locked(struct soft *s);
+/* Forget everything; every vCPU is outside translated code. */
+void soft_cache_flush_locked(struct soft *s);
+/* Make `gpa`'s page a code page, before its bytes are read for translation. False if not RAM. */
+bool soft_cache_mark_page_locked(struct soft *s, struct soft_vcpu *self, uint64_t gpa);
+void soft_cache_link_locked(struct soft *s, struct soft_exit *e, struct soft_block *to);
+/* RAM was written: drop translations of what it held. Any thread, not under `lock`. */
+void soft_cache_written(struct soft *s, uint64_t gpa, uint64_t len);
+/* In a vCPU's thread, asked by REQUEST_FLUSH_WRITE: gives up its writable TLB entries, then drops blocks of
+ * pages that it could have written to until now and whose source has changed. */
+void soft_cache_revalidate(struct soft *s, struct soft_vcpu *c);
+/* The block whose code holds `host`, or NULL. Safe in a signal handler of a thread in translated code. */
+struct soft_block *soft_cache_block_at(struct soft *s, const uint8_t *host);
+/* Whether a page may hold translated code: stores to it must go through soft_cache_written. */
+static inline bool soft_is_code_page(const struct soft *s, uint64_t gpa)
+{
+    uint64_t page = gpa >> 12;
+    if (gpa >= GUEST_HIGH_RAM)
+        page -= (GUEST_HIGH_RAM - GUEST_LOW_RAM_END) >> 12;
+    return page < s->n_pages && __atomic_load_n(&s->page_index[page], __ATOMIC_ACQUIRE);
+}
+
+/* ---- stubs.c ---- */
+void soft_stubs_generate(struct soft *s);
+
+/* ---- translate.c ---- */
+/* Translate at c->rip under c->key. NULL with SOFT_FAULT in *result if fetching faults. Under `lock`. */
+struct soft_block *soft_translate_block_locked(struct soft_vcpu *c, uint64_t gpa, int *result);
+
+/* A hash of the guest bytes that the block was made from, as they are now. */
+uint32_t soft_block_hash(const struct soft *s, const struct soft_block *b);
+
+/* ---- slow.c: called by the stubs; return 0 to go on at c->resume, else an enum soft_left ---- */
+uint64_t soft_slow_access(struct soft_vcpu *c, const struct soft_site *site);
+/* fast.c: the same for the common case, leaving the vector registers alone; 1: soft_slow_access must do it.
+ */
+uint64_t soft_fast_access(struct soft_vcpu *c, const struct soft_site *site);
+uint64_t soft_slow_post(struct soft_vcpu *c, const struct soft_site *site);
+
+/* ---- mmu.c ---- */
+uint64_t soft_mmio_read(struct soft_vcpu *c, uint64_t gpa, unsigned size);
+void soft_mmio_write(struct soft_vcpu *c, uint64_t gpa, unsigned size, uint64_t value);
+uint8_t *soft_ram_page(const struct soft *s, uint64_t gpa);
+/* Let translated code reach the page directly. */
+static inline void soft_tlb_fill(struct soft_vcpu *c, enum soft_mmu mmu, uint64_t linear, bool write,
+                                 uint8_t *host_page, bool global)
+{
+    unsigned i = (linear >> 12) & (TLB_SIZE - 1);
+    uint64_t page = linear & ~4095ull;
+    struct soft_tlb *tlb = &c->tlb[mmu][write];
+
+    tlb->addend[i] = (uint64_t)(uintptr_t)host_page - page;
+    tlb->tag[i] = -page;
+    c->fills[mmu]++;
+    c->nonglobal[mmu] += !global;
+}
+struct soft_walk {
+    uint64_t gpa;
+    bool global;
+};
+int soft_walk(struct soft_vcpu *c, uint64_t linear, unsigned access, enum soft_mmu mmu,
+              struct soft_walk *out);
+void soft_tlb_flush_write(struct soft_vcpu *c);
+void soft_jump_flush(struct soft_vcpu *c, enum soft_mmu mmu);
+/* A data breakpoint may lie in this page: it must not be in the TLB. */
+bool soft_page_watched(const struct soft_vcpu *c, uint64_t linear);
+
+/* ---- signal.c ---- */
+int soft_signals_install(struct error **err);
+/* For each vCPU thread: the alternate stack, the gs base. */
+int soft_signals_thread_start(struct soft_vcpu *c, struct error **err);
+void soft_signals_thread_end(struct soft_vcpu *c);
+
+/* ---- run.c ---- */
+int soft_run_once(struct soft_vcpu *c, bool one_insn);
+/* Called by the stubs: 0 to go on after the instruction, else LEFT_HANDLER with c->result. */
+uint64_t soft_call_handler(struct soft_vcpu *c, const struct soft_call *call);
+void soft_request(struct soft_vcpu *c, uint32_t request);
+
+#endif

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The common stubs at the start of the code cache: the ways into translated code, out of it, and into C in
+ * between. Made once, when the engine is created; they address the running vCPU through gs and so serve all
+ * of them.
+ *
+ * On entry to C the guest's registers are in vcpu->gpr (or host_gpr, where some of them held no guest value),
+ * the flags in vcpu->flags, and the vector state in vcpu->xsave with `fpu_saved` set, unless it is there
+ * already.
+ */
+#include "engine/soft/emit.h"
+#include "engine/soft/soft_priv.h"
+
+/* Masked exceptions, round to nearest: what C code expects. */
+static const uint32_t default_mxcsr = 0x1f80;
+
+/* All general registers but RSP to `field`, then RSP, then our own stack. */
+static void save_registers(struct emitter *e, int32_t field)
+{
+    for (unsigned r = 0; r < CPU_GPRS; r++)
+        emit_store(e, field + 8 * (int32_t)r, r);
+    emit_load(e, CPU_RSP, FIELD(host_rsp));
+}
+
+static void save_flags(struct emitter *e)
+{
+    emit_bytes(e, "\x9c\x58\xfc\x25", 4); /* pushfq; pop rax; cld; and eax, imm32 */
+    emit4(e, FLAGS_HOST);
+    emit_store(e, FIELD(flags), CPU_RAX);
+}
+
+static void load_flags(struct emitter *e)
+{
+    emit_bytes(e, "\x65\xff\x34\x25", 4); /* push gs:[flags] */
+    emit4(e, (uint32_t)FIELD(flags));
+    emit1(e, 0x9d); /* popfq */
+}
+
+static void load_registers(struct emitter *e, int32_t field)
+{
+    for (unsigned r = 0; r < CPU_GPRS; r++) {
+        if (r != CPU_RSP)
+            emit_load(e, r, field + 8 * (int32_t)r);
+    }
+    emit_load(e, CPU_RSP, field + 8 * CPU_RSP);
+}
+
+/* xsave64/xrstor64 gs:[xsave] with the mask of x87, SSE and AVX (or fxsave64/fxrstor64); clobbers EAX and
+ * EDX. */
+static void move_fpu(const struct soft *s, struct emitter *e, bool save)
+{
+    emit_mov_imm(e, CPU_RAX, s->have_avx ? 7 : 3);
+    emit_mov_imm(e, CPU_RDX, 0);
+    emit_bytes(e, "\x65\x48\x0f\xae", 4);
+    unsigned reg = s->have_xsave ? (save ? 4 : 5) : (save ? 0 : 1);
+    emit1(e, (uint8_t)(0x04 | reg << 3));
+    emit1(e, 0x25);
+    emit4(e, (uint32_t)FIELD(xsave));
+}
+
+/* If the state is in the registers: save it. Clobbers RAX, RCX, RDX. */
+static void save_fpu(const struct soft *s, struct emitter *e)
+{
+    emit_load(e, CPU_RCX, FIELD(fpu_saved));
+    emit_bytes(e, "\xe3\x05", 2); /* jrcxz to the saving part */
+    uint8_t *skip = emit_jmp_later(e);
+    move_fpu(s, e, true);
+    if (s->have_avx)
+        emit_bytes(e, "\xc5\xf8\x77", 3); /* vzeroupper */
+    emit_bytes(e, "\x0f\xae\x15", 3);     /* ldmxcsr [rip + rel] */
+    emit_rel32_at(e->p, (const uint8_t *)s->cache);
+    e->p += 4;
+    emit_store_imm(e, FIELD(fpu_saved), 1);
+    emit_rel32_at(skip, e->p);
+}
+
+/* call [rip + 6]; jmp over the address: the C functions are further away than 2 GiB */
+static void call_c(struct emitter *e, const void *function)
+{
+    emit_mov_imm(e, CPU_RAX, (uint64_t)(uintptr_t)function);
+    emit_bytes(e, "\xff\xd0", 2);
+}
+
+/* mov rdi, gs:[self]: the vCPU is at the gs base, of which only rdgsbase would tell; it is kept in
+ * scratch[7]. */
+static void load_self(struct emitter *e)
+{
+    emit_load(e, CPU_RDI, FIELD(scratch[7]));
+}
+
+/* Back to the C caller of `enter`, with the reason in RAX. */
+static void leave(struct emitter *e)
+{
+    emit_bytes(e, "\x48\x83\xc4\x08", 4); /* add rsp, 8 */
+    emit_bytes(e, "\x41\x5f\x41\x5e\x41\x5d\x41\x5c\x5b\x5d\xc3", 11);
+}
+
+/* Save everything and return `reason` from enter. Guest registers are all in place. */
+static uint8_t *generate_exit(struct soft *s, struct emitter *e, unsigned reason)
+{
+    uint8_t *start = e->p;
+
+    save_registers(e, FIELD(gpr));
+    save_flags(e);
+    save_fpu(s, e);
+    emit_mov_imm(e, CPU_RAX, reason);
+    leave(e);
+    return start;
+}
+
+static void generate_enter(struct soft *s, struct emitter *e)
+{
+    s->stubs.enter = (uint64_t(*)(struct soft_vcpu *, const void *))(uintptr_t)e->p;
+    emit_bytes(e, "\x55\x53\x41\x54\x41\x55\x41\x56\x41\x57", 10); /* push rbp, rbx, r12..r15 */
+    emit_bytes(e, "\x48\x83\xec\x08", 4);                          /* sub rsp, 8 */
+    emit_store(e, FIELD(host_rsp), CPU_RSP);
+    emit_store(e, FIELD(scratch[7]), CPU_RDI);
+    emit_store(e, FIELD(scratch[6]), CPU_RSI);
+    load_flags(e);
+    load_registers(e, FIELD(gpr));
+    emit_jmp_gs(e, FIELD(scratch[6]));
+}
+
+/*
+ * rcx: struct soft_call; the guest's rcx is in gpr already. The FPU state is left in xsave: a block reloads
+ * it before its next vector instruction.
+ */
+static void generate_call(struct soft *s, struct emitter *e)
+{
+    s->stubs.call = e->p;
+    emit_store(e, FIELD(scratch[6]), CPU_RCX);
+    for (unsigned r = 0; r < CPU_GPRS; r++) {
+        if (r != CPU_RCX)
+            emit_store(e, GPR(r), r);
+    }
+    emit_load(e, CPU_RSP, FIELD(host_rsp));
+    save_flags(e);
+    save_fpu(s, e);
+    load_self(e);
+    emit_load(e, CPU_RSI, FIELD(scratch[6]));
+    call_c(e, (const void *)soft_call_handler);
+    emit_bytes(e, "\x85\xc0\x74", 3); /* test eax, eax; jz on */
+    uint8_t *on = e->p++;
+    leave(e);
+    *on = (uint8_t)(e->p - (on + 1));
+    emit_load(e, CPU_RSI, FIELD(scratch[6]));
+    emit_bytes(e, "\x48\x8b\x46", 3); /* mov rax, [rsi + resume] */
+    emit1(e, offsetof(struct soft_call, resume));
+    emit_store(e, FIELD(resume), CPU_RAX);
+    load_flags(e);
+    load_registers(e, FIELD(gpr));
+    emit_jmp_gs(e, FIELD(resume));
+}
+
+/* rcx: struct soft_site. Calls C, then goes on at c->resume with all registers of host_gpr and the FPU as it
+ * was. */
+static uint8_t *generate_slow(struct soft *s, struct emitter *e, const void *fast, const void *function,
+                              bool rcx_in_scratch)
+{
+    uint8_t *start = e->p, *quick = NULL;
+
+    emit_store(e, FIELD(slow_site), CPU_RCX);
+    if (rcx_in_scratch)
+        emit_load(e, CPU_RCX, FIELD(scratch[0]));
+    save_registers(e, FIELD(host_gpr));
+    save_flags(e);
+    if (fast) {
+        load_self(e);
+        emit_load(e, CPU_RSI, FIELD(slow_site));
+        call_c(e, fast);
+        emit_bytes(e, "\x85\xc0\x0f\x84", 4); /* test eax, eax; jz done */
+        quick = e->p;
+        e->p += 4;
+    }
+    emit_bytes(e, "\x48\x83\xec\x10", 4); /* sub rsp, 16 */
+    emit_load(e, CPU_RAX, FIELD(fpu_saved));
+    emit_bytes(e, "\x48\x89\x04\x24", 4); /* mov [rsp], rax */
+    save_fpu(s, e);
+    load_self(e);
+    emit_load(e, CPU_RSI, FIELD(slow_site));
+    call_c(e, function);
+    emit_bytes(e, "\x48\x8b\x0c\x24", 4); /* mov rcx, [rsp] */
+    emit_bytes(e, "\x48\x83\xc4\x10", 4); /* add rsp, 16 */
+    emit_bytes(e, "\x85\xc0\x74", 3);     /* test eax, eax; jz on */
+    uint8_t *on = e->p++;
+    leave(e);
+    *on = (uint8_t)(e->p - (on + 1));
+    emit_bytes(e, "\xe3\x05", 2); /* jrcxz: it was in the registers */
+    uint8_t *skip = emit_jmp_later(e);
+    move_fpu(s, e, false);
+    emit_store_imm(e, FIELD(fpu_saved), 0);
+    emit_rel32_at(skip, e->p);
+    if (quick)
+        emit_rel32_at(quick, e->p);
+    load_flags(e);
+    load_registers(e, FIELD(host_gpr));
+    emit_jmp_gs(e, FIELD(resume));
+    return start;
+}
+
+/* rcx: where to go on. RAX and RDX are saved here, RCX is the caller's to restore. */
+static void generate_fpu_load(struct soft *s, struct emitter *e)
+{
+    s->stubs.fpu_load = e->p;
+    emit_store(e, FIELD(resume), CPU_RCX);
+    emit_store(e, FIELD(scratch[1]), CPU_RAX);
+    emit_store(e, FIELD(scratch[2]), CPU_RDX);
+    move_fpu(s, e, false);
+    emit_store_imm(e, FIELD(fpu_saved), 0);
+    emit_load(e, CPU_RAX, FIELD(scratch[1]));
+    emit_load(e, CPU_RDX, FIELD(scratch[2]));
+    emit_jmp_gs(e, FIELD(resume));
+}
+
+static void generate_exit_link(struct soft *s, struct emitter *e)
+{
+    s->stubs.exit_link = e->p;
+    emit_store(e, FIELD(exit_link), CPU_RCX);
+    emit_load(e, CPU_RCX, FIELD(scratch[0]));
+    generate_exit(s, e, LEFT_LINK);
+}
+
+/* The index of the jump cache for the address in RAX, to RDX. */
+static void emit_jump_index(const struct soft *s, struct emitter *e)
+{
+    if (s->use_pext) {
+        emit_pext(e, CPU_RDX, CPU_RAX, FIELD(jump_mask));
+        return;
+    }
+    emit_flags_save(e, FIELD(scratch[4]));
+    emit_load(e, CPU_RAX, FIELD(rip));
+    emit_bytes(e, "\x89\xc2\xc1\xea\x02\x83\xe2\x7f", 8);              /* edx = eax >> 2 & 0x7f */
+    emit_bytes(e, "\xc1\xe8\x0c\x83\xe0\x1f\xc1\xe0\x07\x09\xc2", 11); /* edx |= (eax >> 12 & 0x1f) << 7 */
+    emit_flags_restore(e, FIELD(scratch[4]));
+    emit_load(e, CPU_RAX, FIELD(rip));
+}
+
+static void generate_lookup(struct soft *s, struct emitter *e, enum soft_mmu mmu)
+{
+    s->stubs.lookup[mmu] = e->p;
+    emit_store(e, FIELD(scratch[1]), CPU_RAX);
+    emit_store(e, FIELD(scratch[2]), CPU_RCX);
+    emit_store(e, FIELD(scratch[3]), CPU_RDX);
+    emit_load(e, CPU_RCX, FIELD(pending));
+    emit_jrcxz(e, 5);
+    uint8_t *pending = emit_jmp_later(e);
+    emit_load(e, CPU_RAX, FIELD(rip));
+    emit_jump_index(s, e);
+    emit_load_indexed(e, CPU_RCX, FIELD(jump[mmu].tag), CPU_RDX);
+    emit_lea(e, 8, CPU_RCX, CPU_RCX, CPU_RAX, 1, 0);
+    emit_jrcxz(e, 5);
+    uint8_t *miss = emit_jmp_later(e);
+    emit_load_indexed(e, CPU_RAX, FIELD(jump[mmu].code), CPU_RDX);
+    emit_store(e, FIELD(resume), CPU_RAX);
+    emit_load(e, CPU_RAX, FIELD(scratch[1]));
+    emit_load(e, CPU_RDX, FIELD(scratch[3]));
+    emit_load(e, CPU_RCX, FIELD(scratch[0]));
+    emit_jmp_gs(e, FIELD(resume));
+    emit_rel32_at(pending, e->p);
+    emit_rel32_at(miss, e->p);
+    emit_load(e, CPU_RCX, FIELD(scratch[2]));
+    emit_store(e, FIELD(exit_link), CPU_RCX);
+    emit_load(e, CPU_RAX, FIELD(scratch[1]));
+    emit_load(e, CPU_RDX, FIELD(scratch[3]));
+    emit_load(e, CPU_RCX, FIELD(scratch[0]));
+    generate_exit(s, e, LEFT_LOOKUP);
+}
+
+void soft_stubs_generate(struct soft *s)
+{
+    struct emitter e = {s->cache};
+
+    emit4(&e, default_mxcsr);
+    e.p = s->cache + 64;
+    generate_enter(s, &e);
+    generate_call(s, &e);
+    s->stubs.slow =
+        generate_slow(s, &e, (const void *)soft_fast_access, (const void *)soft_slow_access, false);
+    s->stubs.post = generate_slow(s, &e, NULL, (const void *)soft_slow_post, true);
+    generate_fpu_load(s, &e);
+    generate_exit_link(s, &e);
+    s->stubs.exit_next = generate_exit(s, &e, LEFT_NEXT);
+    s->stubs.exit_fault = generate_exit(s, &e, LEFT_FAULT);
+    for (unsigned mmu = 0; mmu < MMU_MODES; mmu++)
+        generate_lookup(s, &e, (enum soft_mmu)mmu);
+    s->code_start = (uint32_t)((e.p - s->cache + 63) & ~63);
+}

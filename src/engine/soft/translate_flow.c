@@ -1,0 +1,382 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Leaving a block, and the near control transfers and stack instructions of 64-bit mode. (Other modes have
+ * handlers in C for these.)
+ *
+ * A direct branch within its page is a jump that is linked to its target's block once that exists: the
+ * mapping of the page held when the block was entered, so it holds for the target. All others look in the
+ * vCPU's jump cache, which is emptied with the TLB. Backward branches and look-ups poll for interrupts.
+ */
+#include "engine/soft/translate_priv.h"
+
+static void go(struct translator *t, const uint8_t *stub)
+{
+    emit_jmp(&t->e, stub);
+}
+
+/* Put a constant in vcpu->rip; may use RCX, whose guest value must be in scratch[0] already. */
+static void store_rip(struct translator *t, uint64_t rip)
+{
+    if ((uint64_t)(int64_t)(int32_t)rip == rip) {
+        emit_store_imm(&t->e, FIELD(rip), (int32_t)rip);
+        return;
+    }
+    emit_mov_imm(&t->e, CPU_RCX, rip);
+    emit_store(&t->e, FIELD(rip), CPU_RCX);
+}
+
+void tr_exit_next(struct translator *t, uint64_t target)
+{
+    tr_need_all(t, 0xffff);
+    emit_store(&t->e, FIELD(scratch[0]), CPU_RCX);
+    store_rip(t, target);
+    emit_load(&t->e, CPU_RCX, FIELD(scratch[0]));
+    go(t, t->soft->stubs.exit_next);
+    t->ended = true;
+}
+
+/* All registers are in place; vcpu->rip holds the target. */
+static void exit_lookup(struct translator *t, struct soft_exit *x)
+{
+    if (t->key & (KEY_STEP | KEY_ONE | KEY_DEBUG)) {
+        go(t, t->soft->stubs.exit_next);
+        return;
+    }
+    emit_store(&t->e, FIELD(scratch[0]), CPU_RCX);
+    emit_lea_rip(&t->e, CPU_RCX, x);
+    go(t, t->soft->stubs.lookup[t->mmu]);
+}
+
+static struct soft_exit *new_exit(struct translator *t, uint64_t target, uint8_t kind)
+{
+    struct soft_exit *x = tr_meta(t, sizeof(*x));
+
+    *x = (struct soft_exit){.target = target, .from = t->block, .kind = kind};
+    return x;
+}
+
+static bool same_page(const struct translator *t, uint64_t target)
+{
+    uint64_t base = t->block->cs_base;
+
+    return ((t->rip + base) ^ (target + base)) < 4096 && t->block->gpa2 == NO_PAGE;
+}
+
+/*
+ * The jump to `target`; registers are in place. Nothing here touches flags. The displacement is aligned, so
+ * that linking changes it in one store while other vCPUs run through it.
+ */
+static void exit_to(struct translator *t, uint64_t target)
+{
+    struct emitter *e = &t->e;
+
+    if (t->key & (KEY_STEP | KEY_ONE | KEY_DEBUG)) {
+        emit_store(e, FIELD(scratch[0]), CPU_RCX);
+        store_rip(t, target);
+        emit_load(e, CPU_RCX, FIELD(scratch[0]));
+        go(t, t->soft->stubs.exit_next);
+        return;
+    }
+    if (!same_page(t, target)) {
+        struct soft_exit *x = new_exit(t, target, EXIT_KIND_FAR_PAGE);
+        emit_store(e, FIELD(scratch[0]), CPU_RCX);
+        store_rip(t, target);
+        emit_lea_rip(e, CPU_RCX, x);
+        go(t, t->soft->stubs.lookup[t->mmu]);
+        return;
+    }
+    struct soft_exit *x = new_exit(t, target, EXIT_KIND_DIRECT);
+    uint8_t *poll = NULL;
+    if (target <= t->d->rip) {
+        emit_store(e, FIELD(scratch[0]), CPU_RCX);
+        emit_load(e, CPU_RCX, FIELD(pending));
+        emit_jrcxz(e, 5);
+        poll = emit_jmp_later(e);
+        emit_load(e, CPU_RCX, FIELD(scratch[0]));
+    }
+    while (((uintptr_t)e->p + 1) & 3)
+        emit1(e, 0x90);
+    uint8_t *patch = emit_jmp_later(e);
+    x->patch = (uint32_t)(patch - t->soft->cache);
+    /* The unlinked way out, next to it. */
+    emit_rel32_at(patch, e->p);
+    x->unlinked = (uint32_t)(e->p - t->soft->cache);
+    emit_store(e, FIELD(scratch[0]), CPU_RCX);
+    if (poll)
+        emit_rel32_at(poll, e->p);
+    emit_lea_rip(e, CPU_RCX, x);
+    go(t, t->soft->stubs.exit_link);
+    if (t->block->n_exits < 2)
+        t->block->exits[t->block->n_exits++] = x;
+}
+
+void tr_exit_direct(struct translator *t, uint64_t target)
+{
+    tr_need_all(t, 0xffff);
+    exit_to(t, target);
+    t->ended = true;
+}
+
+/* ---- branches ---- */
+
+static uint64_t branch_target(const struct translator *t)
+{
+    return t->d->rip + t->d->z.length + (uint64_t)t->d->z.raw.imm[0].value.s;
+}
+
+/* Jcc rel32 over the exit of the branch not taken. */
+static void conditional(struct translator *t)
+{
+    struct emitter *e = &t->e;
+
+    tr_need_all(t, 0xffff);
+    emit1(e, 0x0f);
+    emit1(e, 0x80 | (t->d->z.opcode & 15));
+    uint8_t *taken = e->p;
+    e->p += 4;
+    exit_to(t, tr_next_rip(t));
+    emit_rel32_at(taken, e->p);
+    exit_to(t, branch_target(t));
+    t->ended = true;
+}
+
+/* LOOP, LOOPE, LOOPNE, JRCXZ: the instruction itself, around two exits. */
+static void count_branch(struct translator *t)
+{
+    struct emitter *e = &t->e;
+
+    tr_need_all(t, 0xffff);
+    if (t->d->z.address_width == 32)
+        emit1(e, 0x67);
+    emit1(e, t->d->z.opcode);
+    emit1(e, 5);
+    uint8_t *not_taken = emit_jmp_later(e);
+    exit_to(t, branch_target(t));
+    emit_rel32_at(not_taken, e->p);
+    exit_to(t, tr_next_rip(t));
+    t->ended = true;
+}
+
+/* Store `value` below RSP and move RSP: the push of a constant. */
+static void push_constant(struct translator *t, uint64_t value, unsigned flags)
+{
+    struct guest_address a = {
+        .segment = CPU_SS, .base = CPU_RSP, .index = INSN_NO_REG, .scale = 1, .address_size = 8, .disp = -8};
+    struct memory_access m;
+
+    tr_access_begin(t, &a, 8, SITE_WRITE | flags, 0, false, &m);
+    emit_mov_imm(&t->e, CPU_RCX, value);
+    tr_record(t);
+    emit_mov_mem(&t->e, 0x89, CPU_RCX, m.s1, m.s2);
+    emit_lea(&t->e, 8, CPU_RSP, CPU_RSP, 255, 1, -8);
+    tr_access_end(t, &m);
+}
+
+/* Read the 8 bytes at the instruction's memory operand into scratch[5]. */
+static void read_operand(struct translator *t)
+{
+    struct guest_address a;
+    struct memory_access m;
+
+    tr_operand_address(t, &a);
+    tr_access_begin(t, &a, 8, SITE_READ, 0, false, &m);
+    tr_record(t);
+    emit_mov_mem(&t->e, 0x8b, CPU_RCX, m.s1, m.s2);
+    emit_store(&t->e, FIELD(scratch[5]), CPU_RCX);
+    tr_access_end(t, &m);
+}
+
+static unsigned operand_register(const struct soft_decoded *d, unsigned n)
+{
+    return (unsigned)ZydisRegisterGetId(
+        ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, d->ops[n].reg.value));
+}
+
+/* The target of an indirect CALL or JMP to scratch[5]. */
+static void fetch_target(struct translator *t)
+{
+    if (t->d->ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        read_operand(t);
+        return;
+    }
+    unsigned r = operand_register(t->d, 0);
+    tr_need(t, r);
+    emit_store(&t->e, FIELD(scratch[5]), r);
+}
+
+static void indirect(struct translator *t, int undo_rsp)
+{
+    struct soft_exit *x = new_exit(t, t->d->rip, EXIT_KIND_INDIRECT);
+
+    x->undo_rsp = (int16_t)undo_rsp;
+    tr_take(t, CPU_RCX);
+    emit_load(&t->e, CPU_RCX, FIELD(scratch[5]));
+    emit_store(&t->e, FIELD(rip), CPU_RCX);
+    tr_need_all(t, 0xffff);
+    exit_lookup(t, x);
+    t->ended = true;
+}
+
+static void near_return(struct translator *t)
+{
+    struct guest_address a = {
+        .segment = CPU_SS, .base = CPU_RSP, .index = INSN_NO_REG, .scale = 1, .address_size = 8};
+    struct memory_access m;
+    int pop = 8 + (t->d->z.opcode == 0xc2 ? (int)(uint16_t)t->d->z.raw.imm[0].value.u : 0);
+
+    tr_access_begin(t, &a, 8, SITE_READ, 0, false, &m);
+    tr_record(t);
+    emit_mov_mem(&t->e, 0x8b, CPU_RCX, m.s1, m.s2);
+    emit_store(&t->e, FIELD(scratch[5]), CPU_RCX);
+    emit_lea(&t->e, 8, CPU_RSP, CPU_RSP, 255, 1, pop);
+    tr_access_end(t, &m);
+    indirect(t, -pop);
+}
+
+static bool is_far(const struct soft_decoded *d)
+{
+    return d->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
+}
+
+bool tr_flow(struct translator *t)
+{
+    const struct soft_decoded *d = t->d;
+
+    switch (d->z.mnemonic) {
+    case ZYDIS_MNEMONIC_JMP:
+        if (is_far(d))
+            return false;
+        if (d->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+            tr_exit_direct(t, branch_target(t));
+        } else {
+            fetch_target(t);
+            indirect(t, 0);
+        }
+        return true;
+    case ZYDIS_MNEMONIC_CALL:
+        if (is_far(d))
+            return false;
+        if (d->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+            push_constant(t, tr_next_rip(t), SITE_LAST);
+            tr_exit_direct(t, branch_target(t));
+        } else {
+            fetch_target(t);
+            push_constant(t, tr_next_rip(t), SITE_LAST);
+            indirect(t, 8);
+        }
+        return true;
+    case ZYDIS_MNEMONIC_RET:
+        if (is_far(d))
+            return false;
+        near_return(t);
+        return true;
+    case ZYDIS_MNEMONIC_LOOP:
+    case ZYDIS_MNEMONIC_LOOPE:
+    case ZYDIS_MNEMONIC_LOOPNE:
+    case ZYDIS_MNEMONIC_JRCXZ:
+    case ZYDIS_MNEMONIC_JECXZ:
+        count_branch(t);
+        return true;
+    default:
+        if (d->z.meta.category != ZYDIS_CATEGORY_COND_BR || d->z.meta.isa_ext != ZYDIS_ISA_EXT_BASE)
+            return false;
+        conditional(t);
+        return true;
+    }
+}
+
+/* ---- the stack ---- */
+
+static void push_register(struct translator *t, unsigned r)
+{
+    struct guest_address a = {
+        .segment = CPU_SS, .base = CPU_RSP, .index = INSN_NO_REG, .scale = 1, .address_size = 8, .disp = -8};
+    struct memory_access m;
+
+    if (r != CPU_RCX)
+        tr_need(t, r);
+    tr_access_begin(t, &a, 8, SITE_WRITE, BIT(r), false, &m);
+    tr_need(t, r);
+    tr_record(t);
+    emit_mov_mem(&t->e, 0x89, r, m.s1, m.s2);
+    emit_lea(&t->e, 8, CPU_RSP, CPU_RSP, 255, 1, -8);
+    tr_access_end(t, &m);
+}
+
+static void push_operand(struct translator *t)
+{
+    struct guest_address a = {
+        .segment = CPU_SS, .base = CPU_RSP, .index = INSN_NO_REG, .scale = 1, .address_size = 8, .disp = -8};
+    struct memory_access m;
+
+    read_operand(t);
+    tr_access_begin(t, &a, 8, SITE_WRITE, 0, false, &m);
+    emit_load(&t->e, CPU_RCX, FIELD(scratch[5]));
+    tr_record(t);
+    emit_mov_mem(&t->e, 0x89, CPU_RCX, m.s1, m.s2);
+    emit_lea(&t->e, 8, CPU_RSP, CPU_RSP, 255, 1, -8);
+    tr_access_end(t, &m);
+}
+
+static void pop_register(struct translator *t, unsigned r)
+{
+    struct guest_address a = {
+        .segment = CPU_SS, .base = CPU_RSP, .index = INSN_NO_REG, .scale = 1, .address_size = 8};
+    struct memory_access m;
+
+    tr_access_begin(t, &a, 8, SITE_READ, BIT(r), false, &m);
+    tr_record(t);
+    emit_mov_mem(&t->e, 0x8b, r, m.s1, m.s2);
+    if (r != CPU_RSP)
+        emit_lea(&t->e, 8, CPU_RSP, CPU_RSP, 255, 1, 8);
+    tr_wrote(t, BIT(r));
+    tr_access_end(t, &m);
+}
+
+/* RSP = RBP, then POP RBP; RSP changes only after the read has succeeded. */
+static void leave_frame(struct translator *t)
+{
+    struct guest_address a = {
+        .segment = CPU_SS, .base = CPU_RBP, .index = INSN_NO_REG, .scale = 1, .address_size = 8};
+    struct memory_access m;
+
+    tr_need(t, CPU_RBP);
+    tr_access_begin(t, &a, 8, SITE_READ, BIT(CPU_RBP), false, &m);
+    tr_record(t);
+    emit_mov_mem(&t->e, 0x8b, CPU_RCX, m.s1, m.s2);
+    emit_lea(&t->e, 8, CPU_RSP, CPU_RBP, 255, 1, 8);
+    emit_mov_reg(&t->e, CPU_RBP, CPU_RCX);
+    tr_wrote(t, BIT(CPU_RBP));
+    tr_access_end(t, &m);
+}
+
+bool tr_stack(struct translator *t)
+{
+    const struct soft_decoded *d = t->d;
+    bool is_register = d->z.operand_count_visible && d->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER;
+
+    if (d->z.operand_width != 64)
+        return false;
+    if (is_register && ZydisRegisterGetClass(d->ops[0].reg.value) != ZYDIS_REGCLASS_GPR64)
+        return false;
+    switch (d->z.mnemonic) {
+    case ZYDIS_MNEMONIC_PUSH:
+        if (is_register)
+            push_register(t, operand_register(d, 0));
+        else if (d->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+            push_constant(t, (uint64_t)d->z.raw.imm[0].value.s, 0);
+        else
+            push_operand(t);
+        return true;
+    case ZYDIS_MNEMONIC_POP:
+        if (!is_register)
+            return false; /* the address may depend on the RSP after the pop: in C */
+        pop_register(t, operand_register(d, 0));
+        return true;
+    case ZYDIS_MNEMONIC_LEAVE:
+        leave_frame(t);
+        return true;
+    default:
+        return false;
+    }
+}
