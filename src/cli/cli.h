@@ -1,0 +1,106 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The table of operations. One row names an operation, its typed arguments and its handler; the parser,
+ * --help, the man page and the shell completion are made from it, so none of them can say something else.
+ */
+#ifndef TABIQUE_CLI_CLI_H
+#define TABIQUE_CLI_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+struct error;
+struct cli_values;
+
+#define CLI_STATUS_FAILED 1
+#define CLI_STATUS_USAGE  2
+
+enum cli_type {
+    CLI_BOOL,   /* a flag without value */
+    CLI_STRING, /* any text */
+    CLI_PATH,   /* a file on the host; only the completion knows the difference */
+    CLI_UINT,   /* a decimal number from min to max */
+    CLI_SIZE,   /* bytes, with K, M, G or T for powers of 1024; min to max, a multiple of `multiple` */
+    CLI_ENUM,   /* one of `choice` */
+};
+
+struct cli_argument {
+    const char *name; /* without "--"; of a positional argument its name in help */
+    enum cli_type type;
+    const char *metavar;  /* of the value, in help */
+    const char *fallback; /* the value if it is not given, as one would type it; or NULL */
+    const char *help;     /* a sentence or more; becomes a paragraph */
+    bool required;
+    bool repeatable;
+    bool positional;
+    uint64_t min, max, multiple;
+    /* CLI_ENUM: the i-th value, NULL after the last. */
+    const char *(*choice)(size_t i);
+};
+
+struct cli_status {
+    const char *status;
+    const char *meaning;
+};
+
+struct cli_operation {
+    const char *name;
+    const char *summary;     /* one line, no period */
+    const char *description; /* paragraphs, separated by \n\n */
+    const struct cli_argument *arguments;
+    size_t n_arguments;
+    const struct cli_status *statuses; /* the exit statuses, but for 2, which all have */
+    size_t n_statuses;
+    const char *example; /* lines, or NULL */
+    bool hidden;         /* for the build, not for people */
+    /* Does it. 0 with *status, the exit status; or -errno with *err. Then *status may be set too (it is
+     * CLI_STATUS_FAILED otherwise). */
+    int (*run)(const struct cli_values *values, int *status, struct error **err);
+};
+
+extern const struct cli_operation cli_operations[];
+extern const size_t cli_n_operations;
+
+/* NULL if there is none of that name. */
+const struct cli_operation *cli_find_operation(const char *name);
+
+/* ---- parse.c ---- */
+
+/*
+ * Parses what follows the operation's name. -EINVAL with *err, which says what was wrong with which argument;
+ * -ECANCELED when --help was asked for. Free with cli_values_free.
+ */
+int cli_parse(const struct cli_operation *operation, int argc, char **argv, struct cli_values **out,
+              struct error **err);
+void cli_values_free(struct cli_values *values);
+
+/* The value of an argument of the operation: given or fallback. NULL, 0, false for none. Of a repeatable one
+ * the first `n` with cli_list. Strings belong to `values` or to argv. */
+const char *cli_string(const struct cli_values *values, const char *name);
+uint64_t cli_uint(const struct cli_values *values, const char *name);
+bool cli_bool(const struct cli_values *values, const char *name);
+const char **cli_list(const struct cli_values *values, const char *name, size_t *n);
+
+/* Bytes from text such as 512M. -EINVAL, -ERANGE. */
+int cli_parse_size(const char *text, uint64_t *out);
+
+/* Which of `n` names is nearest to `text` and near enough to be meant, or NULL. */
+const char *cli_suggest(const char *text, const char *const *names, size_t n);
+
+/* ---- help.c, man.c, completion.c ---- */
+
+void cli_print_help(FILE *out, const struct cli_operation *operation);
+void cli_print_overview(FILE *out);
+void cli_print_man(FILE *out);
+void cli_print_bash_completion(FILE *out);
+
+/* ---- the operations' handlers, one file each ---- */
+
+int cli_run(const struct cli_values *values, int *status, struct error **err);
+int cli_check(const struct cli_values *values, int *status, struct error **err);
+int cli_help(const struct cli_values *values, int *status, struct error **err);
+int cli_generate(const struct cli_values *values, int *status, struct error **err);
+
+#endif

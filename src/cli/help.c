@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* --help of Tabique and of each operation, from the table. */
+#include "base/error.h"
+#include "cli/cli.h"
+
+#include <string.h>
+
+#define WIDTH  80
+#define INDENT 24
+
+/* Prints text in lines of at most WIDTH, each after `indent` spaces but for the first, which begins at
+ * `column`. \n\n ends a paragraph. */
+static void print_wrapped(FILE *out, const char *text, int indent, int column)
+{
+    while (*text) {
+        size_t space = strspn(text, " \n");
+        bool paragraph = strncmp(text, "\n\n", 2) == 0;
+
+        text += space;
+        size_t len = strcspn(text, " \n");
+        if (!len)
+            break;
+        if (paragraph || (column > indent && column + 1 + (int)len > WIDTH)) {
+            fprintf(out, paragraph ? "\n\n%*s" : "\n%*s", indent, "");
+            column = indent;
+        } else if (column > indent) {
+            fputc(' ', out);
+            column++;
+        }
+        fprintf(out, "%.*s", (int)len, text);
+        column += (int)len;
+        text += len;
+    }
+    fputc('\n', out);
+}
+
+/* A term and its explanation, side by side where the term is short enough. */
+static void print_entry(FILE *out, const char *term, const char *text)
+{
+    int column = fprintf(out, "  %s", term);
+
+    if (column > INDENT - 2) {
+        fputc('\n', out);
+        column = 0;
+    }
+    fprintf(out, "%*s", INDENT - column, "");
+    print_wrapped(out, text, INDENT, INDENT);
+}
+
+static void print_usage(FILE *out, const struct cli_operation *op)
+{
+    fprintf(out, "usage: tabique %s", op->name);
+    for (size_t i = 0; i < op->n_arguments; i++) {
+        const struct cli_argument *a = &op->arguments[i];
+        if (!a->positional && a->required)
+            fprintf(out, " --%s %s", a->name, a->metavar);
+    }
+    fputs(" [FLAG...]", out);
+    for (size_t i = 0; i < op->n_arguments; i++) {
+        const struct cli_argument *a = &op->arguments[i];
+        if (a->positional)
+            fprintf(out, a->required ? " %s%s" : " [%s%s]", a->name, a->repeatable ? "..." : "");
+    }
+    fputc('\n', out);
+}
+
+static void print_argument(FILE *out, const struct cli_argument *a)
+{
+    char term[80], text[1024];
+    size_t used;
+
+    snprintf(term, sizeof(term), "%s%s%s%s", a->positional ? "" : "--", a->name, a->metavar ? " " : "",
+             a->metavar ? a->metavar : "");
+    snprintf(text, sizeof(text), "%s", a->help);
+    if (a->type == CLI_ENUM && !a->positional) {
+        for (size_t i = 0; a->choice(i); i++) {
+            used = strlen(text);
+            snprintf(text + used, sizeof(text) - used, "%s%s", i ? ", " : " One of: ", a->choice(i));
+        }
+        used = strlen(text);
+        snprintf(text + used, sizeof(text) - used, ".");
+    }
+    if (a->fallback) {
+        used = strlen(text);
+        snprintf(text + used, sizeof(text) - used, " Default: %s.", a->fallback);
+    }
+    print_entry(out, term, text);
+}
+
+void cli_print_help(FILE *out, const struct cli_operation *op)
+{
+    print_usage(out, op);
+    fputc('\n', out);
+    print_wrapped(out, op->description, 0, 0);
+    for (int positional = 1; positional >= 0; positional--) {
+        bool any = !positional;
+        for (size_t i = 0; i < op->n_arguments; i++)
+            any |= op->arguments[i].positional == (bool)positional;
+        if (any)
+            fputs(positional ? "\narguments:\n" : "\nflags:\n", out);
+        for (size_t i = 0; i < op->n_arguments; i++)
+            if (op->arguments[i].positional == (bool)positional)
+                print_argument(out, &op->arguments[i]);
+    }
+    print_entry(out, "--help", "Print this and end.");
+    fputs("\nexit status:\n", out);
+    for (size_t i = 0; i < op->n_statuses; i++)
+        print_entry(out, op->statuses[i].status, op->statuses[i].meaning);
+    print_entry(out, "2", "the command line was wrong");
+    if (op->example)
+        fprintf(out, "\nexample:\n  %s\n", op->example);
+}
+
+void cli_print_overview(FILE *out)
+{
+    fputs("Tabique: one machine, many guests.\n\nusage: tabique VERB [FLAG...]\n\nverbs:\n", out);
+    for (size_t i = 0; i < cli_n_operations; i++)
+        if (!cli_operations[i].hidden)
+            print_entry(out, cli_operations[i].name, cli_operations[i].summary);
+    fputs("\nflags:\n", out);
+    print_entry(out, "--help", "Print this, or after a verb what it does, and end.");
+    print_entry(out, "--version", "Print the version and end.");
+    fputs("\n'tabique VERB --help' explains a verb; 'man tabique' has it all.\n", out);
+}
+
+int cli_help(const struct cli_values *values, int *status, struct error **err)
+{
+    const char *verb = cli_string(values, "VERB");
+
+    if (verb)
+        cli_print_help(stdout, cli_find_operation(verb));
+    else
+        cli_print_overview(stdout);
+    *status = 0;
+    return 0;
+}

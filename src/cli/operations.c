@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The operations, one row each. Everything that a person can learn of them (help, man page, completion) and
+ * the parser's checks come from here.
+ */
+#include "cli/cli.h"
+
+#include "base/bytes.h"
+#include "device/guest_memory.h"
+#include "engine/engine.h"
+
+#include <string.h>
+
+static const char *engine_choice(size_t i)
+{
+    return i == 0 ? "auto" : engine_classes[i - 1] ? engine_classes[i - 1]->name : NULL;
+}
+
+static const char *operation_choice(size_t i)
+{
+    for (size_t n = 0; n < cli_n_operations; n++)
+        if (!cli_operations[n].hidden && i-- == 0)
+            return cli_operations[n].name;
+    return NULL;
+}
+
+static const char *generate_choice(size_t i)
+{
+    static const char *const choices[] = {"man", "bash-completion"};
+
+    return i < ARRAY_SIZE(choices) ? choices[i] : NULL;
+}
+
+static const struct cli_argument run_arguments[] = {
+    {.name = "kernel",
+     .type = CLI_PATH,
+     .metavar = "FILE",
+     .required = true,
+     .help = "The kernel: a Linux bzImage, an ELF file with a PVH entry note, or a Multiboot 1 kernel. Which "
+             "one it is, is told from its content."},
+    {.name = "initrd",
+     .type = CLI_PATH,
+     .metavar = "FILE",
+     .help = "The initial RAM disk given to the kernel."},
+    {.name = "append", .type = CLI_STRING, .metavar = "TEXT", .help = "The kernel's command line."},
+    {.name = "memory",
+     .type = CLI_SIZE,
+     .metavar = "SIZE",
+     .fallback = "512M",
+     .min = GUEST_MEMORY_MIN,
+     .max = GUEST_MEMORY_MAX,
+     .multiple = GUEST_PAGE_SIZE,
+     .help = "The guest's RAM. The host's memory is used only as the guest touches its own."},
+    {.name = "cpus",
+     .type = CLI_UINT,
+     .metavar = "N",
+     .fallback = "1",
+     .min = 1,
+     .max = ENGINE_MAX_CPUS,
+     .help = "How many virtual processors the guest has."},
+    {.name = "engine",
+     .type = CLI_ENUM,
+     .metavar = "ENGINE",
+     .fallback = "auto",
+     .choice = engine_choice,
+     .help =
+         "Who executes the guest's instructions: kvm is the processor's own virtualization (VT-x, AMD-V), "
+         "soft is Tabique's processor in software and needs none. auto takes the first that this host can "
+         "run; 'tabique check' tells which."},
+    {.name = "debug-exit",
+     .type = CLI_BOOL,
+     .help = "Let the guest leave by writing a value to port 0xF4. The exit status is (value << 1) | 1, as "
+             "with QEMU's isa-debug-exit."},
+    {.name = "module",
+     .type = CLI_STRING,
+     .metavar = "FILE[=TEXT]",
+     .repeatable = true,
+     .help = "A module for a Multiboot or PVH kernel, with its command line after the '='. May be given more "
+             "than once; the kernel sees them in this order."},
+};
+
+static const struct cli_status run_statuses[] = {
+    {"0", "the guest powered off"},
+    {"1", "the virtual machine could not be built or started; the message says why"},
+    {"3", "the guest reported a panic"},
+    {"4", "the engine could not go on; the message says why"},
+    {"(value << 1) | 1", "the guest left through the debug-exit port (low eight bits; --debug-exit only)"},
+    {"130", "you left with Ctrl-] or an interrupt"},
+    {"128 + N", "signal N ended it: 143 after SIGTERM, 129 after SIGHUP"},
+};
+
+static const struct cli_argument check_arguments[] = {
+    {.name = "json", .type = CLI_BOOL, .help = "Print one JSON object, for programs."},
+};
+
+static const struct cli_status check_statuses[] = {
+    {"0", "virtual machines can run: there is an engine for them"},
+    {"1", "no engine can run on this host"},
+};
+
+static const struct cli_argument help_arguments[] = {
+    {.name = "VERB",
+     .type = CLI_ENUM,
+     .positional = true,
+     .choice = operation_choice,
+     .help = "The operation to explain; all of them in a line each without it."},
+};
+
+static const struct cli_status help_statuses[] = {{"0", "always"}};
+
+static const struct cli_argument generate_arguments[] = {
+    {.name = "WHAT",
+     .type = CLI_ENUM,
+     .positional = true,
+     .required = true,
+     .choice = generate_choice,
+     .help = "man or bash-completion."},
+};
+
+/* Arrays with their lengths. */
+#define ARGUMENTS(a) .arguments = (a), .n_arguments = ARRAY_SIZE(a)
+#define STATUSES(a)  .statuses = (a), .n_statuses = ARRAY_SIZE(a)
+
+const struct cli_operation cli_operations[] = {
+    {.name = "run",
+     .summary = "Boot a kernel in a virtual machine, with its console on this terminal",
+     .description =
+         "Builds a virtual PC, boots the kernel in it, and connects the guest's console (its first serial "
+         "line, "
+         "and a virtio console where the guest uses one) to standard input and output. Ends when the guest "
+         "powers off.\n\n"
+         "On a terminal every key goes to the guest, Ctrl-C too; Ctrl-] leaves. Input and output may as well "
+         "be pipes or files.",
+     ARGUMENTS(run_arguments),
+     STATUSES(run_statuses),
+     .example = "tabique run --kernel vmlinuz --initrd initrd.gz --append console=ttyS0 --memory 1G --cpus 2",
+     .run = cli_run},
+    {.name = "check",
+     .summary = "Tell what this host can do",
+     .description =
+         "Looks at the processor, at /dev/kvm (which may be there and yet have nothing behind it), at "
+         "control groups, namespaces and seccomp, and says of each what was found and, where "
+         "something is missing, what to do about it. Changes nothing.",
+     ARGUMENTS(check_arguments),
+     STATUSES(check_statuses),
+     .run = cli_check},
+    {.name = "help",
+     .summary = "Explain an operation",
+     .description = "The same as 'tabique VERB --help'.",
+     ARGUMENTS(help_arguments),
+     STATUSES(help_statuses),
+     .run = cli_help},
+    {.name = "generate",
+     .summary = "Print a file made from the table of operations",
+     .description = "Used by the build.",
+     ARGUMENTS(generate_arguments),
+     .hidden = true,
+     .run = cli_generate},
+};
+
+const size_t cli_n_operations = ARRAY_SIZE(cli_operations);
+
+const struct cli_operation *cli_find_operation(const char *name)
+{
+    for (size_t i = 0; i < cli_n_operations; i++)
+        if (strcmp(cli_operations[i].name, name) == 0)
+            return &cli_operations[i];
+    return NULL;
+}
