@@ -3,6 +3,7 @@
 #ifndef TABIQUE_MACHINE_MACHINE_DEVICES_H
 #define TABIQUE_MACHINE_MACHINE_DEVICES_H
 
+#include "device/virtio/console.h"
 #include "machine/machine.h"
 
 #include <stdbool.h>
@@ -10,6 +11,7 @@
 /* All configurations of one machine; must stay while its devices are created. */
 struct device_configs {
     const struct machine_config *machine;
+    struct virtio_console_config virtio_console;
 };
 
 void device_configs_init(struct device_configs *configs, const struct machine_config *machine);
