@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# The front door: one word for everything. The building itself is Meson's (meson.build).
+#
+#   make             build/tabique
+#   make run         boots Debian's cloud kernel to a shell on this terminal (SUITE, MEMORY, CPUS, ENGINE, APPEND)
+#   make check       every test; with SANITIZE=address,undefined in a build of its own under these sanitizers
+#   make fuzz        every fuzz target for FUZZ_SECONDS each (600); TARGET=name for one
+#   make bench       side by side with peers
+#   make install     program, man page, completion (PREFIX, DESTDIR)
+
+BUILD := build
+SANITIZE ?=
+ifneq ($(SANITIZE),)
+comma := ,
+BUILD := build/san-$(subst $(comma),-,$(SANITIZE))
+endif
+
+PREFIX ?= /usr/local
+DESTDIR ?=
+SUITE ?= bookworm
+MEMORY ?= 512M
+CPUS ?= 2
+ENGINE ?= auto
+APPEND ?= console=ttyS0
+FUZZ_SECONDS ?= 600
+TARGET ?=
+TESTS ?=
+
+all: build
+
+build: $(BUILD)/build.ninja
+	@ninja -C $(BUILD) --quiet
+
+$(BUILD)/build.ninja:
+	@tools/install-deps --quiet build test
+	@meson setup $(BUILD) --prefix=$(PREFIX) $(if $(SANITIZE),-Db_sanitize=$(SANITIZE) -Db_lundef=false) >$(BUILD)-setup.log 2>&1 \
+	    || { cat $(BUILD)-setup.log; exit 1; }
+	@rm -f $(BUILD)-setup.log
+
+deps:
+	@tools/install-deps --quiet build test
+
+guests:
+	@tools/fetch-guest --quiet --suite bookworm --out build/guest/bookworm
+	@tools/fetch-guest --quiet --suite trixie --out build/guest/trixie
+
+run: deps build
+	@tools/fetch-guest --quiet --suite $(SUITE) --out build/guest/$(SUITE)
+	@exec $(BUILD)/tabique run --kernel build/guest/$(SUITE)/vmlinuz --initrd build/guest/$(SUITE)/initrd.gz \
+	    --append "$(APPEND)" --memory $(MEMORY) --cpus $(CPUS) --engine $(ENGINE)
+
+check: deps build guests
+	@tools/run-tests --build $(BUILD) $(TESTS)
+
+bench: deps build guests
+	@bench/run
+
+fuzz:
+	@tools/install-deps --quiet build fuzz
+	@tools/run-fuzz --seconds $(FUZZ_SECONDS) $(TARGET)
+
+install: build
+	@DESTDIR=$(DESTDIR) meson install -C $(BUILD) --no-rebuild --quiet
+	@echo "installed tabique under $(DESTDIR)$(PREFIX)"
+
+clean:
+	rm -rf build
+
+.PHONY: all build deps guests run check bench fuzz install clean
