@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -124,33 +125,25 @@ static bool equal_memory(struct diff_run *run, FILE *f)
     return false;
 }
 
-bool diff_run_both(struct diff_run *run, const struct diff_input *in, bool step,
-                   const struct diff_undefined *u, struct diff_result *native, uint64_t batch,
-                   void (*describe)(FILE *f, const void *what), const void *what)
-{
-    static struct diff_result other;
+struct report {
+    uint64_t batch;
+    bool step;
+    void (*describe)(FILE *f, const void *what);
+    const void *what;
+};
 
-    apply_pokes(run, in);
-    diff_native.run(&in->state, step, native);
-    run->other->run(&in->state, step, &other);
-    run->executions++;
-    bool memory_free = u->memory || (u->memory_on_fault && native->vector != DIFF_STEPPED &&
-                                     native->state.rip == in->state.rip);
-    bool same = diff_equal(native, &other, u, run->options.bits, step, NULL) && native->vector != DIFF_HUNG;
-    if (memory_free)
-        memcpy(run->memory.soft_data, run->memory.native_data, DIFF_DATA_SIZE);
-    else
-        same = equal_memory(run, NULL) && same;
-    if (same)
-        return true;
-    run->mismatches++;
-    printf("MISMATCH (--bits %u --seed %" PRIu64 " --batch %" PRIu64 "%s%s%s)%s: native | %s\n",
-           run->options.bits, run->options.seed, batch, run->options.only ? " --only " : "",
-           run->options.only ? run->options.only : "", run->options.self ? " --self" : "",
-           step ? ", stepped" : "", run->other->name);
-    describe(stdout, what);
+static void print_mismatch(const struct diff_run *run, const struct diff_input *in,
+                           const struct report *report, const struct diff_result *native)
+{
+    const struct diff_options *o = &run->options;
+
+    printf("MISMATCH (--bits %u --seed %" PRIu64 " --batch %" PRIu64
+           "%s%s%s --sequences %u)%s: native | %s\n",
+           o->bits, o->seed, report->batch, o->only ? " --only " : "", o->only ? o->only : "",
+           o->self ? " --self" : "", o->sequences, report->step ? ", stepped" : "", run->other->name);
+    report->describe(stdout, report->what);
     printf(" input:\n");
-    diff_print_state(stdout, &in->state, run->options.bits);
+    diff_print_state(stdout, &in->state, o->bits);
     for (unsigned n = 0; n < in->n_pokes; n++) {
         printf("  data + %05" PRIx64 " = ", (uint64_t)in->poke[n].offset);
         diff_print_bytes(stdout, in->poke[n].bytes, in->poke[n].len);
@@ -158,10 +151,62 @@ bool diff_run_both(struct diff_run *run, const struct diff_input *in, bool step,
     }
     printf(" differences (native vector %u, error %x, cr2 %" PRIx64 ", rip %" PRIx64 "):\n", native->vector,
            native->error, native->cr2, native->state.rip);
-    diff_equal(native, &other, u, run->options.bits, step, stdout);
+}
+
+static bool compare(struct diff_run *run, const struct diff_input *in, const struct report *report,
+                    const struct diff_undefined *u, const struct diff_result *native,
+                    const struct diff_result *other)
+{
+    bool faulted = native->vector != DIFF_STEPPED && native->state.rip == in->state.rip;
+    unsigned bits = run->options.bits;
+    bool same = diff_equal(native, other, u, bits, report->step, NULL) && native->vector != DIFF_HUNG;
+
+    if (u->hole_len)
+        memcpy(run->memory.soft_data + u->hole, run->memory.native_data + u->hole, u->hole_len);
+    if (u->memory || (u->memory_on_fault && faulted))
+        memcpy(run->memory.soft_data, run->memory.native_data, DIFF_DATA_SIZE);
+    else
+        same = equal_memory(run, NULL) && same;
+    if (same)
+        return true;
+    run->mismatches++;
+    print_mismatch(run, in, report, native);
+    diff_equal(native, other, u, bits, report->step, stdout);
     equal_memory(run, stdout);
-    memcpy(run->memory.soft_data, run->memory.native_data, DIFF_DATA_SIZE);
     return false;
+}
+
+bool diff_run_both(struct diff_run *run, const struct diff_input *in, bool step,
+                   const struct diff_undefined *u, struct diff_result *native, uint64_t batch,
+                   void (*describe)(FILE *f, const void *what), const void *what)
+{
+    static struct diff_result other;
+    const struct report report = {batch, step, describe, what};
+
+    apply_pokes(run, in);
+    diff_native.run(&in->state, step, native);
+    run->other->run(&in->state, step, &other);
+    run->executions++;
+    return compare(run, in, &report, u, native, &other);
+}
+
+bool diff_run_both_by_rip(struct diff_run *run, const struct diff_input *in,
+                          const struct diff_undefined_by_rip *by, struct diff_result *native, uint64_t batch,
+                          void (*describe)(FILE *f, const void *what), const void *what)
+{
+    static struct diff_result other;
+    const struct report report = {batch, false, describe, what};
+    struct diff_undefined u = {0};
+
+    diff_native.run(&in->state, false, native);
+    run->other->run(&in->state, false, &other);
+    run->executions++;
+    for (unsigned n = 0; n < by->n; n++)
+        if (native->state.rip - by->start == by->offset[n])
+            u = by->at[n];
+    if (u.memory_on_fault)
+        u.memory = true;
+    return compare(run, in, &report, &u, native, &other);
 }
 
 static void describe_insn(FILE *f, const void *what)
@@ -237,7 +282,8 @@ void diff_run_batch(struct diff_run *run, uint64_t batch)
         k = all->n_valid + diff_below(&r, all->n - all->n_valid);
     struct diff_class *c = &all->class[k];
     uint64_t place = choose_place(&r);
-    if (!diff_insn_make(&r, c, run->options.bits, base + DIFF_CODE + group * DIFF_GROUP + place, &insn))
+    if (!diff_insn_make(&r, c, run->options.bits, base + DIFF_CODE + group * DIFF_GROUP + place, false,
+                        &insn))
         return;
     diff_code_put(run, group, place, insn.bytes, insn.length);
     run->instructions++;

@@ -142,8 +142,10 @@ void diff_decoders_init(void);
 bool diff_decode(struct diff_insn *i, const uint8_t *bytes, unsigned len, unsigned bits);
 /* Walks the opcode maps. 0 or -ENOMEM. `only`: a mnemonic in capitals, or NULL. */
 int diff_classes_make(struct diff_classes *out, unsigned bits, const char *only);
-/* An instruction of class `c` to stand at `rip`. False: not to be executed here (see skip.c), or too long. */
-bool diff_insn_make(struct diff_random *r, const struct diff_class *c, unsigned bits, uint64_t rip,
+/* An instruction of class `c` to stand at `rip`. `tame`: its memory operand is near one of the registers that
+ * sequences keep as pointers (RBX, RSP, RBP, RSI), or in the data. False: not to be executed here (see
+ * skip.c), or too long. */
+bool diff_insn_make(struct diff_random *r, const struct diff_class *c, unsigned bits, uint64_t rip, bool tame,
                     struct diff_insn *out);
 /* Why an instruction is not executed on both sides, or NULL. */
 const char *diff_skip(const struct diff_insn *i);
@@ -164,6 +166,9 @@ struct diff_input {
 /* Random registers, then those that address memory such that the instruction's operands lie at interesting
  * places of window `base`. */
 void diff_input_make(struct diff_random *r, const struct diff_insn *i, uint64_t base, struct diff_input *out);
+/* The linear address of a memory operand. */
+uint64_t diff_effective_address(const struct diff_state *s, const struct diff_insn *i,
+                                const ZydisDecodedOperandMem *m);
 /* The parts, for sequences. */
 void diff_input_registers(struct diff_random *r, unsigned bits, uint64_t base, struct diff_state *s);
 void diff_input_vectors(struct diff_random *r, struct diff_state *s);
@@ -177,6 +182,9 @@ struct diff_undefined {
     uint32_t gprs;        /* bit per register */
     bool memory;          /* what the memory operand holds */
     bool memory_on_fault; /* the same, if it ended in a fault */
+    /* Bytes of the data that are not compared: where x87 pointers were stored. */
+    int64_t hole;
+    unsigned hole_len; /* 0: none */
 };
 void diff_undefined(const struct diff_insn *i, const struct diff_state *in, struct diff_undefined *out);
 

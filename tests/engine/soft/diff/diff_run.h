@@ -27,6 +27,7 @@ struct diff_counts {
     uint64_t faults_rw[2][2]; /* page faults: not present, protection; read, write */
     uint64_t fetch_faults, page_crossing, taken_branches, completed;
     uint64_t undecodable;
+    uint64_t sequence_items, sequence_ends; /* instructions in sequences; sequences that ran to their end */
 };
 
 struct diff_run {
@@ -49,6 +50,18 @@ void diff_code_put(struct diff_run *run, unsigned group, uint64_t offset, const 
 bool diff_run_both(struct diff_run *run, const struct diff_input *in, bool step,
                    const struct diff_undefined *u, struct diff_result *native, uint64_t batch,
                    void (*describe)(FILE *f, const void *what), const void *what);
+
+/* The same where what is undefined depends on the place at which the native side stopped. */
+#define DIFF_PLACES 40
+struct diff_undefined_by_rip {
+    uint64_t start;
+    unsigned n;
+    uint64_t offset[DIFF_PLACES]; /* ascending, from start */
+    const struct diff_undefined *at;
+};
+bool diff_run_both_by_rip(struct diff_run *run, const struct diff_input *in,
+                          const struct diff_undefined_by_rip *by, struct diff_result *native, uint64_t batch,
+                          void (*describe)(FILE *f, const void *what), const void *what);
 
 /* sequence.c */
 void diff_sequence_batch(struct diff_run *run, struct diff_random *r, uint64_t batch, unsigned group,

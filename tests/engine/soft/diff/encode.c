@@ -294,6 +294,20 @@ static void choose_modrm(struct diff_random *r, const struct diff_class *c, stru
         f->sib = (uint8_t)((f->sib & 0xf8) | 5);
 }
 
+/* [pointer + disp8], or whatever choose_modrm found that needs no register. */
+static void tame_form(struct diff_random *r, const struct diff_class *c, struct form *f)
+{
+    static const uint8_t rms[] = {CPU_RBX, CPU_RBP, CPU_RSI, 4};
+
+    if (diff_chance(r, 90))
+        f->n_before = 0;
+    if (c->form != DIFF_FORM_MEM || (f->modrm & 0xc7) == 5)
+        return;
+    f->rex &= 0x44; /* base and index without REX */
+    f->modrm = (uint8_t)((f->modrm & 0x38) | 0x40 | DIFF_PICK(r, rms));
+    f->sib = (uint8_t)(4 << 3 | (diff_chance(r, 50) ? CPU_RSP : CPU_RBX));
+}
+
 static void choose_form(struct diff_random *r, const struct diff_class *c, unsigned bits, struct form *f)
 {
     memset(f, 0, sizeof(*f));
@@ -374,8 +388,9 @@ static void choose_immediates(struct diff_random *r, struct diff_insn *i)
     }
 }
 
-static void choose_displacement(struct diff_random *r, struct diff_insn *i)
+static void choose_displacement(struct diff_random *r, struct diff_insn *i, bool tame)
 {
+    static const int32_t tame_near[] = {0, 8, -8, 32, -32, 64, -64, 96, 16, -127, 1};
     static const int32_t near[] = {0, 1, -1, 8, -8, 64, -128, 127, 0x1000, -0x1000, 0x7ff0};
     unsigned bits = i->z.raw.disp.size;
     uint64_t window = i->rip & ~0xfffffffull;
@@ -394,17 +409,21 @@ static void choose_displacement(struct diff_random *r, struct diff_insn *i)
         put_le(i->bytes + i->z.raw.disp.offset, target - (i->rip + i->length), bits);
     else if (bits == 32 && absolute)
         put_le(i->bytes + i->z.raw.disp.offset, target - window + DIFF_LOW, bits);
+    else if (tame)
+        put_le(i->bytes + i->z.raw.disp.offset, (uint64_t)DIFF_PICK(r, tame_near), bits);
     else if (diff_chance(r, 60))
         put_le(i->bytes + i->z.raw.disp.offset, (uint64_t)DIFF_PICK(r, near), bits);
 }
 
-bool diff_insn_make(struct diff_random *r, const struct diff_class *c, unsigned bits, uint64_t rip,
+bool diff_insn_make(struct diff_random *r, const struct diff_class *c, unsigned bits, uint64_t rip, bool tame,
                     struct diff_insn *out)
 {
     struct form f;
 
     for (unsigned attempt = 0; attempt < 24; attempt++) {
         choose_form(r, c, bits, &f);
+        if (tame)
+            tame_form(r, c, &f);
         if (attempt >= 8)
             f.n_before = 0;
         if (attempt >= 12)
@@ -423,7 +442,7 @@ bool diff_insn_make(struct diff_random *r, const struct diff_class *c, unsigned 
         if (diff_skip(out))
             continue;
         out->length = out->z.length;
-        choose_displacement(r, out);
+        choose_displacement(r, out, tame);
         choose_immediates(r, out);
         memset(out->bytes + out->length, DIFF_FILLER, sizeof(out->bytes) - out->length);
         if (diff_decode(out, out->bytes, out->length, bits) && out->z.length == out->length &&

@@ -283,8 +283,6 @@ static void aim(struct diff_state *s, const struct diff_insn *i, const ZydisDeco
 }
 
 uint64_t diff_effective_address(const struct diff_state *s, const struct diff_insn *i,
-                                const ZydisDecodedOperandMem *m);
-uint64_t diff_effective_address(const struct diff_state *s, const struct diff_insn *i,
                                 const ZydisDecodedOperandMem *m)
 {
     uint64_t a = (uint64_t)m->disp.value;

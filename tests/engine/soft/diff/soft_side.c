@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The soft side: a processor of the soft engine in ring 3 of a small guest whose tables are as Linux has them,
- * so that selectors and gates mean on it what they mean on the host. Called by the test's working thread.
+ * The soft side: a processor of the soft engine in ring 3 of a small guest whose tables are as Linux has
+ * them, so that selectors and gates mean on it what they mean on the host. Called by the test's working
+ * thread.
  */
 #include "diff.h"
 
@@ -13,7 +14,7 @@
 #include <string.h>
 
 /* Guest-physical, below the data. */
-#define TABLES_GPA 0x1000ull  /* page tables, from the top level down */
+#define TABLES_GPA 0x1000ull /* page tables, from the top level down */
 #define TABLES_END 0x40000ull
 #define GDT_GPA    0x40000ull
 #define IDT_GPA    0x41000ull
@@ -144,8 +145,8 @@ static void initial_state(struct cpu_state *s)
     s->rflags = 0x202;
     for (unsigned n = 0; n < CPU_SEGMENTS; n++)
         s->seg[n] = from_descriptor(n == CPU_CS ? 0x33 : 0x2b);
-    s->tr = (struct cpu_segment_state){
-        .base = TSS_VA, .limit = 103, .selector = 0x40, .attr = CPU_ATTR_P | 0xb};
+    s->tr =
+        (struct cpu_segment_state){.base = TSS_VA, .limit = 103, .selector = 0x40, .attr = CPU_ATTR_P | 0xb};
     s->ldtr = (struct cpu_segment_state){.attr = 0};
     s->gdt = (struct cpu_table_state){GDT_VA, 8 * GDT_ENTRIES - 1};
     s->idt = (struct cpu_table_state){IDT_VA, 16 * 256 - 1};
@@ -217,7 +218,8 @@ static void store_state(struct diff_state *out)
     memcpy(out->xsave, c->xsave, sizeof(out->xsave));
 }
 
-/* A software interrupt has been delivered to the kernel's entry of its vector: back to what was interrupted. */
+/* A software interrupt has been delivered to the kernel's entry of its vector: back to what was interrupted.
+ */
 static bool undo_delivery(struct diff_result *out)
 {
     uint64_t frame[5];

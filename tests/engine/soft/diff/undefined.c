@@ -100,6 +100,32 @@ static void undefined_by_count(const struct diff_insn *i, const struct diff_stat
     }
 }
 
+/* Where x87 pointers are stored: SDM vol. 1 figures 8-9 to 8-12, vol. 2 table 3-43. */
+static void find_hole(const struct diff_insn *i, const struct diff_state *in, struct diff_undefined *out)
+{
+    unsigned first, len;
+
+    switch (i->z.mnemonic) {
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FNSAVE:
+        first = i->z.operand_width == 16 ? 6 : 12;
+        len = i->z.operand_width == 16 ? 8 : 16;
+        break;
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+        first = 6;
+        len = 18;
+        break;
+    default:
+        return;
+    }
+    int64_t at = diff_data_offset(diff_effective_address(in, i, &i->op[0].mem) + first, len);
+    if (at >= 0) {
+        out->hole = at;
+        out->hole_len = len;
+    }
+}
+
 void diff_undefined(const struct diff_insn *i, const struct diff_state *in, struct diff_undefined *out)
 {
     memset(out, 0, sizeof(*out));
@@ -109,6 +135,7 @@ void diff_undefined(const struct diff_insn *i, const struct diff_state *in, stru
         if (i->z.mnemonic == table[n].mnemonic)
             out->flags |= table[n].flags;
     undefined_by_count(i, in, out);
+    find_hole(i, in, out);
     switch (i->z.mnemonic) {
     case ZYDIS_MNEMONIC_BSF:
     case ZYDIS_MNEMONIC_BSR: /* of zero */
