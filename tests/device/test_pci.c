@@ -5,6 +5,7 @@
 #include "pci_fixture.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -23,12 +24,12 @@ struct probe {
 
 static uint64_t cell_read(void *opaque, uint64_t offset, unsigned size)
 {
-    return *(uint64_t *)opaque;
+    return __atomic_load_n((uint64_t *)opaque, __ATOMIC_RELAXED);
 }
 
 static void cell_write(void *opaque, uint64_t offset, unsigned size, uint64_t value)
 {
-    *(uint64_t *)opaque = value;
+    __atomic_store_n((uint64_t *)opaque, value, __ATOMIC_RELAXED);
 }
 
 static void master_enabled(struct pci_function *fn)
@@ -262,8 +263,10 @@ static void test_bar_moves(void **state)
         fixture_config_write(f, d, PCI_BAR(2), 4, nowhere[i] >> 32);
         assert_false(p->fn.bars[1].mapped);
     }
-    fixture_config_write(f, d, PCI_BAR(3), 4, 0x10000);
-    assert_false(p->fn.bars[3].mapped);
+    for (uint64_t port = 0x10000; port < 1ull << 32; port <<= 1) {
+        fixture_config_write(f, d, PCI_BAR(3), 4, port);
+        assert_false(p->fn.bars[3].mapped);
+    }
     /* A reset brings it home. */
     pci_function_reset(&p->fn);
     assert_int_equal(fixture_bar(f, d, 1), old);
@@ -405,6 +408,60 @@ static void test_bad_bars(void **state)
     close(p.bell);
 }
 
+/* ---- Several threads: what the sanitizers look at ---- */
+
+struct worker {
+    struct fixture *f;
+    struct probe *p;
+    unsigned seed;
+};
+
+static void *move_and_mask(void *opaque)
+{
+    struct worker *w = opaque;
+    unsigned d = w->p->fn.devfn;
+    for (unsigned i = 0; i < 2000; i++) {
+        fixture_config_write(w->f, d, PCI_BAR(0), 4, 0xd0000000 + ((i + w->seed) % 4 << 12));
+        fixture_config_write(w->f, d, PCI_COMMAND, 2,
+                             PCI_COMMAND_MEMORY | (i & 1 ? PCI_COMMAND_INTX_DISABLE : PCI_COMMAND_MASTER));
+        io_space_read(w->f->env.mmio, 0xd0000000 + (i % 4 << 12), 4);
+        fixture_config_read(w->f, d, PCI_STATUS, 2);
+    }
+    return NULL;
+}
+
+static void *interrupt_often(void *opaque)
+{
+    struct worker *w = opaque;
+    for (unsigned i = 0; i < 20000; i++)
+        pci_set_intx(&w->p->fn, i & 1);
+    return NULL;
+}
+
+static void test_threads(void **state)
+{
+    struct fixture *f = *state;
+    struct probe *a = probe_new(f, PCI_DEVFN(1, 0)), *b = probe_new(f, PCI_DEVFN(5, 0));
+    struct worker work[] = {{f, a, 0}, {f, b, 1}, {f, a, 2}, {f, b, 3}};
+    pthread_t threads[ARRAY_SIZE(work)];
+    for (unsigned i = 0; i < ARRAY_SIZE(work); i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, i < 2 ? move_and_mask : interrupt_often, &work[i]),
+                         0);
+    for (unsigned i = 0; i < ARRAY_SIZE(work); i++)
+        pthread_join(threads[i], NULL);
+    /* Both ended with their interrupt on but disabled. */
+    assert_false(f->line[17]);
+    fixture_config_write(f, a->fn.devfn, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    fixture_config_write(f, b->fn.devfn, PCI_COMMAND, 2, PCI_COMMAND_MEMORY);
+    assert_true(f->line[17]);
+    pci_set_intx(&a->fn, false);
+    assert_true(f->line[17]);
+    pci_set_intx(&b->fn, false);
+    assert_false(f->line[17]);
+    probe_free(a);
+    probe_free(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -420,6 +477,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_capabilities, setup, teardown),
         cmocka_unit_test_setup_teardown(test_slots, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_bars, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
     };
     return cmocka_run_group_tests_name("pci", tests, NULL, NULL);
 }

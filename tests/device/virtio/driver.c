@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The virtio driver of driver.h. One thread, so that no barriers are needed. */
+/* The virtio driver of driver.h. The device may be served by another thread: the fields that hand buffers
+ * over are accessed atomically and in order. */
 #include "driver.h"
 
 #include "base/bytes.h"
@@ -93,12 +94,12 @@ uint8_t *driver_ram(struct fixture *f, uint64_t gpa, uint64_t len)
 
 static uint16_t get16(const struct driver_queue *q, uint64_t gpa)
 {
-    return get_le16(driver_ram(q->d->f, gpa, 2));
+    return __atomic_load_n((uint16_t *)(void *)driver_ram(q->d->f, gpa, 2), __ATOMIC_SEQ_CST);
 }
 
 static void set16(const struct driver_queue *q, uint64_t gpa, uint16_t v)
 {
-    put_le16(driver_ram(q->d->f, gpa, 2), v);
+    __atomic_store_n((uint16_t *)(void *)driver_ram(q->d->f, gpa, 2), v, __ATOMIC_SEQ_CST);
 }
 
 void driver_queue_init(struct driver_queue *q, struct driver *d, unsigned index, unsigned size)
@@ -191,9 +192,13 @@ static uint16_t add_packed(struct driver_queue *q, const struct piece *pieces, u
         uint16_t flags = (uint16_t)((pieces[k].writable ? D_WRITE : 0) | (k + 1 < n ? D_NEXT : 0) |
                                     (q->avail_wrap ? 0x80 : 0x8000) | extra);
         /* The first one's flags come last: they make the whole buffer available. */
-        driver_descriptor(q->d->f, q->desc, q->avail_idx, pieces[k].gpa, pieces[k].len, id,
-                          k ? flags : get16(q, first + 14));
-        if (!k)
+        uint64_t desc = q->desc + 16ull * q->avail_idx;
+        put_le64(driver_ram(q->d->f, desc, 8), pieces[k].gpa);
+        put_le32(driver_ram(q->d->f, desc + 8, 4), pieces[k].len);
+        put_le16(driver_ram(q->d->f, desc + 12, 2), id);
+        if (k)
+            set16(q, desc + 14, flags);
+        else
             first_flags = flags;
         if (++q->avail_idx == q->size) {
             q->avail_idx = 0;
@@ -257,7 +262,7 @@ bool driver_used(struct driver_queue *q, uint32_t *id, uint32_t *len)
         return true;
     }
     const uint8_t *e = driver_ram(f, q->desc + 16ull * q->used_idx, 16);
-    uint16_t flags = get_le16(e + 14);
+    uint16_t flags = get16(q, q->desc + 16ull * q->used_idx + 14);
     if (!!(flags & 0x80) != q->used_wrap || !!(flags & 0x8000) != q->used_wrap)
         return false;
     *id = get_le16(e + 12);

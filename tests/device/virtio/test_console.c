@@ -257,6 +257,10 @@ static void test_emergency_write(void **state)
     io_space_write(r->f.env.mmio, r->d.config + 8, 1, '!');
     assert_int_equal(r->n_out, 2);
     assert_memory_equal(r->out, "P!", 2);
+    /* Beyond the configuration's end: not one. */
+    io_space_write(r->f.env.mmio, r->d.config + 8, 8, '?');
+    io_space_write(r->f.env.mmio, r->d.config + 9, 4, '?');
+    assert_int_equal(r->n_out, 2);
     r->room = 0;
     io_space_write(r->f.env.mmio, r->d.config + 8, 4, 'x');
     assert_int_equal(r->n_out, 2);

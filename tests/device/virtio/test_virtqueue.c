@@ -94,6 +94,12 @@ static void test_interrupts(void **state)
         assert_int_equal(e->f.n_messages, before + 1);
         assert_int_equal(e->f.messages[before % FIXTURE_MESSAGES].data, 0x41);
         assert_true(driver_used(&e->q, &id, &len));
+        /* An event that has passed is not one again. */
+        driver_add(&e->q, &piece, 1, false);
+        driver_kick(&e->q);
+        assert_int_equal(e->f.n_messages, before + (e->q.event_idx ? 1 : 2));
+        before = e->f.n_messages - 1;
+        assert_true(driver_used(&e->q, &id, &len));
         /* Not wanted, not sent; with event indexes, sent with the third buffer. */
         driver_want_interrupt(&e->q, 2);
         for (unsigned i = 0; i < 3; i++) {
@@ -189,14 +195,23 @@ static void test_queue_reset(void **state)
     assert_int_equal(driver_read(&e->d, C_QUEUE_RESET, 2), 0);
     assert_int_equal(driver_read(&e->d, C_QUEUE_ENABLE, 2), 0);
     assert_int_equal(driver_read(&e->d, C_QUEUE_SIZE, 2), QUEUE_SIZE);
-    e->hold = false;
+    e->n_held = 0;
     driver_queue_init(&e->q, &e->d, 0, QUEUE_SIZE / 2);
-    /* A late completion of a buffer of the queue's former life does nothing. */
+    driver_add(&e->q, pieces, 2, false);
+    driver_kick(&e->q);
+    assert_int_equal(e->n_held, 1);
+    /* A late completion of a buffer of the queue's former life does nothing to those of its present one. */
     pthread_mutex_lock(&e->vdev.lock);
     virtqueue_push(&e->vdev.queues[0], &stale, 8);
     pthread_mutex_unlock(&e->vdev.lock);
     uint32_t id, len;
     assert_false(driver_used(&e->q, &id, &len));
+    pthread_mutex_lock(&e->vdev.lock);
+    virtqueue_push(&e->vdev.queues[0], &e->held[0], 8);
+    pthread_mutex_unlock(&e->vdev.lock);
+    assert_true(driver_used(&e->q, &id, &len));
+    assert_int_equal(len, 8);
+    e->hold = false;
     for (unsigned i = 0; i < 3 * QUEUE_SIZE; i++)
         echo_once(e, i, false);
     assert_int_equal(driver_status(&e->d) & VIRTIO_STATUS_NEEDS_RESET, 0);
