@@ -96,6 +96,10 @@ bool soft_vex_w(const struct soft_insn *i);
 int soft_segment_linear(struct soft_vcpu *c, const struct cpu_segment_state *s, bool stack, uint64_t offset,
                         unsigned size, bool write, uint32_t error, uint64_t *linear);
 
+/* Whether `size` (at most 4096) bytes from `linear` on could be written: the fault that the write would have,
+ * ahead of other effects. */
+int soft_check_writable(struct soft_vcpu *c, uint64_t linear, unsigned size);
+
 /* ---- stack.c ---- */
 
 /* A stack on which a transfer works before (or without) loading it into SS:RSP. */
@@ -176,20 +180,64 @@ void soft_set_cs(struct soft_vcpu *c, const struct soft_descriptor *d, unsigned 
 int soft_far_branch(struct soft_vcpu *c, const struct soft_insn *i, bool call);
 int soft_far_return(struct soft_vcpu *c, const struct soft_insn *i, unsigned release);
 
-/* ---- xstate.c ---- */
+/* ---- xstate.c: the x87, SSE and AVX state in c->xsave, for handlers with INSN_FPU ---- */
 
-/* Makes the bytes of components whose XSTATE_BV bit is clear in c->xsave what they stand for: the initial
- * state.
- */
+/* State components (SDM vol. 1 13.1). */
+#define XSTATE_X87 1u
+#define XSTATE_SSE 2u
+#define XSTATE_AVX 4u
+
+/* Offsets in c->xsave. */
+#define XSAVE_FCW        0
+#define XSAVE_FSW        2
+#define XSAVE_FTW        4 /* one bit a physical register: not empty */
+#define XSAVE_FOP        6
+#define XSAVE_FIP        8
+#define XSAVE_FDP        16
+#define XSAVE_MXCSR      24
+#define XSAVE_MXCSR_MASK 28
+#define XSAVE_ST         32 /* 8 times 16 bytes, ST(0) first */
+#define XSAVE_XMM        160
+#define XSAVE_LEGACY     512 /* size of the part that FXSAVE has; then the header */
+#define XSAVE_BV         512
+#define XSAVE_HEADER     576 /* where the header ends */
+#define XSAVE_YMM        576
+#define XSAVE_SIZE       832
+
+/* Makes the bytes of components whose XSTATE_BV bit is clear what that stands for: the initial state. To be
+ * called before they are read. */
 void soft_xstate_normalise(struct soft_vcpu *c);
-/* The 32 bytes of a vector register, after normalising. Writing 16 bytes with `zero_upper` clears the rest.
- */
+/* The handler changes these components: normalised and marked as in use. */
+void soft_xstate_modify(struct soft_vcpu *c, unsigned components);
+/* All 32 bytes of a vector register, of a normalised state; writing needs soft_xstate_modify before. */
 void soft_vector_read(const struct soft_vcpu *c, unsigned reg, uint8_t value[32]);
 void soft_vector_write(struct soft_vcpu *c, unsigned reg, const uint8_t value[32]);
+/* FSW.TOP becomes `top`: the registers keep their physical places, so ST(i) moves in the image. */
+void soft_x87_set_top(struct soft_vcpu *c, unsigned top);
+/* #MF if an unmasked x87 exception waits. */
+int soft_x87_check(struct soft_vcpu *c);
 
-/* ---- provided with the engine ---- */
-void soft_cpuid(struct soft_vcpu *c, uint32_t leaf, uint32_t sub, uint32_t out[4]);
-uint64_t soft_pio_read(struct soft_vcpu *c, uint16_t port, unsigned size);
-void soft_pio_write(struct soft_vcpu *c, uint16_t port, unsigned size, uint64_t value);
+/* ---- op_control.c ---- */
+
+/* The width of physical addresses that CPUID tells. */
+unsigned soft_physical_bits(struct soft_vcpu *c);
+/* A base address for a segment, table or MSR: #GP(0) unless canonical. */
+static inline int soft_check_canonical(struct soft_vcpu *c, uint64_t address)
+{
+    return soft_canonical(address) ? SOFT_NEXT : soft_raise(c, VEC_GP);
+}
+/* #GP(0) at CPL 3 with CR4.UMIP. */
+int soft_check_umip(struct soft_vcpu *c);
+
+/* ---- op_io.c ---- */
+
+/* IOPL and the TSS's permission bitmap for `size` ports. SOFT_NEXT or SOFT_FAULT. */
+int soft_check_port(struct soft_vcpu *c, uint16_t port, unsigned size);
+
+/* ---- msr.c ---- */
+
+/* SOFT_NEXT or SOFT_FAULT (#GP). */
+int soft_msr_read(struct soft_vcpu *c, uint32_t msr, uint64_t *value);
+int soft_msr_write(struct soft_vcpu *c, uint32_t msr, uint64_t value);
 
 #endif

@@ -102,6 +102,17 @@ int soft_operand_linear(struct soft_vcpu *c, const struct soft_insn *i, unsigned
     return soft_linear(c, i->segment, soft_effective_address(c, i), size, write, linear);
 }
 
+int soft_check_writable(struct soft_vcpu *c, uint64_t linear, unsigned size)
+{
+    uint64_t gpa, second = (linear | 4095) + 1;
+
+    if (soft_translate(c, linear, ACCESS_WRITE, &gpa))
+        return SOFT_FAULT;
+    if ((linear & 4095) + size <= 4096)
+        return SOFT_NEXT;
+    return soft_translate(c, soft_long(c) ? second : (uint32_t)second, ACCESS_WRITE, &gpa);
+}
+
 int soft_operand_read(struct soft_vcpu *c, const struct soft_insn *i, unsigned n, uint64_t *value)
 {
     const struct soft_operand *o = &i->operand[n];

@@ -183,7 +183,7 @@ struct soft_vcpu {
     uint64_t dr[8];
     uint64_t star, lstar, cstar, fmask, kernel_gs_base;
     uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
-    uint64_t pat, tsc_aux, tsc_adjust, misc_enable;
+    uint64_t pat, tsc_aux, tsc_adjust, misc_enable, spec_ctrl;
     uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_var[16];
     uint8_t cpl;
     bool halted;
