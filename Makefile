@@ -29,7 +29,7 @@ TESTS ?=
 all: build
 
 build: $(BUILD)/build.ninja
-	@ninja -C $(BUILD) --quiet
+	@ninja -C $(BUILD) -n | grep -q 'no work to do' || ninja -C $(BUILD) --quiet
 
 $(BUILD)/build.ninja:
 	@tools/install-deps --quiet build test

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the end-to-end tests share. A test that takes `engine` runs once for each engine that this host can run."""
+import pytest
+
+import program
+
+
+def pytest_generate_tests(metafunc):
+    if "engine" in metafunc.fixturenames:
+        report = program.host_report()["engines"]
+        marks = {e["name"]: [] if e["usable"] else [pytest.mark.skip(reason=f"engine {e['name']}: {e['reason']}")]
+                 for e in report}
+        metafunc.parametrize("engine", [pytest.param(name, marks=marks[name]) for name in marks])
+
+
+@pytest.fixture
+def echo_guest():
+    """A guest that says `ready` and tells each byte it gets (tests/guest/echo.c)."""
+    path = program.BUILD / "tests/guest/echo.pvh.elf"
+    assert path.exists(), f"{path} is not built"
+    return path
+
+
+@pytest.fixture(params=["bookworm", "trixie"])
+def suite(request):
+    """A Debian suite whose kernel and initramfs are there (tools/fetch-guest)."""
+    if not (program.GUESTS / request.param / "initrd.gz").exists():
+        pytest.skip(f"no guest for {request.param} in {program.GUESTS}: tools/fetch-guest makes it")
+    return request.param

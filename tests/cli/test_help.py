@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Help, version, man page and completion: all from one table, so each must know every verb and flag."""
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from program import TABIQUE, TREE, run
+
+VERBS = {
+    "run": ["--kernel", "--initrd", "--append", "--memory", "--cpus", "--engine", "--debug-exit", "--module"],
+    "check": ["--json"],
+    "help": [],
+}
+
+
+def test_overview_names_each_verb():
+    result = run("--help")
+    assert result.returncode == 0 and result.stderr == ""
+    assert re.findall(r"^  (\w+) ", result.stdout, re.MULTILINE) == list(VERBS)
+    assert run("-h").stdout == result.stdout
+    assert run("help").stdout == result.stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_of_a_verb(verb):
+    result = run(verb, "--help")
+    assert result.returncode == 0 and result.stderr == ""
+    assert result.stdout.startswith(f"usage: tabique {verb}")
+    assert re.findall(r"^  (--[\w-]+)", result.stdout, re.MULTILINE) == VERBS[verb] + ["--help"]
+    example = result.stdout.find("\nexample:")
+    assert all(len(line) <= 80 for line in result.stdout[:example].splitlines())
+    assert run("help", verb).stdout == result.stdout
+    # Wherever it stands, and whatever else is wrong after it.
+    assert run(verb, "-h", "--nonsense").stdout == result.stdout
+
+
+def test_help_documents_the_exit_statuses():
+    text = run("run", "--help").stdout
+    for status in ["0", "1", "2", "3", "4", "130", "(value << 1) | 1", "128 + N"]:
+        assert re.search(rf"^  {re.escape(status)} ", text, re.MULTILINE), status
+
+
+def test_version_is_the_build_systems():
+    version = re.search(r"version: '([^']+)'", (TREE / "meson.build").read_text()).group(1)
+    assert run("--version").stdout == f"tabique {version}\n"
+
+
+def test_output_that_does_not_arrive_is_an_error():
+    with open("/dev/full", "w", encoding="ascii") as full:
+        result = subprocess.run([TABIQUE, "--help"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert result.returncode == 1
+    assert "No space left on device" in result.stderr
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_closed_standard_files(closed):
+    """What is opened first must not take their numbers."""
+    result = subprocess.run(["sh", "-c", f'exec "$0" check {closed}>&-', TABIQUE], stdin=subprocess.DEVNULL,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, check=False)
+    assert result.returncode in (0, 1)
+    assert (result.stdout != b"") == (closed != 1)
+
+
+def test_man_page_has_it_all():
+    text = run("generate", "man").stdout
+    assert text.startswith(".TH TABIQUE 1")
+    plain = text.replace("\\-", "-")
+    for verb, flags in VERBS.items():
+        assert f".SS tabique {verb}\n" in plain
+        for flag in flags:
+            assert f"\\fB{flag}\\fR" in plain
+    assert "generate" not in plain
+
+
+@pytest.mark.skipif(not shutil.which("man"), reason="the program man is not installed")
+def test_man_page_is_sound_roff(tmp_path):
+    page = tmp_path / "tabique.1"
+    page.write_text(run("generate", "man").stdout)
+    result = subprocess.run(["man", "--warnings", "-E", "UTF-8", "-l", str(page)], capture_output=True, text=True,
+                            env={"PATH": "/usr/bin:/bin", "MANWIDTH": "80", "LC_ALL": "C.UTF-8"}, check=False)
+    assert result.returncode == 0 and result.stderr == ""
+    assert "Ctrl-]" in result.stdout
+
+
+def complete(*words):
+    """What bash offers for the last of `words`."""
+    script = run("generate", "bash-completion").stdout + """
+    COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1))
+    compopt() { :; }
+    _tabique
+    printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    result = subprocess.run(["bash", "-c", script, "bash", *words], capture_output=True, text=True, check=True)
+    assert result.stderr == ""
+    return sorted(result.stdout.split())
+
+
+@pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
+def test_completion():
+    assert complete("tabique", "") == sorted([*VERBS, "--help", "--version"])
+    assert complete("tabique", "r") == ["run"]
+    assert complete("tabique", "run", "--") == sorted(VERBS["run"] + ["--help"])
+    assert complete("tabique", "run", "--m") == ["--memory", "--module"]
+    assert complete("tabique", "run", "--engine", "") == ["auto", "kvm", "soft"]
+    assert complete("tabique", "run", "--engine", "s") == ["soft"]
+    assert complete("tabique", "run", "--memory", "") == []
+    assert complete("tabique", "run", "--kernel", "x") == []  # bash's own file names
+    assert complete("tabique", "help", "c") == ["check"]
+    assert complete("tabique", "check", "--j") == ["--json"]
