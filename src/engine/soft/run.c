@@ -156,7 +156,8 @@ static int find_code(struct soft_vcpu *c, const void **code)
     uint32_t i = soft_jump_index(c->rip);
     struct soft_jump_cache *j = &c->jump[mmu];
     struct soft_exit *link = (struct soft_exit *)(uintptr_t)c->exit_link;
-    bool linkable = link && link->kind == EXIT_KIND_DIRECT;
+    /* Not if something else came in between: an interrupt, say. */
+    bool linkable = link && link->kind == EXIT_KIND_DIRECT && link->target == c->rip && link->from->key == c->key;
     struct soft_walk w;
     uint64_t gpa2 = 0;
 
