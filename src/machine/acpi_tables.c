@@ -120,7 +120,7 @@ static void write_fadt(struct builder *b, uint32_t facs, uint32_t dsdt)
     write_gas_port(t + 116, PCI_RESET_PORT, 1);
     t[128] = PCI_RESET_SYSTEM | PCI_RESET_TRIGGER;
     t[131] = 5; /* FADT 6.5 */
-    put_le64(t + 132, facs);
+    /* The FACS by its 32-bit pointer alone: kernels that find both list it twice. */
     put_le64(t + 140, dsdt);
     write_gas_port(t + 148, ACPI_PM_EVENT, 4);
     t[148 + 3] = 2; /* two 16-bit registers */

@@ -31,7 +31,7 @@ static int find_s5_type(const uint8_t *dsdt)
 {
     const uint8_t *end = dsdt + field32(dsdt, 4) - 12;
 
-    for (const uint8_t *p = dsdt + 36; p < end; p++) {
+    for (const uint8_t *p = dsdt + 36; p <= end; p++) {
         if (p[0] != '_' || p[1] != 'S' || p[2] != '5' || p[3] != '_' || p[4] != 0x12)
             continue;
         p += 5;

@@ -21,7 +21,7 @@ static int dump(const struct guest_memory *memory, const char *dir, uint64_t gpa
     if (!f || fwrite(table, get_le32(table + 4), 1, f) != 1)
         return -1;
     if (memcmp(table, "FACP", 4) == 0)
-        return dump(memory, dir, get_le64(table + 132)) | dump(memory, dir, get_le64(table + 140));
+        return dump(memory, dir, get_le32(table + 36)) | dump(memory, dir, get_le64(table + 140));
     return 0;
 }
 
