@@ -51,8 +51,11 @@ static int bit_linear(struct soft_vcpu *c, const struct soft_insn *i, unsigned s
 
 /* The host's own instruction: atomic at any alignment. `index` is below the size in bits. */
 #define LOCKED(name, suffix, type)                                                                           \
-    __asm__ volatile("lock " name suffix " %1, (%2)" : "=@ccc"(old) : "r"((type)index), "r"(host) : "memor"  \
-                                                                                                    "y")
+    __asm__ volatile("lock " name suffix " %1, (%2)"                                                         \
+                     : "=@ccc"(old)                                                                          \
+                     : "r"((type)index), "r"(host)                                                           \
+                     : "memor"                                                                               \
+                       "y")
 #define LOCKED_BY_SIZE(name)                                                                                 \
     do {                                                                                                     \
         if (size == 2)                                                                                       \

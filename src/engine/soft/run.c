@@ -157,7 +157,8 @@ static int find_code(struct soft_vcpu *c, const void **code)
     struct soft_jump_cache *j = &c->jump[mmu];
     struct soft_exit *link = (struct soft_exit *)(uintptr_t)c->exit_link;
     /* Not if something else came in between: an interrupt, say. */
-    bool linkable = link && link->kind == EXIT_KIND_DIRECT && link->target == c->rip && link->from->key == c->key;
+    bool linkable =
+        link && link->kind == EXIT_KIND_DIRECT && link->target == c->rip && link->from->key == c->key;
     struct soft_walk w;
     uint64_t gpa2 = 0;
 
@@ -394,8 +395,6 @@ static void serve_requests(struct soft_vcpu *c)
     r = atomic_fetch_and(&c->requests, REQUEST_STOP);
     if (r & REQUEST_FLUSH_WRITE)
         soft_cache_revalidate(c->soft, c);
-    if (r & REQUEST_CLOCK)
-        soft_refresh_clock(c);
 }
 
 /* Sleep until asked to stop. */

@@ -14,6 +14,5 @@ void soft_vcpu_park(struct soft_vcpu *c);
 /* ---- soft.c: what the dispatcher asks of the engine ---- */
 /* The vector of the 8259's interrupt, acknowledged; -1 for none. */
 int soft_extint(struct soft *s);
-void soft_refresh_clock(struct soft_vcpu *c);
 
 #endif

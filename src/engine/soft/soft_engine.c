@@ -8,9 +8,11 @@
 #include "base/error.h"
 #include "engine/soft/irqchip.h"
 #include "engine/soft/lapic.h"
+#include "engine/soft/pvclock.h"
 #include "engine/soft/run.h"
 #include "engine/soft/soft_core.h"
 #include "host/loop.h"
+#include "host/tsc.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -76,13 +78,34 @@ static void clock_tick(void *opaque)
 {
     struct soft *s = opaque;
 
-    for (unsigned n = 0; n < s->n_vcpus; n++)
-        soft_request(s->vcpu[n], REQUEST_CLOCK);
+    pvclock_refresh(s->pvclock);
     loop_timer_arm(s->clock_timer, loop_now() + CLOCK_PERIOD_NS);
 }
 
-void soft_refresh_clock(struct soft_vcpu *c)
+static uint64_t tsc_offset(void *opaque, unsigned cpu)
 {
+    struct soft *s = opaque;
+
+    return s->vcpu[cpu]->tsc_offset;
+}
+
+static int make_clock(struct soft *s, struct error **err)
+{
+    struct pvclock_config clock = {.cpus = s->n_vcpus,
+                                   .memory = s->memory,
+                                   .tsc_hz = s->tsc_hz,
+                                   .stable = tsc_is_invariant(),
+                                   .tsc_offset = tsc_offset,
+                                   .opaque = s};
+    int rc = pvclock_create(&s->pvclock, &clock);
+
+    if (rc < 0)
+        return error_set_errno(err, -rc, "paravirtual clock");
+    s->clock_timer = loop_timer_new(s->config.loop, clock_tick, s);
+    if (!s->clock_timer)
+        return error_set_errno(err, ENOMEM, "paravirtual clock");
+    loop_timer_arm(s->clock_timer, loop_now() + CLOCK_PERIOD_NS);
+    return 0;
 }
 
 /* ---- memory that devices write ---- */
@@ -112,6 +135,7 @@ static void destroy(struct engine *engine)
     if (s->memory)
         s->memory->written = NULL;
     loop_timer_free(s->clock_timer);
+    pvclock_free(s->pvclock);
     irqchip_free(s->irqchip);
     soft_core_fini(s);
     free(s);
@@ -128,11 +152,7 @@ static int make_chips(struct soft *s, struct error **err)
         return rc;
     for (unsigned n = 0; n < s->n_vcpus; n++)
         s->vcpu[n]->lapic = irqchip_lapic(s->irqchip, n);
-    s->clock_timer = loop_timer_new(config->loop, clock_tick, s);
-    if (!s->clock_timer)
-        return error_set_errno(err, ENOMEM, "soft engine: clock");
-    loop_timer_arm(s->clock_timer, loop_now() + CLOCK_PERIOD_NS);
-    return 0;
+    return make_clock(s, err);
 }
 
 static int create(struct engine **out, const struct engine_config *config, struct error **err)
@@ -144,7 +164,7 @@ static int create(struct engine **out, const struct engine_config *config, struc
     s->engine.class = &soft_engine_class;
     s->config = *config;
     s->stopping = true;
-    int rc = soft_core_init(s, config->memory, config->cpus, 2500000000ull, 0, err);
+    int rc = soft_core_init(s, config->memory, config->cpus, tsc_frequency(), 0, err);
     if (rc == 0)
         rc = make_chips(s, err);
     if (rc < 0) {
@@ -226,6 +246,7 @@ static int reset(struct engine *engine, struct error **err)
     struct soft *s = soft_of(engine);
 
     irqchip_reset(s->irqchip);
+    pvclock_reset(s->pvclock);
     for (unsigned n = 0; n < s->n_vcpus; n++) {
         struct cpu_state state;
         cpu_state_reset(&state, n == 0);

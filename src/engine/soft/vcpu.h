@@ -148,8 +148,6 @@ struct soft_fault {
 #define REQUEST_INTERRUPT (1u << 1) /* the local APIC has something */
 #define REQUEST_FLUSH_WRITE                                                                                  \
     (1u << 2) /* a page became code: drop its writable TLB entries, then revalidate it */
-#define REQUEST_FLUSH_CODE (1u << 3) /* jump caches hold addresses of freed code */
-#define REQUEST_CLOCK      (1u << 4) /* refresh the paravirtual clock */
 
 struct soft_vcpu {
     /* -- known to translated code by offset -- */
