@@ -306,9 +306,11 @@ int soft_far_return(struct soft_vcpu *c, const struct soft_insn *i, unsigned rel
     uint64_t selector;
     bool outer;
 
+    /* In the processor's order, which shows in page faults; of selectors it reads two bytes. */
     soft_stack_current(c, &st);
-    if (soft_stack_pop(c, &st, &r.rip, size) || soft_stack_pop(c, &st, &selector, size))
+    if (soft_stack_peek(c, &st, size, &selector, 2) || soft_stack_peek(c, &st, 0, &r.rip, size))
         return SOFT_FAULT;
+    st.sp = (st.sp + 2 * size) & st.mask;
     r.cs = (uint16_t)selector;
     if (!soft_protected(c))
         return return_real(c, &r, &st);
@@ -316,10 +318,8 @@ int soft_far_return(struct soft_vcpu *c, const struct soft_insn *i, unsigned rel
         return SOFT_FAULT;
     outer = (r.cs & 3) > c->cpl;
     if (outer) {
-        struct soft_stack work = st;
-
-        work.sp = (work.sp + release) & work.mask;
-        if (soft_stack_pop(c, &work, &r.rsp, size) || soft_stack_pop(c, &work, &selector, size))
+        if (soft_stack_peek(c, &st, release + size, &selector, 2) ||
+            soft_stack_peek(c, &st, release, &r.rsp, size))
             return SOFT_FAULT;
         r.ss = (uint16_t)selector;
     }
@@ -355,9 +355,10 @@ int op_iret(struct soft_vcpu *c, const struct soft_insn *i)
     if (soft_protected(c) && (c->sysflags & FLAG_NT))
         return soft_raise(c, VEC_GP);
     soft_stack_current(c, &st);
-    if (soft_stack_pop(c, &st, &r.rip, size) || soft_stack_pop(c, &st, &selector, size) ||
-        soft_stack_pop(c, &st, &flags, size))
+    if (soft_stack_peek(c, &st, 2 * size, &flags, size) || soft_stack_peek(c, &st, size, &selector, 2) ||
+        soft_stack_peek(c, &st, 0, &r.rip, size))
         return SOFT_FAULT;
+    st.sp = (st.sp + 3 * size) & st.mask;
     r.cs = (uint16_t)selector;
     if (!soft_protected(c)) {
         result = return_real(c, &r, &st);
@@ -368,7 +369,7 @@ int op_iret(struct soft_vcpu *c, const struct soft_insn *i)
             return SOFT_FAULT;
         with_stack = soft_is64(c) || (r.cs & 3) > c->cpl;
         if (with_stack) {
-            if (soft_stack_pop(c, &st, &r.rsp, size) || soft_stack_pop(c, &st, &selector, size))
+            if (soft_stack_peek(c, &st, size, &selector, 2) || soft_stack_peek(c, &st, 0, &r.rsp, size))
                 return SOFT_FAULT;
             r.ss = (uint16_t)selector;
         }

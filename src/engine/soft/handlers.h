@@ -96,9 +96,13 @@ bool soft_vex_w(const struct soft_insn *i);
 int soft_segment_linear(struct soft_vcpu *c, const struct cpu_segment_state *s, bool stack, uint64_t offset,
                         unsigned size, bool write, uint32_t error, uint64_t *linear);
 
-/* Whether `size` (at most 4096) bytes from `linear` on could be written: the fault that the write would have,
- * ahead of other effects. */
-int soft_check_writable(struct soft_vcpu *c, uint64_t linear, unsigned size);
+/*
+ * Faults ahead of other effects. Instructions with large operands don't touch them from the first byte to the
+ * last, and the address of a page fault shows it: soft_probe has the fault of an access to one byte,
+ * soft_check_access that of a plain one to `size` bytes (at most 4096).
+ */
+int soft_probe(struct soft_vcpu *c, uint64_t linear, unsigned access);
+int soft_check_access(struct soft_vcpu *c, uint64_t linear, unsigned size, unsigned access);
 
 /* ---- stack.c ---- */
 
@@ -118,6 +122,9 @@ int soft_stack_push(struct soft_vcpu *c, struct soft_stack *st, uint64_t value, 
 int soft_stack_push_slot(struct soft_vcpu *c, struct soft_stack *st, uint64_t value, unsigned size,
                          unsigned slot);
 int soft_stack_pop(struct soft_vcpu *c, struct soft_stack *st, uint64_t *value, unsigned size);
+/* Reads `size` bytes at `offset` from the top; moves nothing. */
+int soft_stack_peek(struct soft_vcpu *c, const struct soft_stack *st, unsigned offset, uint64_t *value,
+                    unsigned size);
 /* Pushes n <= 64 values, the first at the highest address. */
 int soft_stack_push_all(struct soft_vcpu *c, struct soft_stack *st, const uint64_t *values, unsigned n,
                         unsigned size);
@@ -214,6 +221,9 @@ void soft_vector_read(const struct soft_vcpu *c, unsigned reg, uint8_t value[32]
 void soft_vector_write(struct soft_vcpu *c, unsigned reg, const uint8_t value[32]);
 /* FSW.TOP becomes `top`: the registers keep their physical places, so ST(i) moves in the image. */
 void soft_x87_set_top(struct soft_vcpu *c, unsigned top);
+/* Control and status word as the processor takes them from memory: constant bits, and whether an exception
+ * waits, which follows from the masks. */
+void soft_x87_settle(uint16_t *fcw, uint16_t *fsw);
 /* #MF if an unmasked x87 exception waits. */
 int soft_x87_check(struct soft_vcpu *c);
 

@@ -86,7 +86,8 @@ static int ins_element(struct soft_vcpu *c, const struct soft_insn *i, uint16_t 
     uint64_t linear;
     uint8_t bytes[8];
 
-    if (soft_linear(c, CPU_ES, offset, size, true, &linear) || soft_check_writable(c, linear, size))
+    if (soft_linear(c, CPU_ES, offset, size, true, &linear) ||
+        soft_check_access(c, linear, size, ACCESS_WRITE))
         return SOFT_FAULT;
     put_le64(bytes, soft_pio_read(c, port, size));
     return soft_write(c, linear, bytes, size, ACCESS_WRITE);

@@ -35,14 +35,15 @@ static int read_selector(struct soft_vcpu *c, const struct soft_insn *i, unsigne
 static int load_far_pointer(struct soft_vcpu *c, const struct soft_insn *i, unsigned seg)
 {
     unsigned size = i->operand_size;
-    uint8_t pointer[10] = {0};
-    uint64_t linear;
+    uint64_t address = soft_effective_address(c, i), linear;
+    uint8_t offset[8] = {0}, selector[2];
 
-    if (soft_operand_linear(c, i, size + 2, false, &linear) ||
-        soft_read(c, linear, pointer, size + 2, ACCESS_READ) ||
-        soft_load_segment(c, seg, get_le16(pointer + size)))
+    if (soft_linear(c, i->segment, address, size, false, &linear) ||
+        soft_read(c, linear, offset, size, ACCESS_READ) ||
+        soft_linear(c, i->segment, soft_truncate(address + size, i->address_size), 2, false, &linear) ||
+        soft_read(c, linear, selector, 2, ACCESS_READ) || soft_load_segment(c, seg, get_le16(selector)))
         return SOFT_FAULT;
-    return soft_operand_write(c, i, 0, soft_truncate(get_le64(pointer), size));
+    return soft_operand_write(c, i, 0, get_le64(offset));
 }
 
 int op_lds(struct soft_vcpu *c, const struct soft_insn *i)

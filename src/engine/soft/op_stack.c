@@ -23,24 +23,38 @@ int op_push(struct soft_vcpu *c, const struct soft_insn *i)
     return SOFT_NEXT;
 }
 
+/* Of the stack's slot only the selector's two bytes are read. */
+static int pop_segment(struct soft_vcpu *c, const struct soft_insn *i)
+{
+    unsigned seg = i->operand[0].reg;
+    struct soft_stack st;
+    uint64_t value;
+
+    soft_stack_current(c, &st);
+    if (soft_stack_peek(c, &st, 0, &value, 2) || soft_load_segment(c, seg, (uint16_t)value))
+        return SOFT_FAULT;
+    st.sp = (st.sp + i->operand_size) & st.mask;
+    soft_stack_commit(c, &st);
+    if (seg == CPU_SS)
+        c->shadow = 1;
+    return SOFT_NEXT;
+}
+
 int op_pop(struct soft_vcpu *c, const struct soft_insn *i)
 {
     const struct soft_operand *o = &i->operand[0];
     uint64_t rsp = c->gpr[CPU_RSP], value;
-    int result;
 
+    if (o->kind == OPERAND_SEGMENT)
+        return pop_segment(c, i);
     if (soft_pop(c, &value, i->operand_size))
         return SOFT_FAULT;
     /* RSP as the base of a memory operand is the one after the pop, and a popped RSP is what was popped. */
-    if (o->kind == OPERAND_SEGMENT)
-        result = soft_load_segment(c, o->reg, (uint16_t)value);
-    else
-        result = soft_operand_write(c, i, 0, value);
-    if (result == SOFT_FAULT)
+    if (soft_operand_write(c, i, 0, value)) {
         c->gpr[CPU_RSP] = rsp;
-    else if (o->kind == OPERAND_SEGMENT && o->reg == CPU_SS)
-        c->shadow = 1;
-    return result;
+        return SOFT_FAULT;
+    }
+    return SOFT_NEXT;
 }
 
 int op_pusha(struct soft_vcpu *c, const struct soft_insn *i)

@@ -27,8 +27,8 @@ struct side {
     unsigned reg; /* CPU_RSI or CPU_RDI */
     unsigned seg;
     bool write;
-    uint64_t linear; /* of the lowest byte of the run */
-    uint8_t *host;   /* the same; NULL: one element only, by soft_read and soft_write */
+    uint64_t first; /* linear address of the run's first element, which with DF set is its highest */
+    uint8_t *host;  /* of the run's lowest byte; NULL: one element only, by soft_read and soft_write */
 };
 
 static unsigned element_size(const struct soft_insn *i)
@@ -68,43 +68,39 @@ static int linear_of(const struct string *s, const struct side *d, uint64_t n, u
     return soft_linear(s->c, d->seg, offset, (unsigned)(n * s->size), d->write, linear);
 }
 
-/* Finds out how far the side reaches: *n is lowered. SOFT_NEXT, with d->linear, or SOFT_FAULT if there is not
- * even one element. */
+/* Finds out how far the side reaches: *n is lowered, to 1 at least. SOFT_FAULT if not even one element is in
+ * the segment. */
 static int measure(const struct string *s, struct side *d, uint64_t *n)
 {
-    uint64_t first, run;
+    uint64_t run, lowest;
 
-    if (linear_of(s, d, 1, &first))
+    if (linear_of(s, d, 1, &d->first))
         return SOFT_FAULT;
-    run = run_length(s, first, *n, 12);
+    run = run_length(s, d->first, *n, 12);
     /* The offset may wrap around earlier, and the segment's limit may come first: then one by one. */
     if (run > 1)
         run = run_length(s, s->c->gpr[d->reg], run, 8 * s->asize);
-    if (run > 1 && linear_of(s, d, run, &d->linear) == SOFT_NEXT) {
-        *n = run;
-        return SOFT_NEXT;
-    }
-    d->linear = first;
-    *n = 1;
+    *n = run > 1 && linear_of(s, d, run, &lowest) == SOFT_NEXT ? run : 1;
     return SOFT_NEXT;
 }
 
-/* Looks up the host's address of the run of n elements from d->linear on. */
+/* Looks up the host's address of the run of n elements, with the fault that its first element has. */
 static int locate(const struct string *s, struct side *d, uint64_t n)
 {
     d->host = NULL;
-    if ((d->linear & 4095) + n * s->size > 4096)
+    if ((d->first & 4095) + s->size > 4096)
         return SOFT_NEXT;
-    return soft_host_pointer(s->c, d->linear, d->write ? ACCESS_WRITE : ACCESS_READ, &d->host);
+    if (soft_host_pointer(s->c, d->first, d->write ? ACCESS_WRITE : ACCESS_READ, &d->host))
+        return SOFT_FAULT;
+    if (d->host && s->down)
+        d->host -= (n - 1) * s->size;
+    return SOFT_NEXT;
 }
 
 /* Prepares the next run: at most n elements on sides a and (unless NULL) b. */
 static int next_run(const struct string *s, struct side *a, struct side *b, uint64_t *n)
 {
     if (measure(s, a, n) || (b && measure(s, b, n)))
-        return SOFT_FAULT;
-    /* b may have lowered it; going down, a's lowest byte is then another one. */
-    if (b && linear_of(s, a, *n, &a->linear))
         return SOFT_FAULT;
     if (locate(s, a, *n))
         return SOFT_FAULT;
@@ -114,11 +110,8 @@ static int next_run(const struct string *s, struct side *a, struct side *b, uint
         if (a->host && locate(s, b, *n))
             return SOFT_FAULT;
     }
-    if (!a->host || (b && !b->host)) {
+    if (!a->host || (b && !b->host))
         *n = 1;
-        if (linear_of(s, a, 1, &a->linear) || (b && linear_of(s, b, 1, &b->linear)))
-            return SOFT_FAULT;
-    }
     return SOFT_NEXT;
 }
 
@@ -168,9 +161,9 @@ static int movs_run(const struct string *s, const struct side *from, const struc
     uint8_t value[8];
 
     if (!from->host || !to->host) {
-        if (soft_read(s->c, from->linear, value, s->size, ACCESS_READ))
+        if (soft_read(s->c, from->first, value, s->size, ACCESS_READ))
             return SOFT_FAULT;
-        return soft_write(s->c, to->linear, value, s->size, ACCESS_WRITE);
+        return soft_write(s->c, to->first, value, s->size, ACCESS_WRITE);
     }
     if (bytes <= 64 || overlaps_ahead(to->host, from->host, bytes, s->down))
         copy_elements(to->host, from->host, n, s->size, s->down);
@@ -186,7 +179,7 @@ static int stos_run(const struct string *s, const struct side *to, uint64_t n)
 
     put_le64(bytes, value);
     if (!to->host)
-        return soft_write(s->c, to->linear, bytes, s->size, ACCESS_WRITE);
+        return soft_write(s->c, to->first, bytes, s->size, ACCESS_WRITE);
     if (s->size == 1) {
         memset(to->host, (int)(value & 0xff), n);
         return SOFT_NEXT;
@@ -203,7 +196,7 @@ static int lods_run(const struct string *s, const struct side *from, uint64_t n)
 
     if (from->host)
         memcpy(value, from->host + (s->down ? 0 : (n - 1) * s->size), s->size);
-    else if (soft_read(s->c, from->linear, value, s->size, ACCESS_READ))
+    else if (soft_read(s->c, from->first, value, s->size, ACCESS_READ))
         return SOFT_FAULT;
     soft_reg_write(s->c, CPU_RAX, s->size, false, get_le64(value));
     return SOFT_NEXT;
@@ -336,8 +329,8 @@ static int compare_run(const struct string *s, const struct side *a, const struc
     uint8_t va[8] = {0}, vb[8] = {0};
 
     if ((a && !a->host) || !b->host) {
-        if ((a && soft_read(s->c, a->linear, va, s->size, ACCESS_READ)) ||
-            soft_read(s->c, b->linear, vb, s->size, ACCESS_READ))
+        if ((a && soft_read(s->c, a->first, va, s->size, ACCESS_READ)) ||
+            soft_read(s->c, b->first, vb, s->size, ACCESS_READ))
             return SOFT_FAULT;
         if (a)
             r->a = get_le64(va);

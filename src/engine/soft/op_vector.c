@@ -9,30 +9,38 @@
 
 /* ---- masked stores ---- */
 
-/*
- * Writes the elements of `size` bytes whose mask byte's top bit is set to offset, offset + size, ... in
- * `seg`. The mask byte of an element is its last one. All are checked before the first is written.
- */
-static int store_masked(struct soft_vcpu *c, const struct soft_insn *i, uint64_t offset, unsigned n,
-                        unsigned size, const uint8_t *mask, const uint8_t *data)
+static bool enabled(const uint8_t *mask, unsigned k, unsigned size)
 {
-    uint64_t linear[32];
+    return mask[(k + 1) * size - 1] & 0x80; /* the top bit of the element */
+}
 
+/* Writes the enabled elements of `size` bytes at `linear`. That they can be written has been checked. */
+static int store_enabled(struct soft_vcpu *c, uint64_t linear, unsigned n, unsigned size, const uint8_t *mask,
+                         const uint8_t *data)
+{
     for (unsigned k = 0; k < n; k++) {
-        if (!(mask[(k + 1) * size - 1] & 0x80))
-            continue;
-        if (soft_linear(c, i->segment, soft_truncate(offset + k * size, i->address_size), size, true,
-                        &linear[k]) ||
-            soft_check_writable(c, linear[k], size))
-            return SOFT_FAULT;
-    }
-    for (unsigned k = 0; k < n; k++) {
-        if (!(mask[(k + 1) * size - 1] & 0x80))
-            continue;
-        if (soft_write(c, linear[k], data + k * size, size, ACCESS_WRITE))
+        if (enabled(mask, k, size) && soft_write(c, linear + k * size, data + k * size, size, ACCESS_WRITE))
             return SOFT_FAULT;
     }
     return SOFT_NEXT;
+}
+
+/*
+ * MASKMOVDQU and MASKMOVQ: `len` bytes at DS:rDI. Both halves of 8 bytes, the upper first, must be writable
+ * whatever the mask is.
+ */
+static int store_bytes(struct soft_vcpu *c, const struct soft_insn *i, unsigned len, const uint8_t *mask,
+                       const uint8_t *data)
+{
+    uint64_t linear;
+
+    if (soft_linear(c, i->segment, soft_truncate(c->gpr[CPU_RDI], i->address_size), len, true, &linear))
+        return SOFT_FAULT;
+    for (unsigned half = len; half > 0; half -= 8) {
+        if (soft_check_access(c, linear + half - 8, 8, ACCESS_WRITE))
+            return SOFT_FAULT;
+    }
+    return store_enabled(c, linear, len, 1, mask, data);
 }
 
 int op_maskmovdqu(struct soft_vcpu *c, const struct soft_insn *i)
@@ -42,7 +50,7 @@ int op_maskmovdqu(struct soft_vcpu *c, const struct soft_insn *i)
     soft_xstate_normalise(c);
     soft_vector_read(c, i->operand[0].reg, data);
     soft_vector_read(c, i->operand[1].reg, mask);
-    return store_masked(c, i, soft_truncate(c->gpr[CPU_RDI], i->address_size), 16, 1, mask, data);
+    return store_bytes(c, i, 16, mask, data);
 }
 
 int op_maskmovq(struct soft_vcpu *c, const struct soft_insn *i)
@@ -57,7 +65,7 @@ int op_maskmovq(struct soft_vcpu *c, const struct soft_insn *i)
     top = get_le16(c->xsave + XSAVE_FSW) >> 11 & 7;
     memcpy(data, c->xsave + XSAVE_ST + 16 * ((data_reg - top) & 7), 8);
     memcpy(mask, c->xsave + XSAVE_ST + 16 * ((mask_reg - top) & 7), 8);
-    if (store_masked(c, i, soft_truncate(c->gpr[CPU_RDI], i->address_size), 8, 1, mask, data))
+    if (store_bytes(c, i, 8, mask, data))
         return SOFT_FAULT;
     soft_x87_set_top(c, 0);
     c->xsave[XSAVE_FTW] = 0xff;
@@ -66,36 +74,75 @@ int op_maskmovq(struct soft_vcpu *c, const struct soft_insn *i)
 
 /* ---- VMASKMOV, VPMASKMOV ---- */
 
+/* The linear address of the operand's first byte. Only what lies from the first enabled element to the last
+ * one is checked against the segment; false in *any if there is none. */
+static int masked_linear(struct soft_vcpu *c, const struct soft_insn *i, unsigned n, unsigned size,
+                         const uint8_t *mask, bool write, uint64_t *linear, unsigned *first, unsigned *last,
+                         bool *any)
+{
+    uint64_t offset = soft_effective_address(c, i);
+
+    *any = false;
+    for (unsigned k = 0; k < n; k++) {
+        if (!enabled(mask, k, size))
+            continue;
+        if (!*any)
+            *first = k * size;
+        *last = (k + 1) * size - 1;
+        *any = true;
+    }
+    if (!*any)
+        return SOFT_NEXT;
+    if (soft_linear(c, i->segment, soft_truncate(offset + *first, i->address_size), *last - *first + 1, write,
+                    linear))
+        return SOFT_FAULT;
+    *linear -= *first;
+    return SOFT_NEXT;
+}
+
 static int load_masked(struct soft_vcpu *c, const struct soft_insn *i, unsigned n, unsigned size)
 {
-    uint64_t offset = soft_effective_address(c, i), linear;
     uint8_t data[32] = {0}, mask[32];
+    unsigned first = 0, last = 0;
+    uint64_t linear = 0;
+    bool any;
 
     soft_xstate_modify(c, XSTATE_SSE | XSTATE_AVX);
     soft_vector_read(c, i->operand[1].reg, mask);
-    for (unsigned k = 0; k < n; k++) {
-        if (!(mask[(k + 1) * size - 1] & 0x80))
-            continue;
-        if (soft_linear(c, i->segment, soft_truncate(offset + k * size, i->address_size), size, false,
-                        &linear) ||
-            soft_read(c, linear, data + k * size, size, ACCESS_READ))
+    if (masked_linear(c, i, n, size, mask, false, &linear, &first, &last, &any))
+        return SOFT_FAULT;
+    for (unsigned k = 0; any && k < n; k++) {
+        if (enabled(mask, k, size) && soft_read(c, linear + k * size, data + k * size, size, ACCESS_READ))
             return SOFT_FAULT;
     }
     soft_vector_write(c, i->operand[0].reg, data);
     return SOFT_NEXT;
 }
 
-static int masked_move(struct soft_vcpu *c, const struct soft_insn *i, unsigned size)
+static int store_masked(struct soft_vcpu *c, const struct soft_insn *i, unsigned n, unsigned size)
 {
-    unsigned n = (soft_vex_l(i) ? 32 : 16) / size;
     uint8_t data[32], mask[32];
+    unsigned first = 0, last = 0;
+    uint64_t linear = 0;
+    bool any;
 
-    if (i->operand[0].kind != OPERAND_MEM)
-        return load_masked(c, i, n, size);
     soft_xstate_normalise(c);
     soft_vector_read(c, i->operand[1].reg, mask);
     soft_vector_read(c, i->operand[2].reg, data);
-    return store_masked(c, i, soft_effective_address(c, i), n, size, mask, data);
+    if (masked_linear(c, i, n, size, mask, true, &linear, &first, &last, &any))
+        return SOFT_FAULT;
+    if (!any)
+        return SOFT_NEXT;
+    if (soft_probe(c, linear + first, ACCESS_WRITE) || soft_probe(c, linear + last, ACCESS_WRITE))
+        return SOFT_FAULT;
+    return store_enabled(c, linear, n, size, mask, data);
+}
+
+static int masked_move(struct soft_vcpu *c, const struct soft_insn *i, unsigned size)
+{
+    unsigned n = (soft_vex_l(i) ? 32 : 16) / size;
+
+    return i->operand[0].kind == OPERAND_MEM ? store_masked(c, i, n, size) : load_masked(c, i, n, size);
 }
 
 int op_vmaskmov4(struct soft_vcpu *c, const struct soft_insn *i)
@@ -114,16 +161,26 @@ static int64_t index_value(const uint8_t *index, unsigned k, unsigned size)
     return size == 4 ? (int32_t)get_le32(index + 4 * k) : (int64_t)get_le64(index + 8 * k);
 }
 
+/* Each mask element becomes all its top bit; beyond the vector's length there are zeroes. */
+static void spread_mask(uint8_t mask[32], unsigned vector, unsigned size)
+{
+    for (unsigned k = 0; k < vector / size; k++)
+        memset(mask + k * size, enabled(mask, k, size) ? 0xff : 0, size);
+    memset(mask + vector, 0, 32 - vector);
+}
+
 /*
  * Operands: destination, memory with a vector index, mask. Elements go from the lowest up; each one that is
  * done has its mask cleared, so that a fault in between leaves what is left to do.
  */
 static int gather(struct soft_vcpu *c, const struct soft_insn *i, unsigned index_size, unsigned size)
 {
-    unsigned n = (soft_vex_l(i) ? 32 : 16) / (index_size > size ? index_size : size);
+    unsigned vector = soft_vex_l(i) ? 32 : 16;
+    unsigned n = vector / (index_size > size ? index_size : size);
     unsigned to = i->operand[0].reg, mask_reg = i->operand[2].reg;
-    uint8_t data[32], mask[32], index[32];
     uint64_t base = (uint64_t)i->disp + (i->base == INSN_NO_REG ? 0 : c->gpr[i->base & 15]);
+    uint8_t data[32], mask[32], index[32];
+    int result = SOFT_NEXT;
 
     if (to == mask_reg || to == i->index || mask_reg == i->index)
         return soft_raise(c, VEC_UD);
@@ -131,25 +188,27 @@ static int gather(struct soft_vcpu *c, const struct soft_insn *i, unsigned index
     soft_vector_read(c, to, data);
     soft_vector_read(c, mask_reg, mask);
     soft_vector_read(c, i->index, index);
-    for (unsigned k = 0; k < n; k++) {
+    spread_mask(mask, vector, size);
+    memset(data + vector, 0, sizeof(data) - vector);
+    for (unsigned k = 0; k < n && result == SOFT_NEXT; k++) {
         uint64_t offset = base + (uint64_t)index_value(index, k, index_size) * i->scale;
         uint64_t linear;
 
-        if (!(mask[(k + 1) * size - 1] & 0x80))
+        if (!enabled(mask, k, size))
             continue;
-        if (soft_linear(c, i->segment, soft_truncate(offset, i->address_size), size, false, &linear) ||
-            soft_read(c, linear, data + k * size, size, ACCESS_READ)) {
-            soft_vector_write(c, to, data);
-            soft_vector_write(c, mask_reg, mask);
-            return SOFT_FAULT;
-        }
-        memset(mask + k * size, 0, size);
+        result = soft_linear(c, i->segment, soft_truncate(offset, i->address_size), size, false, &linear);
+        if (result == SOFT_NEXT)
+            result = soft_read(c, linear, data + k * size, size, ACCESS_READ);
+        if (result == SOFT_NEXT)
+            memset(mask + k * size, 0, size);
     }
-    memset(data + n * size, 0, sizeof(data) - n * size);
-    memset(mask, 0, sizeof(mask));
+    if (result == SOFT_NEXT) {
+        memset(data + n * size, 0, sizeof(data) - n * size);
+        memset(mask, 0, sizeof(mask));
+    }
     soft_vector_write(c, to, data);
     soft_vector_write(c, mask_reg, mask);
-    return SOFT_NEXT;
+    return result;
 }
 
 /* Index size first, then the element's. */

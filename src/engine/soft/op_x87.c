@@ -116,11 +116,7 @@ static unsigned load_environment(struct soft_vcpu *c, const uint8_t *env, unsign
     uint16_t old = get_le16(c->xsave + XSAVE_FSW);
     uint32_t fip = get_word(env, unit, 3), fdp = get_word(env, unit, 5), fop = 0;
 
-    fcw = (fcw & 0x1f3f) | 0x40;
-    /* Whether an exception waits follows from the masks. */
-    fsw &= (uint16_t) ~(FSW_ES | FSW_B);
-    if (fsw & ~fcw & EXCEPTIONS)
-        fsw |= FSW_ES | FSW_B;
+    soft_x87_settle(&fcw, &fsw);
     if (!soft_protected(c)) {
         uint32_t high = get_word(env, unit, 4);
 
@@ -141,6 +137,19 @@ static unsigned load_environment(struct soft_vcpu *c, const uint8_t *env, unsign
 
 /* ---- instructions ---- */
 
+/* Where the operand is, after the page faults in the processor's order: the control word, the last byte, the
+ * rest. */
+static int image_linear(struct soft_vcpu *c, const struct soft_insn *i, unsigned size, bool write,
+                        uint64_t *linear)
+{
+    unsigned access = write ? ACCESS_WRITE : ACCESS_READ;
+
+    if (soft_operand_linear(c, i, size, write, linear) ||
+        soft_check_access(c, *linear, i->operand_size == 2 ? 2 : 4, access))
+        return SOFT_FAULT;
+    return soft_probe(c, *linear + size - 1, access);
+}
+
 int op_fnstenv(struct soft_vcpu *c, const struct soft_insn *i)
 {
     unsigned size = environment_size(i);
@@ -149,7 +158,7 @@ int op_fnstenv(struct soft_vcpu *c, const struct soft_insn *i)
 
     soft_xstate_modify(c, XSTATE_X87);
     store_environment(c, env, size == 14 ? 2 : 4);
-    if (soft_operand_linear(c, i, size, true, &linear) || soft_write(c, linear, env, size, ACCESS_WRITE))
+    if (image_linear(c, i, size, true, &linear) || soft_write(c, linear, env, size, ACCESS_WRITE))
         return SOFT_FAULT;
     /* All exceptions are masked then, so none waits. */
     put_le16(c->xsave + XSAVE_FCW, get_le16(c->xsave + XSAVE_FCW) | EXCEPTIONS);
@@ -164,7 +173,7 @@ int op_fldenv(struct soft_vcpu *c, const struct soft_insn *i)
     uint64_t linear;
 
     soft_xstate_modify(c, XSTATE_X87);
-    if (soft_x87_check(c) || soft_operand_linear(c, i, size, false, &linear) ||
+    if (soft_x87_check(c) || image_linear(c, i, size, false, &linear) ||
         soft_read(c, linear, env, size, ACCESS_READ))
         return SOFT_FAULT;
     soft_x87_set_top(c, load_environment(c, env, size == 14 ? 2 : 4));
@@ -181,7 +190,7 @@ int op_fnsave(struct soft_vcpu *c, const struct soft_insn *i)
     store_environment(c, image, size == 14 ? 2 : 4);
     for (unsigned n = 0; n < 8; n++)
         memcpy(image + size + 10 * n, st_register(c, n), 10);
-    if (soft_operand_linear(c, i, total, true, &linear) || soft_write(c, linear, image, total, ACCESS_WRITE))
+    if (image_linear(c, i, total, true, &linear) || soft_write(c, linear, image, total, ACCESS_WRITE))
         return SOFT_FAULT;
     /* As FNINIT: all registers are empty, but keep their bits. */
     soft_x87_set_top(c, 0);
@@ -197,7 +206,7 @@ int op_frstor(struct soft_vcpu *c, const struct soft_insn *i)
     uint64_t linear;
 
     soft_xstate_modify(c, XSTATE_X87);
-    if (soft_x87_check(c) || soft_operand_linear(c, i, total, false, &linear) ||
+    if (soft_x87_check(c) || image_linear(c, i, total, false, &linear) ||
         soft_read(c, linear, image, total, ACCESS_READ))
         return SOFT_FAULT;
     soft_x87_set_top(c, load_environment(c, image, size == 14 ? 2 : 4));

@@ -102,15 +102,18 @@ int soft_operand_linear(struct soft_vcpu *c, const struct soft_insn *i, unsigned
     return soft_linear(c, i->segment, soft_effective_address(c, i), size, write, linear);
 }
 
-int soft_check_writable(struct soft_vcpu *c, uint64_t linear, unsigned size)
+int soft_probe(struct soft_vcpu *c, uint64_t linear, unsigned access)
 {
-    uint64_t gpa, second = (linear | 4095) + 1;
+    uint64_t gpa;
 
-    if (soft_translate(c, linear, ACCESS_WRITE, &gpa))
+    return soft_translate(c, soft_long(c) ? linear : (uint32_t)linear, access, &gpa);
+}
+
+int soft_check_access(struct soft_vcpu *c, uint64_t linear, unsigned size, unsigned access)
+{
+    if (soft_probe(c, linear, access))
         return SOFT_FAULT;
-    if ((linear & 4095) + size <= 4096)
-        return SOFT_NEXT;
-    return soft_translate(c, soft_long(c) ? second : (uint32_t)second, ACCESS_WRITE, &gpa);
+    return (linear & 4095) + size > 4096 ? soft_probe(c, (linear | 4095) + 1, access) : SOFT_NEXT;
 }
 
 int soft_operand_read(struct soft_vcpu *c, const struct soft_insn *i, unsigned n, uint64_t *value)

@@ -172,8 +172,11 @@ void soft_null_data_segments(struct soft_vcpu *c)
         bool conforming =
             (s->attr & (CPU_ATTR_CODE | CPU_ATTR_CONFORMING)) == (CPU_ATTR_CODE | CPU_ATTR_CONFORMING);
 
-        /* One that is null already keeps its base: in 64-bit mode FS and GS have theirs from MSRs. */
-        if ((s->attr & CPU_ATTR_P) && !conforming && soft_attr_dpl(s->attr) < c->cpl)
+        /* One that is null already loses its RPL, but keeps its base: in 64-bit mode FS and GS have theirs
+         * from MSRs. */
+        if (!(s->attr & CPU_ATTR_P))
+            s->selector = 0;
+        else if (!conforming && soft_attr_dpl(s->attr) < c->cpl)
             *s = (struct cpu_segment_state){0};
     }
 }

@@ -55,15 +55,23 @@ int soft_stack_push(struct soft_vcpu *c, struct soft_stack *st, uint64_t value, 
     return soft_stack_push_slot(c, st, value, size, size);
 }
 
-int soft_stack_pop(struct soft_vcpu *c, struct soft_stack *st, uint64_t *value, unsigned size)
+int soft_stack_peek(struct soft_vcpu *c, const struct soft_stack *st, unsigned offset, uint64_t *value,
+                    unsigned size)
 {
     uint8_t bytes[8] = {0};
     uint64_t linear;
 
-    if (stack_linear(c, st, st->sp, size, false, &linear) ||
+    if (stack_linear(c, st, (st->sp + offset) & st->mask, size, false, &linear) ||
         soft_read(c, linear, bytes, size, ACCESS_READ | st->access))
         return SOFT_FAULT;
     *value = get_le64(bytes);
+    return SOFT_NEXT;
+}
+
+int soft_stack_pop(struct soft_vcpu *c, struct soft_stack *st, uint64_t *value, unsigned size)
+{
+    if (soft_stack_peek(c, st, 0, value, size))
+        return SOFT_FAULT;
     st->sp = (st->sp + size) & st->mask;
     return SOFT_NEXT;
 }

@@ -10,7 +10,9 @@
 #define FCW_INIT   0x037fu
 #define MXCSR_MASK 0xffffu
 #define FSW_ES     0x0080u
+#define FSW_B      0x8000u
 #define FSW_TOP    0x3800u
+#define EXCEPTIONS 0x003fu
 
 /* Bytes that FXSAVE writes: XMM8-15 are there in 64-bit mode only. */
 #define LEGACY_WRITTEN(c) (soft_is64(c) ? 416u : 288u)
@@ -71,6 +73,14 @@ void soft_x87_set_top(struct soft_vcpu *c, unsigned top)
     put_le16(c->xsave + XSAVE_FSW, (uint16_t)((fsw & ~FSW_TOP) | (top & 7) << 11));
 }
 
+void soft_x87_settle(uint16_t *fcw, uint16_t *fsw)
+{
+    *fcw = (*fcw & 0x1f3f) | 0x40;
+    *fsw &= (uint16_t) ~(FSW_ES | FSW_B);
+    if (*fsw & ~*fcw & EXCEPTIONS)
+        *fsw |= FSW_ES | FSW_B;
+}
+
 int soft_x87_check(struct soft_vcpu *c)
 {
     return get_le16(c->xsave + XSAVE_FSW) & FSW_ES ? soft_raise(c, VEC_MF) : SOFT_NEXT;
@@ -99,7 +109,12 @@ static void store_x87(const struct soft_vcpu *c, uint8_t *to, bool wide)
 
 static void load_x87(struct soft_vcpu *c, const uint8_t *from, bool wide)
 {
+    uint16_t fcw = get_le16(from + XSAVE_FCW), fsw = get_le16(from + XSAVE_FSW);
+
     memcpy(c->xsave, from, XSAVE_MXCSR);
+    soft_x87_settle(&fcw, &fsw);
+    put_le16(c->xsave + XSAVE_FCW, fcw);
+    put_le16(c->xsave + XSAVE_FSW, fsw);
     c->xsave[5] = 0;
     if (!wide) {
         memset(c->xsave + XSAVE_FIP + 4, 0, 4);
@@ -119,13 +134,21 @@ static int check_x87_enabled(struct soft_vcpu *c)
     return c->cr0 & (CR0_EM | CR0_TS) ? soft_raise(c, VEC_NM) : SOFT_NEXT;
 }
 
-/* The area of an FXSAVE or XSAVE instruction: in its segment and aligned. */
+/* The area of an FXSAVE or XSAVE instruction: in its segment and aligned; then its page faults, the last
+ * byte's first. All of it counts as accessed, whatever is read or written. */
 static int area(struct soft_vcpu *c, const struct soft_insn *i, unsigned size, unsigned align, bool write,
                 uint64_t *linear)
 {
+    unsigned access = write ? ACCESS_WRITE : ACCESS_READ;
+
     if (soft_operand_linear(c, i, size, write, linear))
         return SOFT_FAULT;
-    return *linear & (align - 1) ? soft_raise(c, VEC_GP) : SOFT_NEXT;
+    if (*linear & (align - 1))
+        return soft_raise(c, VEC_GP);
+    /* XRSTOR looks at its header before anything else. */
+    if (align == 64 && !write && soft_check_access(c, *linear + XSAVE_BV + 8, 8, access))
+        return SOFT_FAULT;
+    return soft_probe(c, *linear + size - 1, access) ? SOFT_FAULT : soft_probe(c, *linear, access);
 }
 
 static int fxsave(struct soft_vcpu *c, const struct soft_insn *i, bool wide)
@@ -134,9 +157,7 @@ static int fxsave(struct soft_vcpu *c, const struct soft_insn *i, bool wide)
     uint8_t image[XSAVE_LEGACY];
     uint64_t linear;
 
-    /* What is not written counts as accessed all the same. */
-    if (check_x87_enabled(c) || area(c, i, XSAVE_LEGACY, 16, true, &linear) ||
-        soft_check_writable(c, linear, XSAVE_LEGACY))
+    if (check_x87_enabled(c) || area(c, i, XSAVE_LEGACY, 16, true, &linear))
         return SOFT_FAULT;
     soft_xstate_normalise(c);
     store_x87(c, image, wide);
@@ -202,9 +223,8 @@ static int xsave(struct soft_vcpu *c, const struct soft_insn *i, bool wide, bool
     if (requested(c, &rfbm))
         return SOFT_FAULT;
     size = rfbm & XSTATE_AVX ? XSAVE_SIZE : XSAVE_HEADER;
-    /* What isn't saved stays as it is. Faults are those of a write. */
-    if (area(c, i, size, 64, true, &linear) || soft_check_writable(c, linear, size) ||
-        soft_read(c, linear, image, size, ACCESS_READ))
+    /* What isn't saved stays as it is. */
+    if (area(c, i, size, 64, true, &linear) || soft_read(c, linear, image, size, ACCESS_READ))
         return SOFT_FAULT;
     soft_xstate_normalise(c);
     write = optimise ? rfbm & in_use(c) : rfbm;
