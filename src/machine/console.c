@@ -10,6 +10,7 @@
 #include "host/terminal.h"
 #include "machine/vm.h"
 
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 static size_t port_output(struct char_backend *backend, const uint8_t *bytes, size_t len)
@@ -103,6 +104,16 @@ void console_close(struct console *c)
 
     c->terminal = NULL;
     terminal_close(terminal);
+}
+
+void console_size(uint16_t *columns, uint16_t *rows)
+{
+    struct winsize size = {0};
+
+    if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) < 0)
+        size = (struct winsize){0};
+    *columns = size.ws_col;
+    *rows = size.ws_row;
 }
 
 int console_left(const struct console *c)

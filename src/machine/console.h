@@ -34,6 +34,9 @@ int console_open(struct console *console, struct error **err);
  */
 void console_close(struct console *console);
 
+/* The size of the terminal in characters; 0 for both if there is none. */
+void console_size(uint16_t *columns, uint16_t *rows);
+
 /* The exit status that a person or a signal has asked for, or 0. When it comes, the loop is stopped. */
 int console_left(const struct console *console);
 

@@ -24,6 +24,7 @@ struct machine_config {
     bool debug_exit;
     struct char_backend *serial;  /* the far side of COM1 */
     struct char_backend *console; /* the far side of the virtio console */
+    uint16_t columns, rows;       /* of the terminal behind it; 0 if unknown */
     struct loop *loop;            /* must outlive the machine */
 };
 

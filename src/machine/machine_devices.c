@@ -3,15 +3,14 @@
  */
 #include "machine/machine_devices.h"
 
-#include "device/virtio/console.h"
-
-#include <string.h>
+#include "device/debug_exit.h"
 
 void device_configs_init(struct device_configs *configs, const struct machine_config *machine)
 {
     *configs = (struct device_configs){
         .machine = machine,
-        .virtio_console = {.backend = machine->console},
+        .serial = {.backend = machine->serial},
+        .virtio_console = {.backend = machine->console, .columns = machine->columns, .rows = machine->rows},
     };
 }
 
@@ -19,9 +18,9 @@ bool device_configs_find(const struct device_configs *configs, const struct devi
                          const void **config)
 {
     *config = NULL;
+    if (class == &uart16550_class)
+        *config = &configs->serial;
     if (class == &virtio_console_class)
         *config = &configs->virtio_console;
-    if (strcmp(class->name, "debug-exit") == 0)
-        return configs->machine->debug_exit;
-    return true;
+    return class != &debug_exit_class || configs->machine->debug_exit;
 }

@@ -3,6 +3,7 @@
 #ifndef TABIQUE_MACHINE_MACHINE_DEVICES_H
 #define TABIQUE_MACHINE_MACHINE_DEVICES_H
 
+#include "device/uart16550.h"
 #include "device/virtio/console.h"
 #include "machine/machine.h"
 
@@ -11,6 +12,7 @@
 /* All configurations of one machine; must stay while its devices are created. */
 struct device_configs {
     const struct machine_config *machine;
+    struct uart16550_config serial;
     struct virtio_console_config virtio_console;
 };
 

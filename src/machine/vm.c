@@ -204,6 +204,7 @@ static int build(struct vm *vm, struct error **err)
     machine_config.loop = vm->loop;
     machine_config.serial = &vm->console.ports[CONSOLE_SERIAL];
     machine_config.console = &vm->console.ports[CONSOLE_VIRTIO];
+    console_size(&machine_config.columns, &machine_config.rows);
     rc = machine_create(&vm->machine, &machine_config, err);
     if (rc == 0)
         rc = boot(vm, err);
