@@ -266,9 +266,10 @@ static void arm(struct cmos *c)
     }
     if (clock_runs(c) && (wanted & (B_UPDATE | B_ALARM))) {
         int64_t second = wanted & B_UPDATE ? c->checked + 1 : next_alarm(c, c->checked);
-        if (second != INT64_MAX)
+        if (second != INT64_MAX) {
             wait = second * NS_PER_SECOND - now_ns(c);
-        wait = wait > MAX_WAIT_NS ? MAX_WAIT_NS : wait;
+            wait = wait > MAX_WAIT_NS ? MAX_WAIT_NS : wait;
+        }
     }
     if (periodic_runs(c) && (wanted & B_PERIODIC)) {
         unsigned __int128 ticks = (unsigned __int128)(c->periods + 1) << rate_shift(c);
