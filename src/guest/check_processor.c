@@ -14,7 +14,7 @@ static void brand(char out[49])
     unsigned regs[4];
 
     strcpy(out, "a processor without a name");
-    if (__get_cpuid_max(0x80000000u, NULL) < 0x80000004u)
+    if ((unsigned)__get_cpuid_max(0x80000000u, NULL) < 0x80000004u)
         return;
     for (unsigned i = 0; i < 3; i++) {
         __cpuid(0x80000002u + i, regs[0], regs[1], regs[2], regs[3]);
