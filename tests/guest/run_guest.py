@@ -6,6 +6,7 @@ Monitors: `qemu` (QEMU's TCG, the reference that tells a wrong test from a wrong
 Tabique by its name. Exit status: 0 passed, 1 failed, 77 skipped with the reason on the last line.
 """
 import argparse
+import json
 import os
 import re
 import shutil
@@ -32,9 +33,11 @@ def tabique_command(args):
         return None, "no tabique binary (--tabique or $TABIQUE)"
     check = subprocess.run([tabique, "check", "--json"], capture_output=True, text=True, stdin=subprocess.DEVNULL,
                            timeout=30)
-    usable = re.search(r'"name":\s*"%s"[^{}]*"usable":\s*true' % re.escape(args.monitor), check.stdout)
-    if not usable:
-        return None, f"this host can't run the engine {args.monitor}"
+    engines = {engine["name"]: engine for engine in json.loads(check.stdout)["engines"]}
+    if args.monitor not in engines:
+        return None, f"no engine {args.monitor} is built in"
+    if not engines[args.monitor]["usable"]:
+        return None, engines[args.monitor]["reason"]
     command = [tabique, "run", "--engine", args.monitor, "--memory", args.memory, "--cpus", str(args.cpus),
                "--kernel", args.guest, "--append", args.append, "--debug-exit"]
     for module in args.module:
