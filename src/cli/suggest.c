@@ -51,11 +51,13 @@ const char *cli_suggest(const char *text, const char *const *names, size_t n)
         /* The beginning of a name is meant as an abbreviation. */
         if (len >= 2 && strncmp(text, names[i], len) == 0)
             d = 1;
+        /* More than a quarter of it wrong, and one, is another word. */
+        if (d > 1 + strlen(names[i]) / 4 || d >= strlen(names[i]))
+            continue;
         if (d < least) {
             least = d;
             nearest = names[i];
         }
     }
-    /* More than a third of it wrong is another word. */
-    return nearest && least <= 1 + strlen(nearest) / 4 && least < strlen(nearest) ? nearest : NULL;
+    return nearest;
 }
