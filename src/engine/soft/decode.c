@@ -4,6 +4,8 @@
 #include "engine/soft/decode.h"
 
 #include "engine/cpu_state.h"
+#include "engine/cpuid.h"
+#include "engine/soft/soft_priv.h"
 
 #include <pthread.h>
 #include <string.h>
@@ -125,23 +127,6 @@ static uint16_t address_bit(ZydisRegister reg)
     }
 }
 
-/* Zydis 4.0 takes R13 for the base of a 32-bit address whose SIB byte has none, if REX.B is set. */
-static void repair_base(struct soft_decoded *d)
-{
-    if (d->z.address_width != 32 || d->z.raw.modrm.mod != 0 || d->z.raw.modrm.rm != 4 ||
-        d->z.raw.sib.base != 5)
-        return;
-    for (int n = 0; n < d->z.operand_count; n++) {
-        ZydisDecodedOperand *o = &d->ops[n];
-
-        if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && o->mem.base == ZYDIS_REGISTER_R13D) {
-            o->mem.base = ZYDIS_REGISTER_NONE;
-            o->mem.disp.has_displacement = ZYAN_TRUE;
-            o->mem.disp.value = d->z.raw.disp.value;
-        }
-    }
-}
-
 static void note_operands(struct soft_decoded *d)
 {
     d->mem = -1;
@@ -188,7 +173,16 @@ enum soft_fpu_class soft_fpu_class(const struct soft_decoded *d)
         return FPU_MMX;
     case ZYDIS_MNEMONIC_LDMXCSR:
     case ZYDIS_MNEMONIC_STMXCSR:
+    case ZYDIS_MNEMONIC_CVTSS2SI: /* from memory to a general register */
+    case ZYDIS_MNEMONIC_CVTSD2SI:
+    case ZYDIS_MNEMONIC_CVTTSS2SI:
+    case ZYDIS_MNEMONIC_CVTTSD2SI:
         return FPU_SSE;
+    case ZYDIS_MNEMONIC_VCVTSS2SI:
+    case ZYDIS_MNEMONIC_VCVTSD2SI:
+    case ZYDIS_MNEMONIC_VCVTTSS2SI:
+    case ZYDIS_MNEMONIC_VCVTTSD2SI:
+        return FPU_AVX;
     case ZYDIS_MNEMONIC_VZEROALL:
     case ZYDIS_MNEMONIC_VZEROUPPER:
     case ZYDIS_MNEMONIC_VLDMXCSR:
@@ -205,6 +199,58 @@ enum soft_fpu_class soft_fpu_class(const struct soft_decoded *d)
     if (vector)
         return d->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX ? FPU_AVX : FPU_SSE;
     return mmx ? FPU_MMX : FPU_NONE;
+}
+
+bool soft_needs_alignment(const struct soft_decoded *d)
+{
+    if (d->mem < 0)
+        return false;
+    switch (d->z.mnemonic) {
+    case ZYDIS_MNEMONIC_CMPXCHG16B:
+    case ZYDIS_MNEMONIC_CVTPD2PI:
+    case ZYDIS_MNEMONIC_CVTTPD2PI:
+    case ZYDIS_MNEMONIC_VMOVAPS:
+    case ZYDIS_MNEMONIC_VMOVAPD:
+    case ZYDIS_MNEMONIC_VMOVDQA:
+    case ZYDIS_MNEMONIC_VMOVNTPS:
+    case ZYDIS_MNEMONIC_VMOVNTPD:
+    case ZYDIS_MNEMONIC_VMOVNTDQ:
+    case ZYDIS_MNEMONIC_VMOVNTDQA:
+        return true;
+    case ZYDIS_MNEMONIC_MOVUPS:
+    case ZYDIS_MNEMONIC_MOVUPD:
+    case ZYDIS_MNEMONIC_MOVDQU:
+    case ZYDIS_MNEMONIC_LDDQU:
+    case ZYDIS_MNEMONIC_PCMPESTRI:
+    case ZYDIS_MNEMONIC_PCMPESTRM:
+    case ZYDIS_MNEMONIC_PCMPISTRI:
+    case ZYDIS_MNEMONIC_PCMPISTRM:
+        return false;
+    default:
+        return d->z.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY && d->ops[d->mem].size == 128 &&
+               soft_fpu_class(d) == FPU_SSE;
+    }
+}
+
+bool soft_x87_waits(const struct soft_decoded *d)
+{
+    switch (d->z.mnemonic) {
+    case ZYDIS_MNEMONIC_FNCLEX:
+    case ZYDIS_MNEMONIC_FNINIT:
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FNSTCW:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FNSTSW:
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+        return false;
+    default:
+        break;
+    }
+    enum soft_fpu_class class = soft_fpu_class(d);
+    return class == FPU_X87 || class == FPU_MMX;
 }
 
 enum soft_decode_result soft_decode(struct soft_decoded *d, const uint8_t *bytes, unsigned length,
@@ -228,11 +274,34 @@ enum soft_decode_result soft_decode(struct soft_decoded *d, const uint8_t *bytes
     if (!ZYAN_SUCCESS(status))
         return DECODE_INVALID;
     find_layout(d, bits);
-    repair_base(d);
     note_operands(d);
     d->row = soft_insn_find((uint16_t)d->z.mnemonic);
     d->fpu = soft_fpu_class(d) != FPU_NONE;
     return DECODE_OK;
+}
+
+static const struct {
+    uint8_t isa_ext;
+    uint8_t reg, bit;
+    bool always;
+    uint32_t leaf;
+} isa_rows[] = {
+#define ISA_ALWAYS(name)              {.isa_ext = ZYDIS_ISA_EXT_##name, .always = true},
+#define ISA_EXT(name, leaf, reg, bit) {ZYDIS_ISA_EXT_##name, CPUID_##reg, bit, false, leaf},
+#include "engine/soft/isa.def"
+};
+_Static_assert(ZYDIS_ISA_EXT_MAX_VALUE < SOFT_ISA_EXTS, "struct soft");
+
+void soft_isa_init(struct soft *s)
+{
+    memset(s->isa, 0, sizeof(s->isa));
+    for (unsigned n = 0; n < sizeof(isa_rows) / sizeof(isa_rows[0]); n++) {
+        uint32_t subleaf = isa_rows[n].leaf == 0xd ? 1 : 0;
+        const struct cpuid_entry *e = cpuid_find(s->cpuid, isa_rows[n].leaf, subleaf);
+
+        s->isa[isa_rows[n].isa_ext] =
+            isa_rows[n].always || (e && (e->reg[isa_rows[n].reg] >> isa_rows[n].bit & 1));
+    }
 }
 
 /* Zydis numbers its segment registers in the order of their encoding, as we do. */

@@ -43,6 +43,11 @@ enum soft_decode_result soft_decode(struct soft_decoded *d, const uint8_t *bytes
 enum soft_fpu_class { FPU_NONE, FPU_X87, FPU_WAIT, FPU_MMX, FPU_SSE, FPU_AVX };
 enum soft_fpu_class soft_fpu_class(const struct soft_decoded *d);
 
+/* Its memory operand must be aligned to its size (SDM vol. 2 2.4, exception types 1 and 4 without VEX). */
+bool soft_needs_alignment(const struct soft_decoded *d);
+/* A pending x87 exception is raised before it does anything (SDM vol. 1 8.7.1, 12.5). */
+bool soft_x87_waits(const struct soft_decoded *d);
+
 /* What the handlers get. */
 void soft_make_insn(const struct soft_decoded *d, struct soft_insn *i);
 

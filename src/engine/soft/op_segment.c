@@ -103,7 +103,7 @@ int op_lar(struct soft_vcpu *c, const struct soft_insn *i)
     if (visible_descriptor(c, i, 1, soft_long(c) ? LAR_TYPES_LONG : LAR_TYPES, &d, &ok))
         return SOFT_FAULT;
     set_zf(c, ok);
-    return ok ? soft_operand_write(c, i, 0, d.low >> 32 & 0x00f0ff00) : SOFT_NEXT;
+    return ok ? soft_operand_write(c, i, 0, d.low >> 32 & 0x00ffff00) : SOFT_NEXT;
 }
 
 int op_lsl(struct soft_vcpu *c, const struct soft_insn *i)

@@ -270,6 +270,7 @@ static int after_instruction(struct soft_vcpu *c, uint32_t key)
 static int run_special(struct soft_vcpu *c)
 {
     uint32_t key = c->key;
+    uint64_t rip = c->rip, rsp = c->gpr[CPU_RSP];
 
     c->debug_hits = 0;
     if ((key & KEY_DEBUG) && !(c->sysflags & FLAG_RF)) {
@@ -283,6 +284,12 @@ static int run_special(struct soft_vcpu *c)
     c->sysflags &= ~(uint64_t)FLAG_RF;
     int rc = execute(c);
     c->key &= ~KEY_ONE;
+    /* A branch to nowhere faults itself: no trap follows it. */
+    if (rc == SOFT_JUMP && soft_is64(c) && !canonical(c->rip)) {
+        c->rip = rip;
+        c->gpr[CPU_RSP] = rsp;
+        rc = soft_raise_error(c, VEC_GP, 0);
+    }
     return rc == SOFT_FAULT ? rc : after_instruction(c, key);
 }
 

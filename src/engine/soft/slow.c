@@ -12,6 +12,8 @@
  */
 #include "engine/soft/soft_priv.h"
 
+#include "base/bytes.h"
+
 #include <string.h>
 
 static void merge_registers(struct soft_vcpu *c, uint16_t slots)
@@ -22,8 +24,21 @@ static void merge_registers(struct soft_vcpu *c, uint16_t slots)
     }
 }
 
+/* What the processor would have raised before it looked at the memory operand. */
+static void prior_fault(struct soft_vcpu *c, const struct soft_site *site)
+{
+    uint16_t fsw = get_le16(c->xsave + 2);
+
+    if ((site->flags & SITE_WAITS) && (c->xsave[512] & 1) && (fsw & 0x80))
+        soft_raise(c, VEC_MF);
+    else if ((site->flags & SITE_ALIGNED) && (c->slow_address & (site->size - 1u)))
+        soft_raise_error(c, VEC_GP, 0);
+}
+
 static uint64_t fault(struct soft_vcpu *c, const struct soft_site *site)
 {
+    if (site->flags & (SITE_ALIGNED | SITE_WAITS))
+        prior_fault(c, site);
     merge_registers(c, site->slots);
     c->rip = c->soft->blocks[site->block].rip + site->insn;
     return LEFT_FAULT;

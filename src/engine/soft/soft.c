@@ -81,6 +81,7 @@ int soft_core_init(struct soft *s, struct guest_memory *memory, unsigned cpus, u
         return error_set_errno(err, ENOMEM, "soft engine");
     cpuid_build_soft(s->cpuid, cpus, tsc_hz);
     s->phys_bits = cpuid_physical_bits(s->cpuid);
+    soft_isa_init(s);
     int rc = soft_signals_install(err);
     if (rc == 0)
         rc = soft_cache_create(s, err);

@@ -27,6 +27,8 @@
 
 #define NO_PAGE UINT64_MAX
 
+#define SOFT_ISA_EXTS 128
+
 struct soft_block;
 
 /* A direct way out of a block: a jump that is patched once its target's block is known. */
@@ -36,7 +38,7 @@ struct soft_exit {
     uint32_t unlinked; /* where the jump goes while not linked */
     struct soft_block *from, *to;
     struct soft_exit *next_incoming;
-    int16_t undo_rsp; /* indirect: what to add to RSP if the target turns out non-canonical */
+    int32_t undo_rsp; /* indirect: what to add to RSP if the target turns out non-canonical */
     uint8_t kind;
 };
 enum { EXIT_KIND_DIRECT, EXIT_KIND_FAR_PAGE, EXIT_KIND_INDIRECT };
@@ -57,8 +59,10 @@ struct soft_site {
 };
 #define SITE_READ    1u
 #define SITE_WRITE   2u
-#define SITE_LAST    8u /* nothing but the way out of the block follows */
-#define SITE_CHECKED 4u /* s1 is an offset in `segment`, which has a base or a limit */
+#define SITE_LAST    8u  /* nothing but the way out of the block follows */
+#define SITE_ALIGNED 16u /* #GP unless aligned to its size, before any page fault */
+#define SITE_WAITS   32u /* a pending x87 exception comes first */
+#define SITE_CHECKED 4u  /* s1 is an offset in `segment`, which has a base or a limit */
 
 /* An instruction that the host may fault on: a copied one, at this offset of the block's code. */
 struct soft_record {
@@ -139,6 +143,8 @@ struct soft {
     /* the host's processor */
     bool use_pext, have_xsave, have_avx;
 
+    uint8_t isa[SOFT_ISA_EXTS]; /* by ZydisISAExt: whether the guest's CPUID has it; decode.c */
+
     /* the code cache, all under `lock` but for running the code */
     pthread_mutex_t lock;
     uint8_t *cache;      /* CODE_SIZE of code, then META_SIZE of metadata */
@@ -218,6 +224,10 @@ static inline bool soft_is_code_page(const struct soft *s, uint64_t gpa)
 
 /* ---- stubs.c ---- */
 void soft_stubs_generate(struct soft *s);
+
+/* ---- decode.c ---- */
+/* Fills in s->isa from s->cpuid. */
+void soft_isa_init(struct soft *s);
 
 /* ---- translate.c ---- */
 /* Translate at c->rip under c->key. NULL with SOFT_FAULT in *result if fetching faults. Under `lock`. */

@@ -131,7 +131,7 @@ static void raise_always(struct translator *t, soft_handler *handler)
 /* ---- which instructions the guest may have ---- */
 
 /* Instructions of an extension that CPUID does not announce are #UD, even if the host has them. */
-static bool isa_allowed(const struct soft_decoded *d)
+static bool isa_allowed(const struct soft *s, const struct soft_decoded *d)
 {
     if (d->z.encoding == ZYDIS_INSTRUCTION_ENCODING_EVEX ||
         d->z.encoding == ZYDIS_INSTRUCTION_ENCODING_MVEX || d->z.encoding == ZYDIS_INSTRUCTION_ENCODING_XOP ||
@@ -139,13 +139,7 @@ static bool isa_allowed(const struct soft_decoded *d)
         return false;
     if (d->z.meta.isa_ext == ZYDIS_ISA_EXT_CET)
         return d->row != NULL; /* the hints; the rest needs CR4.CET, which guests have not */
-    switch (d->z.meta.isa_ext) {
-#define ISA_EXT(name) case ZYDIS_ISA_EXT_##name:
-#include "engine/soft/isa.def"
-        return true;
-    default:
-        return false;
-    }
+    return s->isa[d->z.meta.isa_ext];
 }
 
 /* The x87, SSE and AVX enable bits: false if an exception has been emitted instead. */
@@ -288,9 +282,15 @@ static void translate_copy(struct translator *t)
             flags |= SITE_WRITE;
         if (d->ops[d->mem].actions & (ZYDIS_OPERAND_ACTION_CONDWRITE | ZYDIS_OPERAND_ACTION_CONDREAD))
             flags |= SITE_READ;
+        if (!flags)
+            flags = SITE_READ;
+        if (soft_needs_alignment(d))
+            flags |= SITE_ALIGNED;
+        if (soft_x87_waits(d))
+            flags |= SITE_WAITS;
         tr_operand_address(t, &a);
         tr_need_all(t, d->reads & (uint16_t)~BIT(CPU_RCX));
-        tr_access_begin(t, &a, access_size(d), flags ? flags : SITE_READ, regs, d->high_byte, &m);
+        tr_access_begin(t, &a, access_size(d), flags, regs, d->high_byte, &m);
         if (regs & BIT(CPU_RCX))
             tr_need(t, CPU_RCX);
         tr_record(t);
@@ -368,7 +368,8 @@ static void translate_insn(struct translator *t)
 {
     const struct soft_decoded *d = t->d;
 
-    if (!isa_allowed(d) || (d->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && !(t->key & KEY_PROTECTED))) {
+    if (!isa_allowed(t->soft, d) ||
+        (d->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && !(t->key & KEY_PROTECTED))) {
         raise_always(t, raise_ud);
         return;
     }

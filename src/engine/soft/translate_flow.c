@@ -208,7 +208,7 @@ static void indirect(struct translator *t, int undo_rsp)
 {
     struct soft_exit *x = new_exit(t, t->d->rip, EXIT_KIND_INDIRECT);
 
-    x->undo_rsp = (int16_t)undo_rsp;
+    x->undo_rsp = undo_rsp;
     tr_take(t, CPU_RCX);
     emit_load(&t->e, CPU_RCX, FIELD(scratch[5]));
     emit_store(&t->e, FIELD(rip), CPU_RCX);
