@@ -8,6 +8,10 @@
 #define FLAG_TF 0x100ull
 #define FLAG_RF 0x10000ull
 
+#define SELECTOR_CODE32 0x23 /* Linux's for user code */
+
+#define HOST_USER_END 0x7ffffffff000ull
+
 static const char *const gpr_names[CPU_GPRS] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
                                                 "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
 static const char *const segment_names[CPU_SEGMENTS] = {"es", "cs", "ss", "ds", "fs", "gs"};
@@ -40,7 +44,8 @@ static void normalize(uint8_t *x)
         memset(x + 576, 0, 256);
 }
 
-static bool equal_fpu(const struct diff_state *a, const struct diff_state *b, FILE *f)
+static bool equal_fpu(const struct diff_state *a, const struct diff_state *b, bool no_x87, bool no_mxcsr,
+                      FILE *f)
 {
     static uint8_t x[832], y[832];
     bool same = true;
@@ -52,7 +57,8 @@ static bool equal_fpu(const struct diff_state *a, const struct diff_state *b, FI
     for (unsigned p = 0; p < N_FPU_PARTS; p++)
         for (unsigned n = 0; n < fpu_parts[p].count; n++) {
             unsigned at = fpu_parts[p].offset + n * fpu_parts[p].stride, size = fpu_parts[p].size;
-            if (!memcmp(x + at, y + at, size))
+            if (!memcmp(x + at, y + at, size) || (no_x87 && fpu_parts[p].component == 0) ||
+                (no_mxcsr && fpu_parts[p].offset == 24))
                 continue;
             same = false;
             if (!f)
@@ -75,8 +81,14 @@ static bool equal_value(const char *name, uint64_t a, uint64_t b, FILE *f)
     return a == b;
 }
 
+/* The host's way back from its kernel makes every null selector 0. */
+static uint16_t selector(uint16_t s)
+{
+    return s & ~3u ? s : 0;
+}
+
 bool diff_equal(const struct diff_result *a, const struct diff_result *b, const struct diff_undefined *u,
-                unsigned bits, bool step, FILE *f)
+                unsigned bits, bool step, bool faulted, FILE *f)
 {
     const struct diff_state *x = &a->state, *y = &b->state;
     uint64_t width = bits == 32 ? 0xffffffff : ~0ull;
@@ -84,24 +96,29 @@ bool diff_equal(const struct diff_result *a, const struct diff_result *b, const 
     uint32_t error = ~0u;
     bool same = true;
 
-    same &= equal_value("vector", a->vector, b->vector, f);
-    /* Linux tells user code that every page of the upper half is present. */
-    if (a->vector == 14 && a->cr2 >> 47)
+    if (!u->stack_or_gp || !((a->vector == 12 && b->vector == 13) || (a->vector == 13 && b->vector == 12)))
+        same &= equal_value("vector", a->vector, b->vector, f);
+    /* Linux tells user code that every page above its own part is present. */
+    if (a->vector == 14 && a->cr2 >= HOST_USER_END)
         error &= ~1u;
     same &= equal_value("error code", a->error & error, b->error & error, f);
-    same &= equal_value("cr2", a->cr2, b->cr2, f);
+    if (!u->cr2 || a->vector != 14 || b->vector != 14)
+        same &= equal_value("cr2", a->cr2, b->cr2, f);
     same &= equal_value("rip", x->rip & width, y->rip & width, f);
     same &= equal_value("rflags", x->rflags & flags, y->rflags & flags, f);
+    /* In compatibility mode the upper halves are undefined (SDM vol. 1 3.4.1.1). */
+    if (x->seg[CPU_CS] == SELECTOR_CODE32)
+        width = 0xffffffff;
     for (unsigned n = 0; n < (bits == 32 ? 8 : CPU_GPRS); n++)
         if (!(u->gprs >> n & 1))
             same &= equal_value(gpr_names[n], x->gpr[n] & width, y->gpr[n] & width, f);
     for (unsigned n = 0; n < CPU_SEGMENTS; n++)
-        same &= equal_value(segment_names[n], x->seg[n], y->seg[n], f);
+        same &= equal_value(segment_names[n], selector(x->seg[n]), selector(y->seg[n]), f);
     if (bits == 64) {
         same &= equal_value("fs base", x->fs_base, y->fs_base, f);
         same &= equal_value("gs base", x->gs_base, y->gs_base, f);
     }
-    return equal_fpu(x, y, f) && same;
+    return equal_fpu(x, y, u->x87_on_fault && faulted, u->mxcsr_on_fault && faulted, f) && same;
 }
 
 void diff_print_bytes(FILE *f, const uint8_t *p, unsigned n)

@@ -182,15 +182,20 @@ struct diff_undefined {
     uint32_t gprs;        /* bit per register */
     bool memory;          /* what the memory operand holds */
     bool memory_on_fault; /* the same, if it ended in a fault */
+    bool x87_on_fault;    /* the x87 state, if it ended in a fault */
+    bool mxcsr_on_fault;  /* MXCSR */
+    bool cr2;             /* which part of the operands a page fault is about */
+    bool stack_or_gp;     /* whether an address that is not canonical raises #SS or #GP */
     /* Bytes of the data that are not compared: where x87 pointers were stored. */
     int64_t hole;
     unsigned hole_len; /* 0: none */
 };
 void diff_undefined(const struct diff_insn *i, const struct diff_state *in, struct diff_undefined *out);
 
-/* Whether the results are the same; otherwise says what differs on `f` (which may be NULL). */
+/* Whether the results are the same; otherwise says what differs on `f` (which may be NULL). `faulted`: it
+ * ended at the (last) instruction itself. */
 bool diff_equal(const struct diff_result *a, const struct diff_result *b, const struct diff_undefined *u,
-                unsigned bits, bool step, FILE *f);
+                unsigned bits, bool step, bool faulted, FILE *f);
 void diff_print_state(FILE *f, const struct diff_state *s, unsigned bits);
 void diff_print_bytes(FILE *f, const uint8_t *p, unsigned n);
 

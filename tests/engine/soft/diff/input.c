@@ -236,7 +236,8 @@ static uint64_t choose_target(struct diff_random *r, uint64_t base, unsigned siz
         return diff_below(r, 4096);
     if (k < 98)
         return (1ull << 47 << diff_below(r, 16)) | (diff_random(r) & 0xffff);
-    if (k < 99)
+    /* Across the edge of what is canonical: only where the operand is accessed as one piece. */
+    if (k < 99 && (size == 1 || size == 2 || size == 4 || size == 8 || size == 16))
         return (diff_chance(r, 50) ? 1ull << 47 : 0) - diff_below(r, size + 2);
     return DIFF_KERNEL + diff_below(r, 4096);
 }
@@ -486,6 +487,31 @@ static bool uses_vectors(const struct diff_insn *i)
     return i->z.meta.isa_ext >= ZYDIS_ISA_EXT_SSE && i->z.meta.isa_ext <= ZYDIS_ISA_EXT_SSE4A;
 }
 
+/*
+ * An x87 store that meets an unmasked exception may or may not look at its operand first (SDM vol. 3A table
+ * 6-2 leaves the order open): if the operand is not a good one, mask the exceptions.
+ */
+static void mask_bad_store(const struct diff_insn *i, struct diff_state *s)
+{
+    const ZydisDecodedOperand *o = &i->op[0];
+
+    if ((i->z.meta.isa_ext != ZYDIS_ISA_EXT_X87 && i->z.mnemonic != ZYDIS_MNEMONIC_FISTTP) ||
+        o->type != ZYDIS_OPERAND_TYPE_MEMORY || !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+        return;
+    int64_t at = diff_data_offset(diff_effective_address(s, i, &o->mem), o->size / 8);
+    if (at >= 0 && at + o->size / 8 <= (int64_t)DIFF_RW_SIZE)
+        return;
+    s->xsave[0] |= 0x3f;
+    s->xsave[2] &= 0x7f; /* and nothing is pending any more */
+    s->xsave[3] &= 0x7f;
+}
+
+/* Accessed in parts, in an order of the processor's own. */
+static bool in_pieces(const struct diff_insn *i)
+{
+    return i->z.mnemonic == ZYDIS_MNEMONIC_MOVBE || i->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
+}
+
 static void aim_operands(struct diff_random *r, const struct diff_insn *i, uint64_t base,
                          struct diff_input *in)
 {
@@ -500,13 +526,14 @@ static void aim_operands(struct diff_random *r, const struct diff_insn *i, uint6
             continue;
         }
         uint64_t window = i->z.address_width == 64 && i->bits == 64 ? base : DIFF_LOW;
-        uint64_t target = choose_target(r, window, size, i->bits);
+        uint64_t target = choose_target(r, window, in_pieces(i) ? 0 : size, i->bits);
         if (n == 0 && is_bit_string(i) && diff_chance(r, 85)) {
             int source = gpr_of(i->op[1].reg.value);
             in->state.gpr[source] = (uint64_t)((int64_t)diff_below(r, 20000) - 10000);
         }
         aim(&in->state, i, &o->mem, target);
     }
+    mask_bad_store(i, &in->state);
 }
 
 void diff_input_make(struct diff_random *r, const struct diff_insn *i, uint64_t base, struct diff_input *out)

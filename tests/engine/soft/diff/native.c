@@ -132,7 +132,8 @@ static int learn_frame(void)
 
 static int map_window(uint64_t base, int data_fd)
 {
-    const int flags = MAP_SHARED | MAP_FIXED_NOREPLACE;
+    /* Populated: what a page fault's error code says depends on whether the page is there. */
+    const int flags = MAP_SHARED | MAP_FIXED_NOREPLACE | MAP_POPULATE;
 
     for (uint64_t page = 0; page < 8; page++) {
         int n = diff_data_page(page);

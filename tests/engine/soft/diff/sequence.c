@@ -22,7 +22,7 @@ struct item {
     struct diff_insn insn;
     uint64_t offset;       /* from the first */
     uint32_t undefined_in; /* flags before it */
-    bool memory_on_fault;
+    bool memory_on_fault, x87_on_fault, mxcsr_on_fault, cr2, stack_or_gp;
     bool inside; /* not to be jumped to */
 };
 
@@ -160,6 +160,10 @@ static bool undefined_by_any_input(const struct diff_insn *i, struct diff_undefi
         u->gprs |= one.gprs;
         u->memory |= one.memory;
         u->memory_on_fault |= one.memory_on_fault;
+        u->x87_on_fault |= one.x87_on_fault;
+        u->stack_or_gp |= one.stack_or_gp;
+        u->cr2 |= one.cr2;
+        u->mxcsr_on_fault |= one.mxcsr_on_fault;
     }
     return u->gprs || u->memory;
 }
@@ -200,6 +204,10 @@ static bool append(struct sequence *q, const struct diff_insn *i)
     t->offset = q->length;
     t->undefined_in = q->undefined;
     t->memory_on_fault = u.memory_on_fault;
+    t->x87_on_fault = u.x87_on_fault;
+    t->stack_or_gp = u.stack_or_gp;
+    t->cr2 = u.cr2;
+    t->mxcsr_on_fault = u.mxcsr_on_fault;
     memcpy(q->code + q->length, i->bytes, i->length);
     q->length += i->length;
     q->undefined = (q->undefined & ~flags_defined(i, &u)) | (uint32_t)u.flags;
@@ -433,6 +441,10 @@ void diff_sequence_batch(struct diff_run *run, struct diff_random *r, uint64_t b
         for (unsigned k = 0; k <= q.n; k++) {
             at_end[k].flags = k < q.n ? q.item[k].undefined_in : q.undefined;
             at_end[k].memory_on_fault = k < q.n && q.item[k].memory_on_fault;
+            at_end[k].x87_on_fault = k < q.n && q.item[k].x87_on_fault;
+            at_end[k].stack_or_gp = k < q.n && q.item[k].stack_or_gp;
+            at_end[k].cr2 = k < q.n && q.item[k].cr2;
+            at_end[k].mxcsr_on_fault = k < q.n && q.item[k].mxcsr_on_fault;
             by.offset[k] = k < q.n ? q.item[k].offset : q.length;
         }
         make_input(r, &q, base, &in);

@@ -41,6 +41,9 @@ static const struct {
     {ZYDIS_ISA_EXT_AVX512EVEX, NOT_TOLD},
     {ZYDIS_ISA_EXT_AVX512VEX, NOT_TOLD},
     {ZYDIS_ISA_EXT_KNC, NOT_TOLD},
+    {ZYDIS_ISA_EXT_CLFLUSHOPT, NOT_TOLD},
+    {ZYDIS_ISA_EXT_CLWB, NOT_TOLD},
+    {ZYDIS_ISA_EXT_RTM, NOT_TOLD},
     {ZYDIS_ISA_EXT_KNCE, NOT_TOLD},
     {ZYDIS_ISA_EXT_KNCV, NOT_TOLD},
     /* XSAVE stores what the host's XCR0 enables, more than the guest's: tests/engine/soft/test_fpu.c. */

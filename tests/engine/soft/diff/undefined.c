@@ -100,6 +100,16 @@ static void undefined_by_count(const struct diff_insn *i, const struct diff_stat
     }
 }
 
+/* The transition to MMX state (TOP and tags) may have happened when the instruction ends in a fault. */
+static bool uses_mmx(const struct diff_insn *i)
+{
+    for (unsigned n = 0; n < i->z.operand_count; n++)
+        if (i->op[n].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+            ZydisRegisterGetClass(i->op[n].reg.value) == ZYDIS_REGCLASS_MMX)
+            return true;
+    return false;
+}
+
 /* Where x87 pointers are stored: SDM vol. 1 figures 8-9 to 8-12, vol. 2 table 3-43. */
 static void find_hole(const struct diff_insn *i, const struct diff_state *in, struct diff_undefined *out)
 {
@@ -126,6 +136,39 @@ static void find_hole(const struct diff_insn *i, const struct diff_state *in, st
     }
 }
 
+/* Several accesses, whose order is the processor's own: which one of them faults. */
+static bool several_accesses(const struct diff_insn *i)
+{
+    switch (i->z.mnemonic) {
+    case ZYDIS_MNEMONIC_ENTER:
+    case ZYDIS_MNEMONIC_MASKMOVQ:
+    case ZYDIS_MNEMONIC_MASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVDQU:
+    case ZYDIS_MNEMONIC_VMASKMOVPS:
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
+    case ZYDIS_MNEMONIC_FLDENV:
+    case ZYDIS_MNEMONIC_FNSAVE:
+    case ZYDIS_MNEMONIC_FNSTENV:
+    case ZYDIS_MNEMONIC_FRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR:
+    case ZYDIS_MNEMONIC_FXRSTOR64:
+    case ZYDIS_MNEMONIC_FXSAVE:
+    case ZYDIS_MNEMONIC_FXSAVE64:
+    case ZYDIS_MNEMONIC_IRET:
+    case ZYDIS_MNEMONIC_IRETD:
+    case ZYDIS_MNEMONIC_IRETQ:
+    case ZYDIS_MNEMONIC_POPA:
+    case ZYDIS_MNEMONIC_POPAD:
+    case ZYDIS_MNEMONIC_PUSHA:
+    case ZYDIS_MNEMONIC_PUSHAD:
+        return true;
+    default:
+        return i->z.meta.branch_type == ZYDIS_BRANCH_TYPE_FAR;
+    }
+}
+
 void diff_undefined(const struct diff_insn *i, const struct diff_state *in, struct diff_undefined *out)
 {
     memset(out, 0, sizeof(*out));
@@ -136,6 +179,12 @@ void diff_undefined(const struct diff_insn *i, const struct diff_state *in, stru
             out->flags |= table[n].flags;
     undefined_by_count(i, in, out);
     find_hole(i, in, out);
+    out->x87_on_fault = uses_mmx(i);
+    out->cr2 = several_accesses(i);
+    /* Overrides that 64-bit mode ignores are seen by some instructions of real processors. */
+    out->stack_or_gp =
+        i->bits == 64 && (i->z.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_CS | ZYDIS_ATTRIB_HAS_SEGMENT_SS |
+                                             ZYDIS_ATTRIB_HAS_SEGMENT_DS | ZYDIS_ATTRIB_HAS_SEGMENT_ES));
     switch (i->z.mnemonic) {
     case ZYDIS_MNEMONIC_BSF:
     case ZYDIS_MNEMONIC_BSR: /* of zero */
@@ -154,7 +203,15 @@ void diff_undefined(const struct diff_insn *i, const struct diff_state *in, stru
     case ZYDIS_MNEMONIC_PUSHA:
     case ZYDIS_MNEMONIC_PUSHAD:
     case ZYDIS_MNEMONIC_CALL:
+    case ZYDIS_MNEMONIC_FBSTP:
+    case ZYDIS_MNEMONIC_MOVBE:
         out->memory_on_fault = true;
+        break;
+    case ZYDIS_MNEMONIC_FSTP:
+        out->memory_on_fault = i->op[0].size == 80;
+        break;
+    case ZYDIS_MNEMONIC_VCVTPS2PH:
+        out->mxcsr_on_fault = true; /* the conversion may be done before the store is tried */
         break;
     default:
         break;
