@@ -7,10 +7,7 @@ import program
 
 def pytest_generate_tests(metafunc):
     if "engine" in metafunc.fixturenames:
-        report = program.host_report()["engines"]
-        marks = {e["name"]: [] if e["usable"] else [pytest.mark.skip(reason=f"engine {e['name']}: {e['reason']}")]
-                 for e in report}
-        metafunc.parametrize("engine", [pytest.param(name, marks=marks[name]) for name in marks])
+        metafunc.parametrize("engine", program.engines())
 
 
 @pytest.fixture

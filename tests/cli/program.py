@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The program under test, run as a person or a script would: with pipes, or on a terminal of its own."""
+import fcntl
 import functools
 import json
 import os
@@ -43,23 +44,23 @@ class Terminal:
         self.output = b""
         self.master, self.slave = pty.openpty()
         self.settings = termios.tcgetattr(self.slave)
+        executed, execute = os.pipe()  # closed by the exec, so that no signal meets the child before it
         pid = os.fork()
         if pid == 0:
             try:
+                os.close(executed)
                 os.setsid()
-                os.close(self.master)
-                os.login_tty(self.slave) if hasattr(os, "login_tty") else self._take_terminal()
+                fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
+                for fd in range(3):
+                    os.dup2(self.slave, fd)
                 os.execv(TABIQUE, [TABIQUE, *map(str, args)])
             finally:
                 os._exit(126)
+        os.close(execute)
+        os.read(executed, 1)
+        os.close(executed)
         self.pid = pid
         self.status = None
-
-    def _take_terminal(self):
-        import fcntl
-        fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
-        for fd in range(3):
-            os.dup2(self.slave, fd)
 
     def _read(self, seconds):
         if select.select([self.master], [], [], seconds)[0]:
