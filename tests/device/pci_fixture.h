@@ -32,6 +32,9 @@ struct fixture {
 void fixture_init(struct fixture *f);
 void fixture_fini(struct fixture *f);
 
+/* Forgets what was marked as written. */
+void fixture_clear_marks(struct fixture *f);
+
 /* Serves the loop until nothing that was signalled before is left. */
 void fixture_run_loop(struct fixture *f);
 

@@ -127,6 +127,23 @@ static uint16_t address_bit(ZydisRegister reg)
     }
 }
 
+/* Zydis 4.0 takes R13 for the base of a 32-bit address whose SIB byte has none, if REX.B is set. */
+static void repair_base(struct soft_decoded *d)
+{
+    if (d->z.address_width != 32 || d->z.raw.modrm.mod != 0 || d->z.raw.modrm.rm != 4 ||
+        d->z.raw.sib.base != 5)
+        return;
+    for (int n = 0; n < d->z.operand_count; n++) {
+        ZydisDecodedOperand *o = &d->ops[n];
+
+        if (o->type == ZYDIS_OPERAND_TYPE_MEMORY && o->mem.base == ZYDIS_REGISTER_R13D) {
+            o->mem.base = ZYDIS_REGISTER_NONE;
+            o->mem.disp.has_displacement = ZYAN_TRUE;
+            o->mem.disp.value = d->z.raw.disp.value;
+        }
+    }
+}
+
 static void note_operands(struct soft_decoded *d)
 {
     d->mem = -1;
@@ -274,6 +291,7 @@ enum soft_decode_result soft_decode(struct soft_decoded *d, const uint8_t *bytes
     if (!ZYAN_SUCCESS(status))
         return DECODE_INVALID;
     find_layout(d, bits);
+    repair_base(d);
     note_operands(d);
     d->row = soft_insn_find((uint16_t)d->z.mnemonic);
     d->fpu = soft_fpu_class(d) != FPU_NONE;

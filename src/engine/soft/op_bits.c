@@ -105,7 +105,7 @@ static int change_plain(struct soft_vcpu *c, uint64_t linear, unsigned size, uin
             return SOFT_NEXT;
         }
     }
-    if (soft_read(c, linear, bytes, size, ACCESS_READ))
+    if (soft_check_access(c, linear, size, access) || soft_read(c, linear, bytes, size, ACCESS_READ))
         return SOFT_FAULT;
     old = get_le64(bytes);
     put_le64(bytes, change_bit(old, mask, change));

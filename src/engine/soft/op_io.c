@@ -115,6 +115,8 @@ static int io_string(struct soft_vcpu *c, const struct soft_insn *i, unsigned po
 
     if (soft_check_port(c, port, size))
         return SOFT_FAULT;
+    if (i->rep)
+        soft_reg_write(c, CPU_RCX, asize, false, c->gpr[CPU_RCX]);
     for (unsigned n = 0;; n++) {
         uint64_t count = soft_reg_read(c, CPU_RCX, asize, false);
 

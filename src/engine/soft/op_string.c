@@ -97,11 +97,19 @@ static int locate(const struct string *s, struct side *d, uint64_t n)
     return SOFT_NEXT;
 }
 
-/* Prepares the next run: at most n elements on sides a and (unless NULL) b. */
+/* Prepares the next run: at most n elements on sides a and (unless NULL) b, whose faults come in this order.
+ */
 static int next_run(const struct string *s, struct side *a, struct side *b, uint64_t *n)
 {
-    if (measure(s, a, n) || (b && measure(s, b, n)))
+    if (measure(s, a, n))
         return SOFT_FAULT;
+    if (b && measure(s, b, n)) {
+        struct soft_fault later = s->c->fault;
+
+        if (soft_check_access(s->c, a->first, s->size, a->write ? ACCESS_WRITE : ACCESS_READ) == SOFT_NEXT)
+            s->c->fault = later;
+        return SOFT_FAULT;
+    }
     if (locate(s, a, *n))
         return SOFT_FAULT;
     /* Where a goes the slow way, its faults are still to come, and come before those of b. */
@@ -233,6 +241,9 @@ static int after_run(const struct string *s, uint64_t n, uint64_t *left)
 
 static struct string begin(struct soft_vcpu *c, const struct soft_insn *i)
 {
+    /* The count is written back whatever happens: 32-bit addresses clear its upper half. */
+    if (i->rep)
+        soft_reg_write(c, CPU_RCX, i->address_size, false, c->gpr[CPU_RCX]);
     return (struct string){
         .c = c, .i = i, .size = element_size(i), .asize = i->address_size, .down = c->flags & FLAG_DF};
 }
@@ -245,9 +256,11 @@ static int transfer(struct soft_vcpu *c, const struct soft_insn *i, enum transfe
     struct side from = {.reg = CPU_RSI, .seg = i->segment};
     struct side to = {.reg = CPU_RDI, .seg = CPU_ES, .write = true};
     uint64_t left = wanted(&s);
-    int result = SOFT_NEXT;
+    int result;
 
-    for (result = left ? -1 : SOFT_NEXT; result < 0;) {
+    if (left == 0)
+        return SOFT_NEXT;
+    do {
         uint64_t n = c->key & KEY_STEP ? 1 : left;
 
         if (kind == TRANSFER_MOVS ? next_run(&s, &from, &to, &n)
@@ -262,7 +275,7 @@ static int transfer(struct soft_vcpu *c, const struct soft_insn *i, enum transfe
         if (kind != TRANSFER_LODS)
             advance(&s, CPU_RDI, n);
         result = after_run(&s, n, &left);
-    }
+    } while (result < 0);
     return result;
 }
 
@@ -329,8 +342,8 @@ static int compare_run(const struct string *s, const struct side *a, const struc
     uint8_t va[8] = {0}, vb[8] = {0};
 
     if ((a && !a->host) || !b->host) {
-        if ((a && soft_read(s->c, a->first, va, s->size, ACCESS_READ)) ||
-            soft_read(s->c, b->first, vb, s->size, ACCESS_READ))
+        if (soft_read(s->c, b->first, vb, s->size, ACCESS_READ) ||
+            (a && soft_read(s->c, a->first, va, s->size, ACCESS_READ)))
             return SOFT_FAULT;
         if (a)
             r->a = get_le64(va);
@@ -368,7 +381,7 @@ static int compare(struct soft_vcpu *c, const struct soft_insn *i, bool scan)
         uint64_t n = c->key & KEY_STEP ? 1 : left;
 
         /* A fault leaves the flags as they were when the instruction began (SDM vol. 2 REP). */
-        if (scan ? next_run(&s, &b, NULL, &n) : next_run(&s, &a, &b, &n))
+        if (scan ? next_run(&s, &b, NULL, &n) : next_run(&s, &b, &a, &n))
             return SOFT_FAULT;
         if (compare_run(&s, scan ? NULL : &a, &b, n, &r))
             return SOFT_FAULT;

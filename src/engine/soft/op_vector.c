@@ -14,33 +14,27 @@ static bool enabled(const uint8_t *mask, unsigned k, unsigned size)
     return mask[(k + 1) * size - 1] & 0x80; /* the top bit of the element */
 }
 
-/* Writes the enabled elements of `size` bytes at `linear`. That they can be written has been checked. */
-static int store_enabled(struct soft_vcpu *c, uint64_t linear, unsigned n, unsigned size, const uint8_t *mask,
-                         const uint8_t *data)
-{
-    for (unsigned k = 0; k < n; k++) {
-        if (enabled(mask, k, size) && soft_write(c, linear + k * size, data + k * size, size, ACCESS_WRITE))
-            return SOFT_FAULT;
-    }
-    return SOFT_NEXT;
-}
-
 /*
- * MASKMOVDQU and MASKMOVQ: `len` bytes at DS:rDI. Both halves of 8 bytes, the upper first, must be writable
+ * MASKMOVDQU and MASKMOVQ: `len` bytes at DS:rDI, in halves of 8. Both, the upper first, must be writable
  * whatever the mask is.
  */
 static int store_bytes(struct soft_vcpu *c, const struct soft_insn *i, unsigned len, const uint8_t *mask,
                        const uint8_t *data)
 {
-    uint64_t linear;
+    uint64_t linear[2];
 
-    if (soft_linear(c, i->segment, soft_truncate(c->gpr[CPU_RDI], i->address_size), len, true, &linear))
-        return SOFT_FAULT;
-    for (unsigned half = len; half > 0; half -= 8) {
-        if (soft_check_access(c, linear + half - 8, 8, ACCESS_WRITE))
+    for (unsigned half = len / 8; half-- > 0;) {
+        uint64_t offset = soft_truncate(c->gpr[CPU_RDI] + 8 * half, i->address_size);
+
+        if (soft_linear(c, i->segment, offset, 8, true, &linear[half]) ||
+            soft_check_access(c, linear[half], 8, ACCESS_WRITE))
             return SOFT_FAULT;
     }
-    return store_enabled(c, linear, len, 1, mask, data);
+    for (unsigned k = 0; k < len; k++) {
+        if (enabled(mask, k, 1) && soft_write(c, linear[k / 8] + k % 8, data + k, 1, ACCESS_WRITE))
+            return SOFT_FAULT;
+    }
+    return SOFT_NEXT;
 }
 
 int op_maskmovdqu(struct soft_vcpu *c, const struct soft_insn *i)
@@ -55,21 +49,18 @@ int op_maskmovdqu(struct soft_vcpu *c, const struct soft_insn *i)
 
 int op_maskmovq(struct soft_vcpu *c, const struct soft_insn *i)
 {
-    unsigned top, data_reg = i->operand[0].reg, mask_reg = i->operand[1].reg;
     uint8_t data[8], mask[8];
 
     soft_xstate_modify(c, XSTATE_X87);
     if (soft_x87_check(c))
         return SOFT_FAULT;
-    /* MMX register n is the mantissa of physical register n, which is ST(n - TOP). */
-    top = get_le16(c->xsave + XSAVE_FSW) >> 11 & 7;
-    memcpy(data, c->xsave + XSAVE_ST + 16 * ((data_reg - top) & 7), 8);
-    memcpy(mask, c->xsave + XSAVE_ST + 16 * ((mask_reg - top) & 7), 8);
-    if (store_bytes(c, i, 8, mask, data))
-        return SOFT_FAULT;
+    /* The change to MMX state comes first, also if the store faults. Then ST(n) is physical register n, whose
+     * mantissa is MMX register n. */
     soft_x87_set_top(c, 0);
     c->xsave[XSAVE_FTW] = 0xff;
-    return SOFT_NEXT;
+    memcpy(data, c->xsave + XSAVE_ST + 16 * (i->operand[0].reg & 7), 8);
+    memcpy(mask, c->xsave + XSAVE_ST + 16 * (i->operand[1].reg & 7), 8);
+    return store_bytes(c, i, 8, mask, data);
 }
 
 /* ---- VMASKMOV, VPMASKMOV ---- */
@@ -93,8 +84,7 @@ static int masked_linear(struct soft_vcpu *c, const struct soft_insn *i, unsigne
     }
     if (!*any)
         return SOFT_NEXT;
-    if (soft_linear(c, i->segment, soft_truncate(offset + *first, i->address_size), *last - *first + 1, write,
-                    linear))
+    if (soft_linear(c, i->segment, offset + *first, *last - *first + 1, write, linear))
         return SOFT_FAULT;
     *linear -= *first;
     return SOFT_NEXT;
@@ -135,7 +125,11 @@ static int store_masked(struct soft_vcpu *c, const struct soft_insn *i, unsigned
         return SOFT_NEXT;
     if (soft_probe(c, linear + first, ACCESS_WRITE) || soft_probe(c, linear + last, ACCESS_WRITE))
         return SOFT_FAULT;
-    return store_enabled(c, linear, n, size, mask, data);
+    for (unsigned k = 0; k < n; k++) {
+        if (enabled(mask, k, size) && soft_write(c, linear + k * size, data + k * size, size, ACCESS_WRITE))
+            return SOFT_FAULT;
+    }
+    return SOFT_NEXT;
 }
 
 static int masked_move(struct soft_vcpu *c, const struct soft_insn *i, unsigned size)
@@ -189,7 +183,6 @@ static int gather(struct soft_vcpu *c, const struct soft_insn *i, unsigned index
     soft_vector_read(c, mask_reg, mask);
     soft_vector_read(c, i->index, index);
     spread_mask(mask, vector, size);
-    memset(data + vector, 0, sizeof(data) - vector);
     for (unsigned k = 0; k < n && result == SOFT_NEXT; k++) {
         uint64_t offset = base + (uint64_t)index_value(index, k, index_size) * i->scale;
         uint64_t linear;
@@ -199,8 +192,10 @@ static int gather(struct soft_vcpu *c, const struct soft_insn *i, unsigned index
         result = soft_linear(c, i->segment, soft_truncate(offset, i->address_size), size, false, &linear);
         if (result == SOFT_NEXT)
             result = soft_read(c, linear, data + k * size, size, ACCESS_READ);
-        if (result == SOFT_NEXT)
+        if (result == SOFT_NEXT) {
             memset(mask + k * size, 0, size);
+            memset(data + vector, 0, sizeof(data) - vector);
+        }
     }
     if (result == SOFT_NEXT) {
         memset(data + n * size, 0, sizeof(data) - n * size);

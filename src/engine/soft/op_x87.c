@@ -142,10 +142,10 @@ static unsigned load_environment(struct soft_vcpu *c, const uint8_t *env, unsign
 static int image_linear(struct soft_vcpu *c, const struct soft_insn *i, unsigned size, bool write,
                         uint64_t *linear)
 {
-    unsigned access = write ? ACCESS_WRITE : ACCESS_READ;
+    unsigned access = write ? ACCESS_WRITE : ACCESS_READ, word = i->operand_size == 2 ? 2 : 4;
 
-    if (soft_operand_linear(c, i, size, write, linear) ||
-        soft_check_access(c, *linear, i->operand_size == 2 ? 2 : 4, access))
+    if (soft_operand_linear(c, i, word, write, linear) || soft_check_access(c, *linear, word, access) ||
+        soft_operand_linear(c, i, size, write, linear))
         return SOFT_FAULT;
     return soft_probe(c, *linear + size - 1, access);
 }

@@ -141,10 +141,12 @@ static int area(struct soft_vcpu *c, const struct soft_insn *i, unsigned size, u
 {
     unsigned access = write ? ACCESS_WRITE : ACCESS_READ;
 
-    if (soft_operand_linear(c, i, size, write, linear))
+    if (soft_operand_linear(c, i, 1, write, linear))
         return SOFT_FAULT;
     if (*linear & (align - 1))
         return soft_raise(c, VEC_GP);
+    if (soft_operand_linear(c, i, size, write, linear))
+        return SOFT_FAULT;
     /* XRSTOR looks at its header before anything else. */
     if (align == 64 && !write && soft_check_access(c, *linear + XSAVE_BV + 8, 8, access))
         return SOFT_FAULT;

@@ -95,7 +95,7 @@ void echo_once(struct echo *e, unsigned seed, bool indirect)
                                    {DRIVER_BUFFERS + 0x2000, 3, true},
                                    {DRIVER_BUFFERS + 0x3000, 100, true}};
     memset(echo_ram(e, DRIVER_BUFFERS + 0x2000), 0, 0x2000);
-    memset(e->f.marked, 0, FIXTURE_RAM);
+    fixture_clear_marks(&e->f);
     for (unsigned i = 0; i < 12; i++)
         *echo_ram(e, i < 5 ? DRIVER_BUFFERS + i : DRIVER_BUFFERS + 0x1000 + i - 5) = (uint8_t)(seed + i);
     uint16_t id = driver_add(&e->q, pieces, 4, indirect);
