@@ -24,12 +24,15 @@ struct loop_call {
 
 struct loop {
     uint64_t now;
+    uint64_t fired;
     struct loop_timer *timers;
     struct loop_call *calls;
 };
 
 /* Not 0, so that a time that was never set is noticed. */
-static struct loop the_loop = {.now = 1000000000};
+#define BEGIN 1000000000
+
+static struct loop the_loop = {.now = BEGIN};
 
 struct loop *fake_loop(void)
 {
@@ -46,10 +49,9 @@ static void run_calls(void)
     }
 }
 
-void fake_loop_advance(uint64_t ns)
+/* Runs what is due until `end`. */
+static void run_until(uint64_t end)
 {
-    uint64_t end = the_loop.now + ns;
-
     for (;;) {
         run_calls();
         struct loop_timer *first = NULL;
@@ -62,9 +64,34 @@ void fake_loop_advance(uint64_t ns)
         if (first->when > the_loop.now)
             the_loop.now = first->when;
         first->when = 0;
+        the_loop.fired++;
         first->fn(first->opaque);
     }
+}
+
+void fake_loop_advance(uint64_t ns)
+{
+    uint64_t end = the_loop.now + ns;
+
+    run_until(end);
     the_loop.now = end;
+}
+
+void fake_loop_stall(uint64_t ns)
+{
+    the_loop.now += ns;
+    run_until(the_loop.now);
+}
+
+void fake_loop_restart(void)
+{
+    the_loop.now = BEGIN;
+    the_loop.fired = 0;
+}
+
+uint64_t fake_loop_fired(void)
+{
+    return the_loop.fired;
 }
 
 unsigned fake_loop_timers(void)

@@ -16,6 +16,15 @@ struct loop *fake_loop(void);
 /* Lets `ns` pass: posted calls run first, then timers as they become due, each at its own time. */
 void fake_loop_advance(uint64_t ns);
 
+/* Lets `ns` pass at once, as if the loop's thread had not run: timers that are due then fire late, once. */
+void fake_loop_stall(uint64_t ns);
+
+/* Back to the time at which every test begins. */
+void fake_loop_restart(void);
+
+/* How often a timer has fired since fake_loop_restart. */
+uint64_t fake_loop_fired(void);
+
 /* How many timers exist and how many are armed. */
 unsigned fake_loop_timers(void);
 unsigned fake_loop_armed(void);

@@ -32,7 +32,7 @@ struct vcpu_time {
     int8_t tsc_shift;
     uint8_t flags;
     uint8_t pad[2];
-};
+} __attribute__((packed, aligned(4))); /* guests need align it no better */
 _Static_assert(sizeof(struct vcpu_time) == 32, "layout of pvclock_vcpu_time_info");
 #define FLAG_TSC_STABLE 1u
 
