@@ -252,7 +252,7 @@ static int deliver_long(struct soft_vcpu *c, const struct soft_event *ev)
     st.sp &= ~15ull;
     st.access = cpl < 3 ? ACCESS_SYSTEM : 0;
     frame[n++] = c->seg[CPU_SS].selector;
-    frame[n++] = c->gpr[CPU_RSP];
+    frame[n++] = soft_is64(c) ? c->gpr[CPU_RSP] : (uint32_t)c->gpr[CPU_RSP];
     frame[n++] = ev->rflags;
     frame[n++] = c->seg[CPU_CS].selector;
     frame[n++] = ev->rip;

@@ -15,6 +15,9 @@ void soft_set_cs(struct soft_vcpu *c, const struct soft_descriptor *d, unsigned 
     c->seg[CPU_CS] = d->seg;
     c->seg[CPU_CS].selector = (uint16_t)((d->seg.selector & 0xfffc) | cpl);
     c->cpl = (uint8_t)cpl;
+    /* Compatibility mode has no upper half of RSP. */
+    if (soft_long(c) && !(d->seg.attr & CPU_ATTR_L))
+        c->gpr[CPU_RSP] = (uint32_t)c->gpr[CPU_RSP];
 }
 
 static bool is_code(unsigned attr)

@@ -264,19 +264,31 @@ int op_xlat(struct soft_vcpu *c, const struct soft_insn *i)
     return SOFT_NEXT;
 }
 
-/* The bounds are signed and inclusive. */
+static int read_bound(struct soft_vcpu *c, const struct soft_insn *i, unsigned at, int64_t *bound)
+{
+    uint64_t offset = soft_truncate(soft_effective_address(c, i) + at, i->address_size), linear;
+    unsigned size = i->operand_size;
+    uint8_t bytes[8] = {0};
+
+    if (soft_linear(c, i->segment, offset, size, false, &linear) ||
+        soft_read(c, linear, bytes, size, ACCESS_READ))
+        return SOFT_FAULT;
+    *bound = (int64_t)soft_sign_extend(get_le64(bytes), size);
+    return SOFT_NEXT;
+}
+
+/* The bounds are signed and inclusive. The upper one is not looked at if the lower one isn't met. */
 int op_bound(struct soft_vcpu *c, const struct soft_insn *i)
 {
     unsigned size = i->operand_size;
-    uint8_t bytes[16] = {0};
-    uint64_t linear;
-    int64_t index, lower, upper;
+    int64_t index = (int64_t)soft_sign_extend(soft_reg_read(c, i->operand[0].reg, size, false), size);
+    int64_t bound;
 
-    if (soft_operand_linear(c, i, 2 * size, false, &linear) ||
-        soft_read(c, linear, bytes, 2 * size, ACCESS_READ))
+    if (read_bound(c, i, 0, &bound))
         return SOFT_FAULT;
-    index = (int64_t)soft_sign_extend(soft_reg_read(c, i->operand[0].reg, size, false), size);
-    lower = (int64_t)soft_sign_extend(get_le64(bytes), size);
-    upper = (int64_t)soft_sign_extend(get_le64(bytes + size), size);
-    return index < lower || index > upper ? soft_raise(c, VEC_BR) : SOFT_NEXT;
+    if (index < bound)
+        return soft_raise(c, VEC_BR);
+    if (read_bound(c, i, size, &bound))
+        return SOFT_FAULT;
+    return index > bound ? soft_raise(c, VEC_BR) : SOFT_NEXT;
 }

@@ -147,8 +147,7 @@ int op_arpl(struct soft_vcpu *c, const struct soft_insn *i)
     if (soft_operand_read(c, i, 0, &to) || soft_operand_read(c, i, 1, &from))
         return SOFT_FAULT;
     lower = (to & 3) < (from & 3);
-    /* Memory is written in either case, and so must be writable. */
-    if (soft_operand_write(c, i, 0, lower ? (to & ~3ull) | (from & 3) : to))
+    if (lower && soft_operand_write(c, i, 0, (to & ~3ull) | (from & 3)))
         return SOFT_FAULT;
     set_zf(c, lower);
     return SOFT_NEXT;

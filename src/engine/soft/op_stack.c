@@ -68,19 +68,19 @@ int op_pusha(struct soft_vcpu *c, const struct soft_insn *i)
     return SOFT_NEXT;
 }
 
+/* A fault in the middle leaves the registers that were popped before it, and ESP as it was: it starts anew.
+ */
 int op_popa(struct soft_vcpu *c, const struct soft_insn *i)
 {
     struct soft_stack st;
-    uint64_t values[8];
+    uint64_t value;
 
     soft_stack_current(c, &st);
     for (unsigned r = 8; r-- > 0;) {
-        if (soft_stack_pop(c, &st, &values[r], i->operand_size))
+        if (soft_stack_pop(c, &st, &value, i->operand_size))
             return SOFT_FAULT;
-    }
-    for (unsigned r = 0; r < 8; r++) {
         if (r != CPU_RSP)
-            soft_reg_write(c, r, i->operand_size, false, values[r]);
+            soft_reg_write(c, r, i->operand_size, false, value);
     }
     soft_stack_commit(c, &st);
     return SOFT_NEXT;

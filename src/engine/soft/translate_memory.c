@@ -61,7 +61,8 @@ static bool needs_segment_check(const struct translator *t, unsigned segment)
 {
     if (t->bits == 64)
         return false;
-    return !(t->key & KEY_FLAT) || segment == CPU_FS || segment == CPU_GS;
+    /* CS may be flat, but it is never writable. */
+    return !(t->key & KEY_FLAT) || segment == CPU_FS || segment == CPU_GS || segment == CPU_CS;
 }
 
 static void emit_check(struct translator *t, unsigned s1, unsigned s2, unsigned size, bool write)
