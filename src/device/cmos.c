@@ -70,8 +70,14 @@ enum {
 #define IRQ              8
 #define UPDATE_NS        2228000ll /* UIP is up for this long before each second */
 #define CRYSTAL_HZ       32768u
-#define MAX_WAIT_NS      60000000000ll /* look again: the host's clock may have been set meanwhile */
-#define RESTART_PHASE_NS 500000000ll   /* after a divider reset the first update is half a second away */
+#define MAX_WAIT_S       60          /* look again: the host's clock may have been set meanwhile */
+#define RESTART_PHASE_NS 500000000ll /* after a divider reset the first update is half a second away */
+
+/* A time of day since the epoch. Guests may set any year to 9999, which is too far away for a count of ns. */
+struct moment {
+    int64_t second;
+    int64_t ns; /* 0-999999999 */
+};
 
 struct cmos {
     struct device device;
@@ -83,7 +89,7 @@ struct cmos {
     uint8_t index;
     uint8_t ram[RAM_SIZE]; /* time registers: only while the clock stands */
     bool irq_level;
-    int64_t ahead;         /* ns that the guest's time of day is ahead of the host's */
+    struct moment ahead;   /* how much the guest's time of day is ahead of the host's */
     int64_t checked;       /* the second up to which C_UPDATE and C_ALARM are computed */
     uint64_t periods_from; /* loop_now() when the divider started */
     uint64_t periods;      /* of the present rate, up to which C_PERIODIC is computed */
@@ -91,19 +97,27 @@ struct cmos {
 
 /* ---- time of day; the lock is held from here on ---- */
 
-static int64_t now_ns(const struct cmos *c)
+static struct moment moment_of(int64_t second, int64_t ns)
 {
-    if (c->config.realtime)
-        return (int64_t)c->config.realtime(c->config.opaque) + c->ahead;
-    struct timespec ts;
-    clock_gettime(CLOCK_REALTIME, &ts);
-    return (int64_t)ts.tv_sec * NS_PER_SECOND + ts.tv_nsec + c->ahead;
+    if (ns >= NS_PER_SECOND)
+        return (struct moment){second + 1, ns - NS_PER_SECOND};
+    if (ns < 0)
+        return (struct moment){second - 1, ns + NS_PER_SECOND};
+    return (struct moment){second, ns};
 }
 
-/* Rounds down before 1970, too. */
-static int64_t seconds_of(int64_t ns)
+static struct moment time_of_day(const struct cmos *c)
 {
-    return ns >= 0 ? ns / NS_PER_SECOND : -((-ns + NS_PER_SECOND - 1) / NS_PER_SECOND);
+    struct timespec ts;
+
+    if (c->config.realtime) {
+        uint64_t ns = c->config.realtime(c->config.opaque);
+        ts.tv_sec = (time_t)(ns / NS_PER_SECOND);
+        ts.tv_nsec = (long)(ns % NS_PER_SECOND);
+    } else {
+        clock_gettime(CLOCK_REALTIME, &ts);
+    }
+    return moment_of(ts.tv_sec + c->ahead.second, ts.tv_nsec + c->ahead.ns);
 }
 
 static bool divider_runs(const struct cmos *c)
@@ -144,7 +158,7 @@ static int decode_hour(const struct cmos *c, uint8_t value)
 /* Puts the present time into the registers. */
 static void load_registers(struct cmos *c)
 {
-    time_t seconds = seconds_of(now_ns(c));
+    time_t seconds = time_of_day(c).second;
     struct tm tm;
 
     if (!gmtime_r(&seconds, &tm))
@@ -171,13 +185,10 @@ static void store_registers(struct cmos *c)
         .tm_mon = decode(c, c->ram[REG_MONTH]) - 1,
         .tm_year = decode(c, c->ram[REG_CENTURY]) * 100 + decode(c, c->ram[REG_YEAR]) - 1900,
     };
-    /* Nonsense (the 99th month) is carried over, never refused; the year is below 26,000 in any case. But the
-     * clock's nanoseconds end in 2262. */
-    int64_t seconds = timegm(&tm);
-    const int64_t limit = INT64_MAX / NS_PER_SECOND / 2;
-    seconds = seconds > limit ? limit : seconds < -limit ? -limit : seconds;
-    c->ahead += (seconds - seconds_of(now_ns(c))) * NS_PER_SECOND;
-    c->checked = seconds;
+    /* Nonsense (the 99th month) is carried over, never refused; the year is below 26,000 in any case. */
+    int64_t second = timegm(&tm);
+    c->ahead.second += second - time_of_day(c).second;
+    c->checked = second;
 }
 
 /* ---- flags and interrupts ---- */
@@ -237,7 +248,7 @@ static uint64_t periods_now(const struct cmos *c, uint64_t now)
 static void update_flags(struct cmos *c)
 {
     if (clock_runs(c)) {
-        int64_t second = seconds_of(now_ns(c));
+        int64_t second = time_of_day(c).second;
         if (second > c->checked) {
             c->ram[REG_C] |= C_UPDATE;
             if (next_alarm(c, c->checked) <= second)
@@ -266,10 +277,10 @@ static void arm(struct cmos *c)
     }
     if (clock_runs(c) && (wanted & (B_UPDATE | B_ALARM))) {
         int64_t second = wanted & B_UPDATE ? c->checked + 1 : next_alarm(c, c->checked);
-        if (second != INT64_MAX) {
-            wait = second * NS_PER_SECOND - now_ns(c);
-            wait = wait > MAX_WAIT_NS ? MAX_WAIT_NS : wait;
-        }
+        struct moment at = time_of_day(c);
+        if (second != INT64_MAX)
+            wait = second - at.second > MAX_WAIT_S ? MAX_WAIT_S * NS_PER_SECOND
+                                                   : (second - at.second) * NS_PER_SECOND - at.ns;
     }
     if (periodic_runs(c) && (wanted & B_PERIODIC)) {
         unsigned __int128 ticks = (unsigned __int128)(c->periods + 1) << rate_shift(c);
@@ -326,9 +337,8 @@ static uint8_t read_register(struct cmos *c, uint8_t index)
             load_registers(c);
         return c->ram[index];
     case REG_A: {
-        int64_t ns = now_ns(c);
-        int64_t left = (seconds_of(ns) + 1) * NS_PER_SECOND - ns;
-        return c->ram[REG_A] | (clock_runs(c) && left <= UPDATE_NS ? A_UPDATING : 0);
+        bool soon = NS_PER_SECOND - time_of_day(c).ns <= UPDATE_NS;
+        return c->ram[REG_A] | (clock_runs(c) && soon ? A_UPDATING : 0);
     }
     case REG_C:
         update(c);
@@ -354,7 +364,7 @@ static void write_control(struct cmos *c, uint8_t index, uint8_t value)
     if (ran && index == REG_B && clock_runs(c))
         return;
     if (!divided && divider_runs(c)) {
-        c->ahead += RESTART_PHASE_NS - (now_ns(c) - seconds_of(now_ns(c)) * NS_PER_SECOND);
+        c->ahead = moment_of(c->ahead.second, c->ahead.ns + RESTART_PHASE_NS - time_of_day(c).ns);
         c->periods_from = loop_now();
     }
     if (!ran && clock_runs(c))
@@ -469,7 +479,7 @@ static void power_on(struct cmos *c)
     for (unsigned i = 0x10; i < RAM_CHECKSUM; i++)
         sum = (uint16_t)(sum + c->ram[i]);
     put_be16(&c->ram[RAM_CHECKSUM], sum);
-    c->checked = seconds_of(now_ns(c));
+    c->checked = time_of_day(c).second;
     c->periods_from = loop_now();
 }
 

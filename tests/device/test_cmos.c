@@ -140,6 +140,19 @@ static void test_nonsense_time(void **state)
         fake_loop_advance(1234567890);
         get(0x0c);
     }
+    /* the last year there is, and one that BCD can't say */
+    set(0x0b, 0x82);
+    set(0x32, 0x99);
+    set(9, 0x99);
+    set(8, 0x12);
+    set(7, 0x31);
+    set(4, 0x23);
+    set(0x0b, 0x02);
+    assert_int_equal(get(0x32), 0x99);
+    assert_int_equal(get(9), 0x99);
+    set(0x32, 0xff);
+    fake_loop_advance(86400 * 1000000000ull);
+    get(0x0c);
     set(0x0b, 0x82);
     for (unsigned i = 0; i < 10; i++)
         set((uint8_t)i, 1);
