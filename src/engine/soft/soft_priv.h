@@ -16,9 +16,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define CODE_SIZE   (32u << 20)
-#define META_SIZE   (24u << 20)
-#define MAX_BLOCKS  (192u << 10)
+#define CODE_SIZE (24u << 20)
+#define META_SIZE (16u << 20)
+#define MAX_BLOCKS (96u << 10)
 #define HASH_SIZE   (64u << 10)
 #define BLOCK_INSNS 32
 /* No block's code or metadata gets larger than this. */
