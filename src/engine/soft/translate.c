@@ -397,8 +397,6 @@ struct block_source {
     struct soft_decoded insns[BLOCK_INSNS];
     unsigned n;
     bool invalid_at_end; /* the bytes after the last one are no instruction */
-    uint64_t invalid_rip;
-    bool too_long;
 };
 
 static bool ends_block(const struct translator *t, const struct soft_decoded *d)
@@ -424,6 +422,19 @@ static bool makes_shadow(const struct soft_decoded *d)
         return true;
     return (d->z.mnemonic == ZYDIS_MNEMONIC_MOV || d->z.mnemonic == ZYDIS_MNEMONIC_POP) &&
            d->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER && d->ops[0].reg.value == ZYDIS_REGISTER_SS;
+}
+
+/* The processor finds an undefined opcode before it misses the bytes behind it. */
+static bool invalid_whatever_follows(const struct translator *t, uint8_t *bytes, unsigned have)
+{
+    struct soft_decoded d;
+
+    for (unsigned fill = 0; fill < 256; fill += 0x55) {
+        memset(bytes + have, (int)fill, 15 - have);
+        if (soft_decode(&d, bytes, 15, t->bits, 0) == DECODE_OK && isa_allowed(t->soft, &d))
+            return false;
+    }
+    return true;
 }
 
 /*
@@ -457,8 +468,14 @@ static int read_source(struct translator *t, struct block_source *src, uint64_t 
             if (t->bits != 64)
                 next = (uint32_t)next;
             int rc = soft_walk(c, next, ACCESS_EXEC, t->mmu, &w);
-            if (rc != SOFT_NEXT)
-                return rc;
+            if (rc != SOFT_NEXT) {
+                if (!invalid_whatever_follows(t, bytes, have))
+                    return rc;
+                src->invalid_at_end = true;
+                d->rip = rip;
+                d->z.length = 1;
+                return SOFT_NEXT;
+            }
             t->block->gpa2 = w.gpa & ~4095ull;
             const uint8_t *more = soft_ram_page(t->soft, w.gpa);
             if (!more || !soft_cache_mark_page_locked(t->soft, c, w.gpa))
@@ -468,7 +485,6 @@ static int read_source(struct translator *t, struct block_source *src, uint64_t 
         }
         if (r != DECODE_OK) {
             src->invalid_at_end = true;
-            src->invalid_rip = rip;
             d->rip = rip;
             d->z.length = 1;
             return SOFT_NEXT;
