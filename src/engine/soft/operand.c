@@ -193,9 +193,9 @@ unsigned soft_modrm_reg(const struct soft_vcpu *c, const struct soft_insn *i)
     static const uint8_t opcode_length[] = {1, 2, 3, 3};
     unsigned at = 0;
 
-    while (at < sizeof(i->raw) && is_legacy_prefix(i->raw[at]))
-        at++;
-    if (soft_is64(c) && at < sizeof(i->raw) && (i->raw[at] & 0xf0) == 0x40)
+    /* A REX that does not count may stand among the prefixes. */
+    while (at < sizeof(i->raw) &&
+           (is_legacy_prefix(i->raw[at]) || (soft_is64(c) && (i->raw[at] & 0xf0) == 0x40)))
         at++;
     at += opcode_length[i->opcode_map & 3];
     return at < sizeof(i->raw) ? (i->raw[at] >> 3) & 7 : 0;

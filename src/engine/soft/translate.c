@@ -211,6 +211,8 @@ static unsigned access_size(const struct soft_decoded *d)
     case ZYDIS_MNEMONIC_CLFLUSHOPT:
     case ZYDIS_MNEMONIC_CLWB:
         return 1;
+    case ZYDIS_MNEMONIC_MOVSXD: /* to 16 bits it reads as many; Zydis says 32 */
+        return d->z.operand_width == 16 ? 2 : 4;
     default:
         return d->ops[d->mem].size / 8;
     }
