@@ -262,6 +262,22 @@ static bool is_branch(const struct diff_insn *i)
     return i->valid && i->z.meta.branch_type != ZYDIS_BRANCH_TYPE_NONE;
 }
 
+static bool unknown_here(const struct diff_insn *i)
+{
+    if (!i->valid)
+        return true;
+    switch (i->z.meta.isa_ext) {
+    case ZYDIS_ISA_EXT_AMD3DNOW:
+    case ZYDIS_ISA_EXT_FMA4:
+    case ZYDIS_ISA_EXT_SSE4A:
+    case ZYDIS_ISA_EXT_TBM:
+    case ZYDIS_ISA_EXT_XOP:
+        return true;
+    default:
+        return false;
+    }
+}
+
 void diff_run_batch(struct diff_run *run, uint64_t batch)
 {
     static struct diff_insn insn;
@@ -287,8 +303,8 @@ void diff_run_batch(struct diff_run *run, uint64_t batch)
     if (!diff_insn_make(&r, c, run->options.bits, base + DIFF_CODE + group * DIFF_GROUP + place, false,
                         &insn))
         return;
-    /* How many bytes of an unknown instruction a processor fetches is its own affair. */
-    if (!insn.valid && place + 15 > DIFF_GROUP_CODE)
+    /* How many bytes of an instruction that it does not know a processor fetches is its own affair. */
+    if (unknown_here(&insn) && place + 15 > DIFF_GROUP_CODE)
         return;
     diff_code_put(run, group, place, insn.bytes, insn.length);
     run->instructions++;

@@ -23,8 +23,16 @@ static ZydisDecoder decoder64, decoder32;
 
 void diff_decoders_init(void)
 {
+    ZydisDecoder *const both[] = {&decoder64, &decoder32};
+
     ZydisDecoderInit(&decoder64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
     ZydisDecoderInit(&decoder32, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
+    /* Without MPX its instructions are hints on any processor. */
+    for (unsigned n = 0; n < 2; n++) {
+        ZydisDecoderEnableMode(both[n], ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
+        ZydisDecoderEnableMode(both[n], ZYDIS_DECODER_MODE_KNC, ZYAN_FALSE);
+        ZydisDecoderEnableMode(both[n], ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
+    }
 }
 
 bool diff_decode(struct diff_insn *i, const uint8_t *bytes, unsigned len, unsigned bits)

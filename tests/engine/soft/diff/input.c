@@ -399,6 +399,9 @@ static void poke_control(struct diff_random *r, const struct diff_insn *i, struc
             poke(in, stack, &to, 8);
     } else if (i->op[0].type == ZYDIS_OPERAND_TYPE_MEMORY) {
         uint64_t va = diff_effective_address(&in->state, i, &i->op[0].mem);
+        /* Into compatibility mode, processors push by ESP: keep the stack where that makes no difference. */
+        if (far && i->op[0].mem.base != ZYDIS_REGISTER_RSP && i->op[0].mem.index != ZYDIS_REGISTER_RSP)
+            in->state.gpr[CPU_RSP] = DIFF_LOW + DIFF_PAGE + 256 + diff_below(r, 1024);
         if (far)
             poke_far(r, i, in, va, false, true);
         else
@@ -488,19 +491,22 @@ static bool uses_vectors(const struct diff_insn *i)
 }
 
 /*
- * An x87 store that meets an unmasked exception may or may not look at its operand first (SDM vol. 3A table
- * 6-2 leaves the order open): if the operand is not a good one, mask the exceptions.
+ * An x87 store (or VCVTPS2PH) that meets an unmasked exception may or may not look at its operand first (SDM
+ * vol. 3A table 6-2 leaves the order open): if the operand is not a good one, mask the exceptions.
  */
 static void mask_bad_store(const struct diff_insn *i, struct diff_state *s)
 {
     const ZydisDecodedOperand *o = &i->op[0];
 
-    if ((i->z.meta.isa_ext != ZYDIS_ISA_EXT_X87 && i->z.mnemonic != ZYDIS_MNEMONIC_FISTTP) ||
+    if ((i->z.meta.isa_ext != ZYDIS_ISA_EXT_X87 && i->z.mnemonic != ZYDIS_MNEMONIC_FISTTP &&
+         i->z.mnemonic != ZYDIS_MNEMONIC_VCVTPS2PH) ||
         o->type != ZYDIS_OPERAND_TYPE_MEMORY || !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
         return;
     int64_t at = diff_data_offset(diff_effective_address(s, i, &o->mem), o->size / 8);
     if (at >= 0 && at + o->size / 8 <= (int64_t)DIFF_RW_SIZE)
         return;
+    s->xsave[25] |= 0x1f; /* MXCSR */
+    s->xsave[24] |= 0x80;
     s->xsave[0] |= 0x3f;
     s->xsave[2] &= 0x7f; /* and nothing is pending any more */
     s->xsave[3] &= 0x7f;

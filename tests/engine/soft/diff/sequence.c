@@ -146,6 +146,21 @@ static bool writes_reserved(const struct diff_insn *i)
     return false;
 }
 
+/* See mask_bad_store in input.c: only where the operand is a good one for sure. */
+static bool risky_store(const struct diff_insn *i)
+{
+    const ZydisDecodedOperand *o = &i->op[0];
+
+    if ((i->z.meta.isa_ext != ZYDIS_ISA_EXT_X87 && i->z.mnemonic != ZYDIS_MNEMONIC_FISTTP &&
+         i->z.mnemonic != ZYDIS_MNEMONIC_VCVTPS2PH) ||
+        o->type != ZYDIS_OPERAND_TYPE_MEMORY || !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+        return false;
+    ZydisRegister base = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o->mem.base);
+    return o->mem.index != ZYDIS_REGISTER_NONE || i->z.raw.disp.size != 8 ||
+           o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS ||
+           (base != ZYDIS_REGISTER_RBX && base != ZYDIS_REGISTER_RBP);
+}
+
 /* For any input: shifts by CL may be by anything. */
 static bool undefined_by_any_input(const struct diff_insn *i, struct diff_undefined *u)
 {
@@ -241,7 +256,7 @@ static bool add_random(struct sequence *q, struct diff_run *run, struct diff_ran
         if (!wanted_extension(i.z.meta.isa_ext) || unwanted(&i) || undefined_by_any_input(&i, &u) ||
             (flags_read(&i) & undefined))
             continue;
-        if (writes_reserved(&i))
+        if (writes_reserved(&i) || risky_store(&i))
             continue;
         if ((is_repeated(&i) || i.z.meta.category == ZYDIS_CATEGORY_STRINGOP) && !diff_chance(r, 15))
             continue;

@@ -58,6 +58,9 @@ static const struct {
 static const char *skip_bytes(const struct diff_insn *i)
 {
     for (unsigned n = 0; n + 1 < sizeof(i->bytes); n++) {
+        if ((i->bytes[n] == 0xc4 && n + 3 < sizeof(i->bytes) && i->bytes[n + 3] == 0xae) ||
+            (i->bytes[n] == 0xc5 && n + 2 < sizeof(i->bytes) && i->bytes[n + 2] == 0xae))
+            return "undocumented: real processors take some forms of VEX 0F AE for those without VEX";
         if (i->bytes[n] != 0x0f)
             continue;
         if (i->bytes[n + 1] == 0x05 || i->bytes[n + 1] == 0x34)
