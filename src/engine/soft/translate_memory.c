@@ -221,6 +221,21 @@ static void emit_prefixes(struct translator *t)
         emit1(&t->e, 0x66);
 }
 
+/* VEX.W is the size of a general register or of an operand like one: ignored outside 64-bit mode. */
+static bool w_is_size(const struct soft_decoded *d)
+{
+    switch (d->z.mnemonic) {
+    case ZYDIS_MNEMONIC_VCVTSI2SD:
+    case ZYDIS_MNEMONIC_VCVTSI2SS:
+    case ZYDIS_MNEMONIC_VMOVD:
+    case ZYDIS_MNEMONIC_VPEXTRD:
+    case ZYDIS_MNEMONIC_VPINSRD:
+        return true;
+    default:
+        return d->reads || d->writes;
+    }
+}
+
 static void emit_vex(struct translator *t, const struct memory_access *m)
 {
     const struct soft_decoded *d = t->d;
@@ -236,13 +251,40 @@ static void emit_vex(struct translator *t, const struct memory_access *m)
         map = v[1] & 0x1f;
         wvlp = v[2];
     }
-    if (t->bits != 64)
+    if (t->bits != 64) {
         wvlp |= 0x40;
+        if (w_is_size(d))
+            wvlp &= 0x7f;
+    }
     if (m)
         rxb = (uint8_t)((rxb & 0x80) | (m->s2 & 8 ? 0 : 0x40) | (m->s1 & 8 ? 0 : 0x20));
     emit1(&t->e, 0xc4);
     emit1(&t->e, rxb | map);
     emit1(&t->e, wvlp);
+}
+
+/* Outside 64-bit mode there are eight vector registers: those are what VZEROUPPER and VZEROALL clear. */
+static bool emit_zero_vectors(struct translator *t)
+{
+    const struct soft_decoded *d = t->d;
+    bool all = d->z.mnemonic == ZYDIS_MNEMONIC_VZEROALL;
+
+    if (t->bits == 64 || (!all && d->z.mnemonic != ZYDIS_MNEMONIC_VZEROUPPER))
+        return false;
+    for (unsigned r = 0; r < 8; r++) {
+        emit1(&t->e, 0xc5);
+        emit1(&t->e, all ? (uint8_t)(0xf8 ^ r << 3) : 0xf8);
+        emit1(&t->e, all ? 0x57 : 0x28); /* vxorps x, x, x or vmovaps x, x */
+        emit1(&t->e, (uint8_t)(0xc0 | r << 3 | r));
+    }
+    return true;
+}
+
+/* A register in bits 4-7 of an immediate: three bits of it count outside 64-bit mode. */
+static bool has_register_immediate(const struct soft_decoded *d)
+{
+    return d->z.mnemonic == ZYDIS_MNEMONIC_VBLENDVPD || d->z.mnemonic == ZYDIS_MNEMONIC_VBLENDVPS ||
+           d->z.mnemonic == ZYDIS_MNEMONIC_VPBLENDVB;
 }
 
 /* INC, DEC and MOV with forms that 64-bit mode lacks, or whose memory operand has no ModRM. True if written.
@@ -291,7 +333,7 @@ void tr_copy(struct translator *t, const struct memory_access *m)
         emit_bytes(e, d->bytes, d->z.length);
         return;
     }
-    if (emit_special_forms(t, m))
+    if (emit_special_forms(t, m) || emit_zero_vectors(t))
         return;
     emit_prefixes(t);
     unsigned opcode_end = d->at.modrm ? d->at.modrm : d->at.imm;
@@ -311,5 +353,8 @@ void tr_copy(struct translator *t, const struct memory_access *m)
         emit_modrm_mem(e, d->z.raw.modrm.reg, m->s1, m->s2, 1, 0);
     else if (d->at.modrm)
         emit1(e, d->bytes[d->at.modrm]);
-    emit_bytes(e, d->bytes + d->at.imm, (size_t)(d->z.length - d->at.imm));
+    if (t->bits != 64 && has_register_immediate(d))
+        emit1(e, d->bytes[d->at.imm] & 0x7f);
+    else
+        emit_bytes(e, d->bytes + d->at.imm, (size_t)(d->z.length - d->at.imm));
 }
