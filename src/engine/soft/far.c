@@ -85,12 +85,17 @@ static int enter_same_level(struct soft_vcpu *c, const struct soft_insn *i, stru
     const uint64_t frame[] = {c->seg[CPU_CS].selector, soft_next_rip(c, i)};
     struct soft_stack st;
 
-    if (check_rip(c, cs, &rip))
-        return SOFT_FAULT;
     soft_stack_current(c, &st);
+    if (soft_long(c) && st.flat != is_code64(c, cs)) {
+        /* The return address goes where the new segment's mode has the stack. */
+        st.flat = !st.flat;
+        st.mask = st.flat ? UINT64_MAX : st.ss.attr & CPU_ATTR_DB ? 0xffffffffu : 0xffffu;
+        st.sp &= st.mask;
+    }
+    /* The target is looked at after the pushes. */
     if (call && soft_stack_push_all(c, &st, frame, ARRAY_SIZE(frame), size))
         return SOFT_FAULT;
-    if (soft_descriptor_mark_accessed(c, cs))
+    if (check_rip(c, cs, &rip) || soft_descriptor_mark_accessed(c, cs))
         return SOFT_FAULT;
     if (call)
         soft_stack_commit(c, &st);
