@@ -23,7 +23,7 @@ uint64_t tsc_frequency_between(const struct tsc_sample *a, const struct tsc_samp
 
 /*
  * The frequency in Hz, as exactly as it can be had soon: what the processor or the hypervisor says (if a
- * measurement of 2 ms agrees), else measured for 20 ms, to some parts in a million. The first call takes that
+ * measurement of 1 ms agrees), else measured for 5 ms, to some parts in a million. The first call takes that
  * long, less what has passed since tsc_frequency_prepare; later calls give the same number at once. Whoever
  * needs more follows it with samples, as the paravirtual clock does.
  */
