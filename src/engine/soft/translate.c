@@ -426,19 +426,6 @@ static bool makes_shadow(const struct soft_decoded *d)
            d->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER && d->ops[0].reg.value == ZYDIS_REGISTER_SS;
 }
 
-/* The processor finds an undefined opcode before it misses the bytes behind it. */
-static bool invalid_whatever_follows(const struct translator *t, uint8_t *bytes, unsigned have)
-{
-    struct soft_decoded d;
-
-    for (unsigned fill = 0; fill < 256; fill += 0x55) {
-        memset(bytes + have, (int)fill, 15 - have);
-        if (soft_decode(&d, bytes, 15, t->bits, 0) == DECODE_OK && isa_allowed(t->soft, &d))
-            return false;
-    }
-    return true;
-}
-
 /*
  * Decode up to the block's end: a control transfer, the page's end, or BLOCK_INSNS. An instruction that
  * crosses into the next page makes a block of its own.
@@ -470,14 +457,8 @@ static int read_source(struct translator *t, struct block_source *src, uint64_t 
             if (t->bits != 64)
                 next = (uint32_t)next;
             int rc = soft_walk(c, next, ACCESS_EXEC, t->mmu, &w);
-            if (rc != SOFT_NEXT) {
-                if (!invalid_whatever_follows(t, bytes, have))
-                    return rc;
-                src->invalid_at_end = true;
-                d->rip = rip;
-                d->z.length = 1;
-                return SOFT_NEXT;
-            }
+            if (rc != SOFT_NEXT)
+                return rc;
             t->block->gpa2 = w.gpa & ~4095ull;
             const uint8_t *more = soft_ram_page(t->soft, w.gpa);
             if (!more || !soft_cache_mark_page_locked(t->soft, c, w.gpa))
