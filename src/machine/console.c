@@ -10,7 +10,11 @@
 #include "host/terminal.h"
 #include "machine/vm.h"
 
+#include <pthread.h>
+#include <signal.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 static size_t port_output(struct char_backend *backend, const uint8_t *bytes, size_t len)
@@ -78,9 +82,44 @@ static void on_ended(void *opaque, int signal)
     leave(opaque, VM_EXIT_SIGNAL + signal);
 }
 
+static void on_resize(void *opaque, uint32_t events)
+{
+    struct console *c = opaque;
+    struct signalfd_siginfo info;
+    uint16_t columns, rows;
+
+    /* Only that it came counts: the size is asked for now. */
+    while (read(c->resize_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+        ;
+    console_size(&columns, &rows);
+    if (c->resized)
+        c->resized(c->opaque, columns, rows);
+}
+
+static void window_signal(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGWINCH);
+}
+
+/* Without it a guest keeps the size that it started with: no reason not to run. */
+static void watch_size(struct console *c)
+{
+    sigset_t set;
+
+    window_signal(&set);
+    c->resize_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (c->resize_fd >= 0)
+        loop_watch_add(c->loop, c->resize_fd, EPOLLIN, on_resize, c, &c->resize_watch);
+}
+
 void console_init(struct console *c, struct loop *loop)
 {
-    *c = (struct console){.loop = loop};
+    sigset_t set;
+
+    *c = (struct console){.loop = loop, .resize_fd = -1};
+    window_signal(&set);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
     for (int i = 0; i < CONSOLE_PORTS; i++)
         c->ports[i] =
             (struct char_backend){.output = port_output, .input_ready = port_input_ready, .opaque = c};
@@ -95,7 +134,11 @@ int console_open(struct console *c, struct error **err)
         .ended = on_ended,
     };
 
-    return terminal_open(&c->terminal, c->loop, STDIN_FILENO, STDOUT_FILENO, &events, c, err);
+    int rc = terminal_open(&c->terminal, c->loop, STDIN_FILENO, STDOUT_FILENO, &events, c, err);
+
+    if (rc == 0)
+        watch_size(c);
+    return rc;
 }
 
 void console_close(struct console *c)
@@ -104,6 +147,11 @@ void console_close(struct console *c)
 
     c->terminal = NULL;
     terminal_close(terminal);
+    loop_watch_remove(c->resize_watch);
+    c->resize_watch = NULL;
+    if (c->resize_fd >= 0)
+        close(c->resize_fd);
+    c->resize_fd = -1;
 }
 
 void console_size(uint16_t *columns, uint16_t *rows)

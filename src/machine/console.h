@@ -10,9 +10,11 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 struct error;
 struct loop;
+struct loop_watch;
 struct terminal;
 
 enum console_port { CONSOLE_SERIAL, CONSOLE_VIRTIO, CONSOLE_PORTS };
@@ -23,10 +25,16 @@ struct console {
     atomic_int focus;                         /* enum console_port that gets input */
     struct terminal *terminal;
     struct loop *loop;
+    /* Called in the loop's thread when the terminal has another size. Set by the owner; NULL: nobody minds.
+     */
+    void (*resized)(void *opaque, uint16_t columns, uint16_t rows);
+    void *opaque;
+    int resize_fd; /* tells SIGWINCH; -1 while there is no terminal */
+    struct loop_watch *resize_watch;
     atomic_int left; /* why the loop was stopped from here: 0, or an exit status */
 };
 
-/* Makes the ports; no terminal yet. */
+/* Makes the ports; no terminal yet. Blocks SIGWINCH, so it is due before threads are made. */
 void console_init(struct console *console, struct loop *loop);
 /* Takes the terminal over: from here on signals arrive here. Before the vCPUs run. 0 or -errno with *err. */
 int console_open(struct console *console, struct error **err);

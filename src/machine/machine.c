@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "device/devices.h"
 #include "device/pci.h"
+#include "device/virtio/console.h"
 #include "engine/engine.h"
 #include "host/loop.h"
 #include "machine/acpi.h"
@@ -18,6 +19,7 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <stdatomic.h>
+#include <string.h>
 
 #define MAX_DEVICES 64
 
@@ -91,8 +93,9 @@ static int create_engine(struct machine *m, const struct machine_config *config,
 
     if (!class)
         return -ENODEV;
-    /* A probe's text says what would help; what creating meets in the same case says less. */
-    int rc = class->probe ? class->probe(err) : 0;
+    /* A probe's text says what would help; what creating meets in the same case says less. `auto` has probed.
+     */
+    int rc = class->probe && strcmp(config->engine, "auto") != 0 ? class->probe(err) : 0;
     if (rc == 0)
         rc = class->create(&m->engine, &engine_config, err);
     return rc ? error_wrap(err, "engine %s", class->name) : 0;
@@ -185,6 +188,13 @@ const char *machine_failure(const struct machine *m)
     const char *why = m->engine->class->failure(m->engine);
 
     return why ? why : "it gave no reason";
+}
+
+void machine_resize_console(struct machine *m, uint16_t columns, uint16_t rows)
+{
+    for (size_t i = 0; i < m->n_devices; i++)
+        if (m->devices[i]->class == &virtio_console_class)
+            virtio_console_resize(m->devices[i], columns, rows);
 }
 
 int machine_load(struct machine *m, const struct machine_payload *payload, struct error **err)

@@ -62,6 +62,9 @@ int machine_reset(struct machine *machine, struct error **err);
  */
 bool machine_take_event(struct machine *machine, enum machine_event *event, int *code);
 
+/* The terminal behind the virtio console has another size now. Any thread. */
+void machine_resize_console(struct machine *machine, uint16_t columns, uint16_t rows);
+
 /* Why the engine can't go on, after MACHINE_ENGINE_FAILED. */
 const char *machine_failure(const struct machine *machine);
 

@@ -183,6 +183,13 @@ static int serve(struct vm *vm, int *exit_status, struct error **err)
     }
 }
 
+static void on_resized(void *opaque, uint16_t columns, uint16_t rows)
+{
+    struct vm *vm = opaque;
+
+    machine_resize_console(vm->machine, columns, rows);
+}
+
 static int build(struct vm *vm, struct error **err)
 {
     const struct vm_config *config = vm->config;
@@ -205,6 +212,8 @@ static int build(struct vm *vm, struct error **err)
     machine_config.serial = &vm->console.ports[CONSOLE_SERIAL];
     machine_config.console = &vm->console.ports[CONSOLE_VIRTIO];
     console_size(&machine_config.columns, &machine_config.rows);
+    vm->console.resized = on_resized;
+    vm->console.opaque = vm;
     rc = machine_create(&vm->machine, &machine_config, err);
     if (rc == 0)
         rc = boot(vm, err);
@@ -228,7 +237,8 @@ static void tear_down(struct vm *vm)
 
 int vm_run(const struct vm_config *config, int *exit_status, struct error **err)
 {
-    struct vm vm = {.config = config, .kernel = BOOT_SOURCE_NONE, .initrd = BOOT_SOURCE_NONE};
+    struct vm vm = {
+        .config = config, .kernel = BOOT_SOURCE_NONE, .initrd = BOOT_SOURCE_NONE, .console.resize_fd = -1};
     int rc = build(&vm, err);
 
     *exit_status = VM_EXIT_FAILED;

@@ -6,6 +6,7 @@ import re
 import shutil
 import struct
 import subprocess
+import termios
 import time
 
 import pytest
@@ -132,10 +133,18 @@ def test_keys_reach_the_shell(engine, suite):
         assert guest.is_restored()
 
 
+def wait_until(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+
+
 def test_virtio_console(engine, suite):
     with Guest(engine, suite, append="quiet", console="hvc0") as guest:
         guest.shell()
         assert guest.ask("tty") == "/dev/hvc0"
+        termios.tcsetwinsize(guest.master, (57, 133))
+        wait_until(lambda: guest.ask("stty size") == "57 133")
         # More than any queue or buffer holds.
         text = guest.ask("seq 1 50000 | md5sum; seq 1 50000 | tail -n 2000")
         expected = subprocess.run("seq 1 50000 | md5sum; seq 1 50000 | tail -n 2000", shell=True, check=True,
