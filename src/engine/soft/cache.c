@@ -375,3 +375,13 @@ struct soft_block *soft_cache_block_at(struct soft *s, const uint8_t *host)
     pthread_mutex_unlock(&s->lock);
     return found;
 }
+
+uint64_t soft_cache_guest_rip(struct soft *s, const uint8_t *host)
+{
+    struct soft_block *b = soft_cache_block_at(s, host);
+    uint64_t rip = 0;
+
+    for (uint32_t n = 0; b && n < b->n_records && s->cache + b->code + b->records[n].host <= host; n++)
+        rip = b->rip + b->records[n].insn;
+    return rip;
+}

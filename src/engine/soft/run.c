@@ -235,12 +235,30 @@ static int execute(struct soft_vcpu *c)
     return SOFT_FAULT;
 }
 
+/*
+ * The x87 unit has kept where its last instruction was: in our code, on its operand in our memory. Guests see
+ * their own address of the instruction, and no operand's (as processors with FDP_EXCPTN_ONLY mostly do),
+ * never ours.
+ */
+static void hide_host_pointers(struct soft_vcpu *c)
+{
+    uint64_t fip, rip;
+
+    memcpy(&fip, c->xsave + 8, 8);
+    if (fip - (uint64_t)(uintptr_t)c->soft->cache >= CODE_SIZE)
+        return;
+    rip = soft_cache_guest_rip(c->soft, (const uint8_t *)(uintptr_t)fip);
+    memcpy(c->xsave + 8, &rip, 8);
+    memset(c->xsave + 16, 0, 8);
+}
+
 /* Called by translated code for instructions with a handler. */
 uint64_t soft_call_handler(struct soft_vcpu *c, const struct soft_call *call)
 {
     uint64_t before = atomic_load(&c->soft->invalidations);
 
     c->rip = call->insn.rip;
+    hide_host_pointers(c);
     int rc = call->handler(c, &call->insn);
     if (rc == SOFT_NEXT && atomic_load(&c->soft->invalidations) != before) {
         /* It may have overwritten the rest of its own block. */

@@ -16,9 +16,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-#define CODE_SIZE (24u << 20)
-#define META_SIZE (16u << 20)
-#define MAX_BLOCKS (96u << 10)
+#define CODE_SIZE   (24u << 20)
+#define META_SIZE   (16u << 20)
+#define MAX_BLOCKS  (96u << 10)
 #define HASH_SIZE   (64u << 10)
 #define BLOCK_INSNS 32
 /* No block's code or metadata gets larger than this. */
@@ -213,6 +213,8 @@ void soft_cache_written(struct soft *s, uint64_t gpa, uint64_t len);
 void soft_cache_revalidate(struct soft *s, struct soft_vcpu *c);
 /* The block whose code holds `host`, or NULL. Safe in a signal handler of a thread in translated code. */
 struct soft_block *soft_cache_block_at(struct soft *s, const uint8_t *host);
+/* The guest's RIP of the copied instruction at (or last before) `host`; 0 if that is in no block. */
+uint64_t soft_cache_guest_rip(struct soft *s, const uint8_t *host);
 /* Whether a page may hold translated code: stores to it must go through soft_cache_written. */
 static inline bool soft_is_code_page(const struct soft *s, uint64_t gpa)
 {
