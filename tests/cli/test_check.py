@@ -52,9 +52,11 @@ def test_seccomp_is_what_the_kernel_has():
 def test_namespaces_are_what_unshare_can_do():
     found = item(host_report(), "namespaces")["found"]
     usable = found.split("usable:")[1].split(";")[0].split()
-    for name, flag in {"user": "--user", "mount": "--mount", "net": "--net", "uts": "--uts"}.items():
-        alone = subprocess.run(["unshare", flag, "true"], capture_output=True, check=False).returncode == 0
-        with_user = subprocess.run(["unshare", "--user", flag, "true"], capture_output=True, check=False).returncode == 0
+    for name in ("user", "mount", "net", "uts"):
+        # Below a chroot unshare could not make mounts private, which it otherwise does first.
+        flags = [f"--{name}"] + (["--propagation=unchanged"] if name == "mount" else [])
+        alone = subprocess.run(["unshare", *flags, "true"], capture_output=True, check=False).returncode == 0
+        with_user = subprocess.run(["unshare", "--user", *flags, "true"], capture_output=True, check=False).returncode == 0
         assert (name in usable) == (alone or with_user), name
 
 
@@ -69,7 +71,7 @@ def kvm_reason(*command):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to run the program without /dev/kvm")
 def test_kvm_missing():
-    reason = kvm_reason("unshare", "--mount", "sh", "-c", "mount -t tmpfs tmpfs /dev && exec \"$0\" \"$@\"")
+    reason = kvm_reason("unshare", "--mount", "--propagation=unchanged", "sh", "-c", "mount -t tmpfs tmpfs /dev && exec \"$0\" \"$@\"")
     assert "/dev/kvm" in reason and "--engine soft" in reason
     assert not re.search("permission|false", reason)
 

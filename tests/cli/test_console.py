@@ -14,8 +14,8 @@ LEFT = 130
 PASSED = (0x10 << 1) | 1
 
 
-def command(engine, guest):
-    return ["run", "--engine", engine, "--kernel", guest, "--debug-exit", "--memory", "64M"]
+def command(engine, guest, debug_exit=True):
+    return ["run", "--engine", engine, "--kernel", guest, "--memory", "64M"] + ["--debug-exit"] * debug_exit
 
 
 @pytest.fixture
@@ -26,8 +26,20 @@ def terminal(engine, echo_guest):
         yield t
 
 
-def popen(engine, guest, **options):
-    return subprocess.Popen([program.TABIQUE, *map(str, command(engine, guest))], stdout=subprocess.PIPE, **options)
+@pytest.fixture
+def popen():
+    """Starts guests without a terminal; none outlives its test."""
+    children = []
+
+    def start(engine, guest, debug_exit=True, **options):
+        arguments = [program.TABIQUE, *map(str, command(engine, guest, debug_exit))]
+        children.append(subprocess.Popen(arguments, stdout=subprocess.PIPE, **options))
+        return children[-1]
+
+    yield start
+    for child in children:
+        child.kill()
+        child.wait()
 
 
 def say(child, keys):
@@ -109,7 +121,7 @@ def test_stop_and_continue(terminal):
     assert terminal.is_restored()
 
 
-def test_pipes(engine, echo_guest):
+def test_pipes(popen, engine, echo_guest):
     """All input arrives in order, Ctrl-] too, which is no command in a pipe."""
     text = bytes(b for b in range(256) if b not in b"qfh") * 8 + b"q"
     child = popen(engine, echo_guest, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -120,7 +132,7 @@ def test_pipes(engine, echo_guest):
     assert [line.split()[1] for line in out.split(b"\r\n") if line.startswith(b"got ")] == [b"%02x" % b for b in text]
 
 
-def test_input_from_a_file(engine, echo_guest, tmp_path):
+def test_input_from_a_file(popen, engine, echo_guest, tmp_path):
     (tmp_path / "keys").write_bytes(b"x" * 64 + b"abq")  # the first 16 may come too early
     with open(tmp_path / "keys", "rb") as keys:
         child = popen(engine, echo_guest, stdin=keys)
@@ -130,7 +142,7 @@ def test_input_from_a_file(engine, echo_guest, tmp_path):
     assert b"got 61\r\ngot 62\r\ngot 71\r\n" in out
 
 
-def test_end_of_input_is_no_end(engine, echo_guest):
+def test_end_of_input_is_no_end(popen, engine, echo_guest):
     child = popen(engine, echo_guest, stdin=subprocess.DEVNULL)
     time.sleep(1)
     assert child.poll() is None
@@ -140,7 +152,7 @@ def test_end_of_input_is_no_end(engine, echo_guest):
     assert b"ready" in out
 
 
-def test_slow_reader_loses_nothing(engine, echo_guest):
+def test_slow_reader_loses_nothing(popen, engine, echo_guest):
     child = popen(engine, echo_guest, stdin=subprocess.PIPE)
     say(child, b"fq")
     time.sleep(1)  # the pipe and everything before it is full now
@@ -150,7 +162,7 @@ def test_slow_reader_loses_nothing(engine, echo_guest):
     assert [int(line.split()[1]) for line in lines] == list(range(20000))
 
 
-def test_reader_that_goes_away(engine, echo_guest):
+def test_reader_that_goes_away(popen, engine, echo_guest):
     """As in `tabique run ... | head`."""
     child = popen(engine, echo_guest, stdin=subprocess.PIPE)
     say(child, b"f")
@@ -160,9 +172,8 @@ def test_reader_that_goes_away(engine, echo_guest):
     child.stdin.close()
 
 
-def test_debug_exit_only_when_allowed(engine, echo_guest):
-    arguments = [a for a in command(engine, echo_guest) if a != "--debug-exit"]
-    child = subprocess.Popen([program.TABIQUE, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+def test_debug_exit_only_when_allowed(popen, engine, echo_guest):
+    child = popen(engine, echo_guest, debug_exit=False, stdin=subprocess.PIPE)
     say(child, b"q")
     with pytest.raises(subprocess.TimeoutExpired):
         child.wait(2)
