@@ -5,6 +5,7 @@
 #   make run         boots Debian's cloud kernel to a shell on this terminal (SUITE, MEMORY, CPUS, ENGINE, APPEND)
 #   make check       every test; with SANITIZE=address,undefined in a build of its own under these sanitizers
 #   make fuzz        every fuzz target for FUZZ_SECONDS each (600); TARGET=name for one
+#   make soak        Debian's kernels booted BOOTS times each (50)
 #   make bench       side by side with peers
 #   make install     program, man page, completion (PREFIX, DESTDIR)
 
@@ -24,6 +25,7 @@ ENGINE ?= auto
 APPEND ?= console=ttyS0
 FUZZ_SECONDS ?= 600
 TARGET ?=
+BOOTS ?= 50
 TESTS ?=
 
 all: build
@@ -52,6 +54,9 @@ run: deps build
 check: deps build guests
 	@tools/run-tests --build $(BUILD) $(TESTS)
 
+soak: deps build guests
+	@tools/soak --boots $(BOOTS)
+
 bench: deps build guests
 	@bench/run
 
@@ -66,4 +71,4 @@ install: build
 clean:
 	rm -rf build
 
-.PHONY: all build deps guests run check bench fuzz install clean
+.PHONY: all build deps guests run check soak bench fuzz install clean
