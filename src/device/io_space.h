@@ -49,16 +49,19 @@ struct io_space *io_space_new(const char *name);
 void io_space_free(struct io_space *space);
 
 /* Registers `region`, which the caller owns and keeps (unchanged) until it is removed. -EBUSY if it overlaps
- * another one, -EINVAL if empty or wrapping. A region may be removed and added again at another base (a PCI
- * BAR that moves). */
+ * another one, -EINVAL if empty or wrapping, -ENOMEM. A region may be removed and added again at another base
+ * (a PCI BAR that moves). Removing waits for nobody: a vCPU that found the region just before may still be in
+ * its callback. So what the callbacks use is freed only while the vCPUs are paused. */
 int io_space_add(struct io_space *space, struct io_region *region);
 void io_space_remove(struct io_space *space, struct io_region *region);
 
-/* Copies *bell. -EEXIST for an equal one. Removal needs the same fields. */
+/* Copies *bell. -EEXIST for an equal one, -ENOMEM. Removal needs the same fields; after it the eventfd is not
+ * signalled any more and may be closed. */
 int io_space_add_doorbell(struct io_space *space, const struct io_doorbell *bell);
 void io_space_remove_doorbell(struct io_space *space, const struct io_doorbell *bell);
 
-/* One listener; those that exist are reported at once. NULL takes it away. */
+/* One listener; those that exist are reported at once. NULL takes it away. It is called with the space's
+ * writer lock held: it may not change the space. */
 void io_space_set_listener(struct io_space *space, const struct io_space_listener *listener);
 
 /* size: 1, 2, 4 or 8. Callbacks run with no lock of the space held. */

@@ -96,11 +96,6 @@ static void latch_errors(struct lapic *l)
     l->esr = atomic_exchange(&l->errors, 0);
 }
 
-static uint32_t x2apic_ldr(const struct lapic *l)
-{
-    return (uint32_t)(l->id >> 4) << 16 | 1u << (l->id & 15);
-}
-
 /* The registers that both modes share; false if there is none of this number. */
 static bool read_register(struct lapic *l, unsigned reg, uint32_t *value)
 {
@@ -271,7 +266,7 @@ static int x2apic_read(struct lapic *l, unsigned reg, uint64_t *value)
         *value = l->id;
         return 0;
     case REG_LDR:
-        *value = x2apic_ldr(l);
+        *value = lapic_x2apic_ldr(l);
         return 0;
     case REG_ICR:
         *value = (uint64_t)l->icr_high << 32 | l->icr;
@@ -285,7 +280,7 @@ static int x2apic_read(struct lapic *l, unsigned reg, uint64_t *value)
 }
 
 /* The bits that may be set in a write of each register: all others are reserved and fault (SDM vol. 3A
- * 11.12.1.2, 11.12.1.3). 0 in *known: not writable at all. */
+ * 11.12.1.2, 11.12.1.3). *known is false for what is not writable at all. */
 static uint32_t x2apic_writable(unsigned reg, bool *known)
 {
     *known = true;

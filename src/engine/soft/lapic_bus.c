@@ -57,12 +57,6 @@ void lapic_bus_set_eoi(struct lapic_bus *bus, void (*eoi)(void *opaque, uint8_t 
 
 /* ---- addressing ---- */
 
-/* The logical id of an x2APIC: cluster in the upper half, one bit in the lower (SDM vol. 3A 11.12.10.2). */
-static uint32_t x2apic_ldr(const struct lapic *l)
-{
-    return (uint32_t)(l->id >> 4) << 16 | 1u << (l->id & 15);
-}
-
 /* SDM vol. 3A 11.6.2.1, 11.6.2.2 */
 static bool addressed(struct lapic *l, const struct lapic_message *m)
 {
@@ -73,7 +67,7 @@ static bool addressed(struct lapic *l, const struct lapic_message *m)
     if (!m->logical)
         return m->dest == l->id;
     if (lapic_x2apic(l)) {
-        uint32_t ldr = x2apic_ldr(l);
+        uint32_t ldr = lapic_x2apic_ldr(l);
         return m->dest >> 16 == ldr >> 16 && (m->dest & ldr & 0xffff);
     }
     uint32_t ldr = atomic_load(&l->ldr) >> 24;

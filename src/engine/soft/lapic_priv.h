@@ -165,6 +165,12 @@ static inline bool lapic_software_enabled(struct lapic *l)
     return lapic_on(l) && (atomic_load_explicit(&l->svr, memory_order_relaxed) & SVR_ENABLE);
 }
 
+/* The logical id of an x2APIC: cluster in the upper half, one bit in the lower (SDM vol. 3A 11.12.10.2). */
+static inline uint32_t lapic_x2apic_ldr(const struct lapic *l)
+{
+    return (uint32_t)(l->id >> 4) << 16 | 1u << (l->id & 15);
+}
+
 /* lapic_irq.c */
 void lapic_wake(struct lapic *l);
 /* Wakes the own vCPU if something can be delivered now. */

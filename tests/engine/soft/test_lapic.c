@@ -1,120 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* src/engine/soft/lapic*.c against SDM vol. 3A chapter 11, with a clock that the test moves. */
-#include "engine/soft/lapic.h"
-
-#include "fake_loop.h"
+/* src/engine/soft/lapic.c, lapic_irq.c and lapic_bus.c against SDM vol. 3A chapter 11. */
+#include "lapic_fixture.h"
 
 #include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stddef.h>
-#include <string.h>
 
 #include <cmocka.h>
-
-#define TSC_HZ 2500000000ull
-
-/* xAPIC offsets */
-#define TPR       0x080
-#define PPR       0x0a0
-#define EOI       0x0b0
-#define LDR       0x0d0
-#define DFR       0x0e0
-#define SVR       0x0f0
-#define ISR       0x100
-#define TMR       0x180
-#define IRR       0x200
-#define ESR       0x280
-#define ICR       0x300
-#define ICR_HIGH  0x310
-#define LVT_TIMER 0x320
-#define LVT_LINT0 0x350
-#define LVT_ERROR 0x370
-#define INITIAL   0x380
-#define CURRENT   0x390
-#define DIVIDE    0x3e0
-
-static struct {
-    struct lapic_bus *bus;
-    _Atomic unsigned wakes[LAPIC_MAX_CPUS];
-    int64_t tsc_ahead; /* of the clock at TSC_HZ */
-    unsigned eois;
-    uint8_t eoi_vector;
-} t;
-
-static void wake(void *opaque, unsigned cpu)
-{
-    atomic_fetch_add(&t.wakes[cpu], 1);
-}
-
-static uint64_t read_tsc(void *opaque, unsigned cpu)
-{
-    return (uint64_t)((__int128)loop_now() * TSC_HZ / 1000000000) + (uint64_t)t.tsc_ahead;
-}
-
-static void on_eoi(void *opaque, uint8_t vector)
-{
-    t.eois++;
-    t.eoi_vector = vector;
-}
-
-static void start(unsigned cpus)
-{
-    static const struct lapic_callbacks callbacks = {.wake = wake, .read_tsc = read_tsc, .tsc_hz = TSC_HZ};
-    memset(&t, 0, sizeof(t));
-    assert_int_equal(lapic_bus_create(&t.bus, cpus, &callbacks, fake_loop()), 0);
-    lapic_bus_set_eoi(t.bus, on_eoi, NULL);
-}
-
-static int stop(void **state)
-{
-    lapic_bus_free(t.bus);
-    t.bus = NULL;
-    return fake_loop_timers() ? -1 : 0;
-}
-
-static struct lapic *apic(unsigned cpu)
-{
-    return lapic_bus_get(t.bus, cpu);
-}
-
-static void enable(unsigned cpu)
-{
-    lapic_write(apic(cpu), SVR, 0x1ff);
-}
-
-static void enable_x2apic(unsigned cpu)
-{
-    uint64_t base;
-    assert_int_equal(lapic_msr_read(apic(cpu), LAPIC_MSR_BASE, &base), 0);
-    assert_int_equal(lapic_msr_write(apic(cpu), LAPIC_MSR_BASE, base | LAPIC_BASE_X2APIC), 0);
-    assert_int_equal(lapic_msr_write(apic(cpu), 0x80f, 0x1ff), 0);
-}
-
-/* A fixed, edge-triggered message to one APIC id. */
-static void send(unsigned dest, uint8_t vector)
-{
-    lapic_bus_deliver(t.bus, 0xfee00000ull | (uint64_t)dest << 12, vector);
-}
-
-static int take(unsigned cpu)
-{
-    int vector = lapic_interrupt(apic(cpu));
-    if (vector >= 0)
-        lapic_accept(apic(cpu), vector);
-    return vector;
-}
-
-static uint64_t msr(unsigned cpu, uint32_t number)
-{
-    uint64_t value = 0;
-    assert_int_equal(lapic_msr_read(apic(cpu), number, &value), 0);
-    return value;
-}
-
-/* ---- tests ---- */
 
 static void test_reset_state(void **state)
 {
@@ -568,153 +462,6 @@ static void test_extint(void **state)
     assert_int_equal(lapic_take_events(apic(1)), LAPIC_EVENT_EXTINT);
 }
 
-static void test_timer_one_shot(void **state)
-{
-    start(1);
-    enable(0);
-    lapic_write(apic(0), LVT_TIMER, 0x30);
-    lapic_write(apic(0), DIVIDE, 0x3); /* by 16 */
-    lapic_write(apic(0), INITIAL, 1000);
-    assert_int_equal(lapic_read(apic(0), CURRENT), 1000);
-    fake_loop_advance(8000);
-    assert_int_equal(lapic_read(apic(0), CURRENT), 500);
-    fake_loop_advance(7999);
-    assert_int_equal(take(0), -1);
-    fake_loop_advance(1);
-    assert_int_equal(take(0), 0x30);
-    assert_int_equal(lapic_read(apic(0), CURRENT), 0);
-    assert_int_equal(lapic_read(apic(0), INITIAL), 1000);
-    fake_loop_advance(1000000);
-    assert_int_equal(lapic_read(apic(0), IRR + 0x10), 0);
-    assert_int_equal(fake_loop_armed(), 0);
-    lapic_write(apic(0), EOI, 0);
-
-    lapic_write(apic(0), INITIAL, 1000);
-    lapic_write(apic(0), INITIAL, 0);
-    fake_loop_advance(1000000);
-    assert_int_equal(take(0), -1);
-
-    lapic_write(apic(0), LVT_TIMER, 0x10030); /* masked: counts, but says nothing */
-    lapic_write(apic(0), INITIAL, 1000);
-    fake_loop_advance(1000000);
-    assert_int_equal(lapic_read(apic(0), CURRENT), 0);
-    assert_int_equal(take(0), -1);
-}
-
-static void test_timer_dividers(void **state)
-{
-    static const struct {
-        uint32_t code;
-        unsigned divider;
-    } rows[] = {{0, 2}, {1, 4}, {2, 8}, {3, 16}, {8, 32}, {9, 64}, {10, 128}, {11, 1}};
-    start(1);
-    enable(0);
-    lapic_write(apic(0), LVT_TIMER, 0x30);
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        lapic_write(apic(0), DIVIDE, rows[i].code);
-        assert_int_equal(lapic_read(apic(0), DIVIDE), rows[i].code);
-        lapic_write(apic(0), INITIAL, 100000);
-        fake_loop_advance(100000ull * rows[i].divider - 1);
-        assert_int_equal(take(0), -1);
-        fake_loop_advance(1);
-        assert_int_equal(take(0), 0x30);
-        lapic_write(apic(0), EOI, 0);
-    }
-}
-
-static void test_timer_periodic(void **state)
-{
-    start(1);
-    enable(0);
-    lapic_write(apic(0), LVT_TIMER, 0x20031);
-    lapic_write(apic(0), DIVIDE, 0xb); /* by 1 */
-    lapic_write(apic(0), INITIAL, 1000000);
-    for (int i = 0; i < 5; i++) {
-        fake_loop_advance(999999);
-        assert_int_equal(take(0), -1);
-        fake_loop_advance(1);
-        assert_int_equal(take(0), 0x31);
-        lapic_write(apic(0), EOI, 0);
-    }
-    /* what piles up merges, and the phase stays */
-    fake_loop_advance(3500000);
-    assert_int_equal(take(0), 0x31);
-    lapic_write(apic(0), EOI, 0);
-    assert_int_equal(take(0), -1);
-    assert_int_equal(lapic_read(apic(0), CURRENT), 500000);
-    /* to one-shot while it runs: one more, then the end */
-    lapic_write(apic(0), LVT_TIMER, 0x31);
-    fake_loop_advance(10000000);
-    assert_int_equal(take(0), 0x31);
-    lapic_write(apic(0), EOI, 0);
-    assert_int_equal(fake_loop_armed(), 0);
-    /* a period of one nanosecond must not keep the host busy */
-    lapic_write(apic(0), LVT_TIMER, 0x20031);
-    lapic_write(apic(0), INITIAL, 1);
-    unsigned wakes = t.wakes[0], n = 0;
-    for (int i = 0; i < 1000; i++) {
-        fake_loop_advance(1000);
-        if (take(0) == 0x31) {
-            n++;
-            lapic_write(apic(0), EOI, 0);
-        }
-    }
-    assert_true(n >= 1 && n <= 20);
-    assert_true(t.wakes[0] - wakes <= 20);
-}
-
-static void test_timer_deadline(void **state)
-{
-    start(1);
-    enable(0);
-    assert_int_equal(lapic_msr_write(apic(0), 0x6e0, 12345), 0);
-    assert_int_equal(msr(0, 0x6e0), 0); /* not in that mode */
-    lapic_write(apic(0), LVT_TIMER, 0x40032);
-    lapic_write(apic(0), INITIAL, 5); /* ignored */
-    assert_int_equal(fake_loop_armed(), 0);
-    uint64_t deadline = read_tsc(NULL, 0) + TSC_HZ / 1000;
-    assert_int_equal(lapic_msr_write(apic(0), 0x6e0, deadline), 0);
-    assert_true(msr(0, 0x6e0) == deadline);
-    fake_loop_advance(999998);
-    assert_int_equal(take(0), -1);
-    fake_loop_advance(3);
-    assert_int_equal(take(0), 0x32);
-    assert_int_equal(msr(0, 0x6e0), 0);
-    lapic_write(apic(0), EOI, 0);
-    /* in the past: at once, in the writer's thread */
-    assert_int_equal(lapic_msr_write(apic(0), 0x6e0, 1), 0);
-    assert_int_equal(take(0), 0x32);
-    assert_int_equal(fake_loop_armed(), 0);
-    lapic_write(apic(0), EOI, 0);
-    /* cancelled */
-    assert_int_equal(lapic_msr_write(apic(0), 0x6e0, deadline + TSC_HZ), 0);
-    assert_int_equal(lapic_msr_write(apic(0), 0x6e0, 0), 0);
-    assert_int_equal(fake_loop_armed(), 0);
-    /* the far future overflows nothing */
-    assert_int_equal(lapic_msr_write(apic(0), 0x6e0, UINT64_MAX), 0);
-    fake_loop_advance(1000000000);
-    assert_int_equal(take(0), -1);
-    /* a TSC that runs slower than it was said: not before the deadline */
-    deadline = read_tsc(NULL, 0) + TSC_HZ / 1000;
-    assert_int_equal(lapic_msr_write(apic(0), 0x6e0, deadline), 0);
-    t.tsc_ahead -= TSC_HZ / 2000;
-    fake_loop_advance(1000001);
-    assert_int_equal(take(0), -1);
-    fake_loop_advance(500001);
-    assert_int_equal(take(0), 0x32);
-    lapic_write(apic(0), EOI, 0);
-    /* the guest steps its TSC */
-    deadline = read_tsc(NULL, 0) + TSC_HZ;
-    assert_int_equal(lapic_msr_write(apic(0), 0x6e0, deadline), 0);
-    t.tsc_ahead += TSC_HZ * 2;
-    lapic_tsc_changed(apic(0));
-    assert_int_equal(take(0), 0x32);
-    /* leaving the mode disarms */
-    assert_int_equal(lapic_msr_write(apic(0), 0x6e0, read_tsc(NULL, 0) + TSC_HZ), 0);
-    lapic_write(apic(0), LVT_TIMER, 0x32);
-    assert_int_equal(fake_loop_armed(), 0);
-}
-
 /* Any access to any register, and the APIC still works. */
 static void test_any_access(void **state)
 {
@@ -801,10 +548,6 @@ int main(void)
         cmocka_unit_test_teardown(test_mode_changes, stop),
         cmocka_unit_test_teardown(test_x2apic_registers, stop),
         cmocka_unit_test_teardown(test_extint, stop),
-        cmocka_unit_test_teardown(test_timer_one_shot, stop),
-        cmocka_unit_test_teardown(test_timer_dividers, stop),
-        cmocka_unit_test_teardown(test_timer_periodic, stop),
-        cmocka_unit_test_teardown(test_timer_deadline, stop),
         cmocka_unit_test_teardown(test_any_access, stop),
         cmocka_unit_test_teardown(test_race, stop),
     };
