@@ -287,7 +287,7 @@ enum soft_decode_result soft_decode(struct soft_decoded *d, const uint8_t *bytes
     memcpy(d->bytes, bytes, length);
     ZyanStatus status = ZydisDecoderDecodeFull(decoder, bytes, length, &d->z, d->ops);
     if (status == ZYDIS_STATUS_NO_MORE_DATA)
-        return length < sizeof(d->bytes) ? DECODE_MORE : DECODE_INVALID;
+        return length < sizeof(d->bytes) ? DECODE_MORE : DECODE_TOO_LONG;
     if (!ZYAN_SUCCESS(status))
         return DECODE_INVALID;
     find_layout(d, bits);

@@ -33,9 +33,10 @@ struct soft_decoded {
     bool fpu;              /* touches x87, MMX, SSE or AVX state */
 };
 
-enum soft_decode_result { DECODE_OK, DECODE_MORE, DECODE_INVALID };
+enum soft_decode_result { DECODE_OK, DECODE_MORE, DECODE_INVALID, DECODE_TOO_LONG };
 
-/* bits: 16, 32 or 64. DECODE_MORE: `length` bytes are not enough. At most 15 are looked at. */
+/* bits: 16, 32 or 64. DECODE_MORE: `length` bytes are not enough. At most 15 are looked at:
+ * what goes on after that is DECODE_TOO_LONG, which raises #GP(0) (SDM vol. 2 2.3.11). */
 enum soft_decode_result soft_decode(struct soft_decoded *d, const uint8_t *bytes, unsigned length,
                                     unsigned bits, uint64_t rip);
 

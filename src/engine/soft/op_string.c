@@ -258,6 +258,12 @@ static int transfer(struct soft_vcpu *c, const struct soft_insn *i, enum transfe
     uint64_t left = wanted(&s);
     int result;
 
+    /* So do REP MOVS and REP STOS with the pointers. */
+    if (i->rep && kind != TRANSFER_LODS) {
+        soft_reg_write(c, CPU_RDI, s.asize, false, c->gpr[CPU_RDI]);
+        if (kind == TRANSFER_MOVS)
+            soft_reg_write(c, CPU_RSI, s.asize, false, c->gpr[CPU_RSI]);
+    }
     if (left == 0)
         return SOFT_NEXT;
     do {

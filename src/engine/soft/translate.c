@@ -399,6 +399,7 @@ struct block_source {
     struct soft_decoded insns[BLOCK_INSNS];
     unsigned n;
     bool invalid_at_end; /* the bytes after the last one are no instruction */
+    bool too_long;       /* but the beginning of one that does not end in 15 bytes */
 };
 
 static bool ends_block(const struct translator *t, const struct soft_decoded *d)
@@ -468,6 +469,7 @@ static int read_source(struct translator *t, struct block_source *src, uint64_t 
         }
         if (r != DECODE_OK) {
             src->invalid_at_end = true;
+            src->too_long = r == DECODE_TOO_LONG;
             d->rip = rip;
             d->z.length = 1;
             return SOFT_NEXT;
@@ -533,7 +535,7 @@ struct soft_block *soft_translate_block_locked(struct soft_vcpu *c, uint64_t gpa
     struct translator t;
 
     src.n = 0;
-    src.invalid_at_end = false;
+    src.invalid_at_end = src.too_long = false;
     memset(&t, 0, offsetof(struct translator, sites));
     t.n_sites = t.n_records = 0;
     t.soft = s;
@@ -573,7 +575,7 @@ struct soft_block *soft_translate_block_locked(struct soft_vcpu *c, uint64_t gpa
     if (!t.ended && src.invalid_at_end) {
         t.d = &src.insns[src.n];
         b->length = (uint16_t)(b->length + 15);
-        raise_always(&t, raise_ud);
+        raise_always(&t, src.too_long ? raise_gp : raise_ud);
     }
     if (!t.ended) {
         uint64_t next = tr_next_rip(&t);
