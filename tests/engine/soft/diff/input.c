@@ -297,6 +297,21 @@ uint64_t diff_effective_address(const struct diff_state *s, const struct diff_in
     return (a & width_mask(i->z.address_width)) + segment_base(s, m->segment);
 }
 
+/* What 32-bit addresses must not look at. */
+static void fill_upper_halves(struct diff_random *r, const struct diff_insn *i, struct diff_state *s)
+{
+    for (unsigned n = 0; n < i->z.operand_count; n++) {
+        const ZydisDecodedOperandMem *m = &i->op[n].mem;
+
+        if (i->op[n].type != ZYDIS_OPERAND_TYPE_MEMORY)
+            continue;
+        if (gpr_of(m->base) >= 0 && s->gpr[gpr_of(m->base)] >> 32 == 0)
+            s->gpr[gpr_of(m->base)] |= diff_random(r) << 32;
+        if (gpr_of(m->index) >= 0 && s->gpr[gpr_of(m->index)] >> 32 == 0)
+            s->gpr[gpr_of(m->index)] |= diff_random(r) << 32;
+    }
+}
+
 /* Gathers: the base in the middle of the data, elements around it, a few of them astray. */
 static void aim_gather(struct diff_random *r, struct diff_state *s, const struct diff_insn *i,
                        const ZydisDecodedOperandMem *m, uint64_t base)
@@ -503,7 +518,8 @@ static void mask_bad_store(const struct diff_insn *i, struct diff_state *s)
         o->type != ZYDIS_OPERAND_TYPE_MEMORY || !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
         return;
     int64_t at = diff_data_offset(diff_effective_address(s, i, &o->mem), o->size / 8);
-    if (at >= 0 && at + o->size / 8 <= (int64_t)DIFF_RW_SIZE)
+    bool code_segment = i->bits == 32 && o->mem.segment == ZYDIS_REGISTER_CS;
+    if (at >= 0 && at + o->size / 8 <= (int64_t)DIFF_RW_SIZE && !code_segment)
         return;
     s->xsave[25] |= 0x1f; /* MXCSR */
     s->xsave[24] |= 0x80;
@@ -539,6 +555,8 @@ static void aim_operands(struct diff_random *r, const struct diff_insn *i, uint6
         }
         aim(&in->state, i, &o->mem, target);
     }
+    if (i->bits == 64 && i->z.address_width == 32 && diff_chance(r, 50))
+        fill_upper_halves(r, i, &in->state);
     mask_bad_store(i, &in->state);
 }
 
@@ -555,6 +573,10 @@ void diff_input_make(struct diff_random *r, const struct diff_insn *i, uint64_t 
     if ((i->z.attributes & (ZYDIS_ATTRIB_HAS_REP | ZYDIS_ATTRIB_HAS_REPE | ZYDIS_ATTRIB_HAS_REPNE)) &&
         diff_chance(r, 90))
         out->state.gpr[CPU_RCX] = diff_below(r, diff_chance(r, 80) ? 40 : 3000);
+    /* Fast strings look for overlap by linear address: source and destination must not be in different
+     * windows. */
+    if (i->z.meta.category == ZYDIS_CATEGORY_STRINGOP && i->z.address_width == 32)
+        out->state.fs_base = out->state.gs_base = 8;
     aim_operands(r, i, base, out);
     if (i->z.meta.category == ZYDIS_CATEGORY_UNCOND_BR || i->z.meta.category == ZYDIS_CATEGORY_CALL ||
         i->z.meta.category == ZYDIS_CATEGORY_RET) {

@@ -157,8 +157,8 @@ static bool risky_store(const struct diff_insn *i)
         return false;
     ZydisRegister base = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o->mem.base);
     return o->mem.index != ZYDIS_REGISTER_NONE || i->z.raw.disp.size != 8 ||
-           o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS ||
-           (base != ZYDIS_REGISTER_RBX && base != ZYDIS_REGISTER_RBP);
+           o->mem.segment == ZYDIS_REGISTER_CS || o->mem.segment == ZYDIS_REGISTER_FS ||
+           o->mem.segment == ZYDIS_REGISTER_GS || (base != ZYDIS_REGISTER_RBX && base != ZYDIS_REGISTER_RBP);
 }
 
 /* For any input: shifts by CL may be by anything. */
