@@ -1,158 +1,143 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* ACPI power management: soft off, the power button and its interrupt, the timer, accesses of any width. */
-#include "base/error.h"
 #include "device/acpi_pm.h"
 #include "device/device.h"
 #include "device/devices.h"
-#include "host/loop.h"
+#include "legacy_fixture.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
-#include <stdlib.h>
-#include <time.h>
+#include <stddef.h>
 
 #include <cmocka.h>
 
-struct machine {
-    struct device_env env;
-    struct device *pm;
-    int events, last_event;
-    bool sci;
-};
+#define SECOND 1000000000ull
+/* The timer's bit 31 changes each 2^31 ticks. */
+#define CARRY_NS ((1ull << 31) * SECOND / ACPI_PM_TIMER_HZ)
 
-static void on_irq(void *opaque, unsigned gsi, bool level)
-{
-    struct machine *m = opaque;
-
-    assert_int_equal(gsi, 9);
-    m->sci = level;
-}
-
-static void on_msi(void *opaque, uint64_t address, uint32_t data)
-{
-    fail();
-}
-
-static void on_event(void *opaque, enum machine_event event, int code)
-{
-    struct machine *m = opaque;
-
-    m->events++;
-    m->last_event = event;
-}
+static struct legacy_fixture *m;
 
 static int setup(void **state)
 {
-    struct machine *m = calloc(1, sizeof(*m));
-
-    m->env = (struct device_env){
-        .pio = io_space_new("pio"), .irq_set = on_irq, .msi_send = on_msi, .event = on_event, .opaque = m};
-    *state = m;
-    return loop_create(&m->env.loop, NULL) ||
-           device_class_find("acpi-pm")->create(&m->pm, &m->env, NULL, NULL);
+    m = legacy_start(device_class_find("acpi-pm"), NULL);
+    return 0;
 }
 
-static int teardown(void **state)
+static uint16_t in16(uint16_t port)
 {
-    struct machine *m = *state;
+    return (uint16_t)io_space_read(m->env.pio, port, 2);
+}
 
-    m->pm->class->destroy(m->pm);
-    /* Its ports are free again. */
-    int rc = io_space_read(m->env.pio, ACPI_PM_CONTROL, 2) != 0xffff;
-    io_space_free(m->env.pio);
-    loop_free(m->env.loop);
-    free(m);
-    return rc;
+static void out16(uint16_t port, uint16_t value)
+{
+    io_space_write(m->env.pio, port, 2, value);
+}
+
+static uint32_t timer(void)
+{
+    return (uint32_t)io_space_read(m->env.pio, ACPI_PM_TIMER, 4);
 }
 
 static void test_soft_off(void **state)
 {
-    struct machine *m = *state;
-
-    io_space_write(m->env.pio, ACPI_PM_CONTROL, 2, ACPI_PM_SLEEP_S5 << 10);
+    out16(ACPI_PM_CONTROL, ACPI_PM_SLEEP_S5 << 10);
     assert_int_equal(m->events, 0); /* no SLP_EN */
-    io_space_write(m->env.pio, ACPI_PM_CONTROL, 2, 1 << 10 | 1 << 13);
+    out16(ACPI_PM_CONTROL, 1 << 10 | 1 << 13);
     assert_int_equal(m->events, 0); /* another sleep state */
-    io_space_write(m->env.pio, ACPI_PM_CONTROL, 2, ACPI_PM_SLEEP_S5 << 10 | 1 << 13);
+    out16(ACPI_PM_CONTROL, ACPI_PM_SLEEP_S5 << 10 | 1 << 13);
     assert_int_equal(m->events, 1);
-    assert_int_equal(m->last_event, MACHINE_POWEROFF);
-    assert_int_equal(io_space_read(m->env.pio, ACPI_PM_CONTROL, 2),
-                     ACPI_PM_SLEEP_S5 << 10 | 1); /* SLP_EN reads 0 */
+    assert_int_equal(m->event, MACHINE_POWEROFF);
+    assert_int_equal(in16(ACPI_PM_CONTROL), ACPI_PM_SLEEP_S5 << 10 | 1); /* SLP_EN reads 0 */
     /* By its high byte alone, too. */
-    io_space_write(m->env.pio, ACPI_PM_CONTROL + 1, 1, ACPI_PM_SLEEP_S5 << 2 | 1 << 5);
+    out8(ACPI_PM_CONTROL + 1, ACPI_PM_SLEEP_S5 << 2 | 1 << 5);
     assert_int_equal(m->events, 2);
 }
 
 static void test_control_is_always_in_acpi_mode(void **state)
 {
-    struct machine *m = *state;
-
-    assert_int_equal(io_space_read(m->env.pio, ACPI_PM_CONTROL, 2), 1);
-    io_space_write(m->env.pio, ACPI_PM_CONTROL, 2, 0);
-    assert_int_equal(io_space_read(m->env.pio, ACPI_PM_CONTROL, 2), 1);
+    assert_int_equal(in16(ACPI_PM_CONTROL), 1);
+    out16(ACPI_PM_CONTROL, 0);
+    assert_int_equal(in16(ACPI_PM_CONTROL), 1);
 }
 
 static void test_power_button(void **state)
 {
-    struct machine *m = *state;
-
-    acpi_pm_press_power_button(m->pm);
-    assert_false(m->sci); /* not enabled */
-    assert_int_equal(io_space_read(m->env.pio, ACPI_PM_EVENT, 2), 0x100);
-    io_space_write(m->env.pio, ACPI_PM_EVENT + 2, 2, 0x100);
-    assert_true(m->sci);
-    io_space_write(m->env.pio, ACPI_PM_EVENT, 2, 0x0001); /* clears another bit */
-    assert_true(m->sci);
-    io_space_write(m->env.pio, ACPI_PM_EVENT, 2, 0x100);
-    assert_false(m->sci);
+    acpi_pm_press_power_button(m->device);
+    assert_false(m->level[ACPI_PM_GSI]); /* not enabled */
+    assert_int_equal(in16(ACPI_PM_EVENT), 0x100);
+    out16(ACPI_PM_EVENT + 2, 0x100);
+    assert_true(m->level[ACPI_PM_GSI]);
+    out16(ACPI_PM_EVENT, 0x0001); /* clears another bit */
+    assert_true(m->level[ACPI_PM_GSI]);
+    out16(ACPI_PM_EVENT, 0x100);
+    assert_false(m->level[ACPI_PM_GSI]);
     assert_int_equal(io_space_read(m->env.pio, ACPI_PM_EVENT, 4), 0x100 << 16);
-    acpi_pm_press_power_button(m->pm);
-    assert_true(m->sci);
-    m->pm->class->reset(m->pm);
-    assert_false(m->sci);
+    acpi_pm_press_power_button(m->device);
+    assert_true(m->level[ACPI_PM_GSI]);
+    m->device->class->reset(m->device);
+    assert_false(m->level[ACPI_PM_GSI]);
     assert_int_equal(io_space_read(m->env.pio, ACPI_PM_EVENT, 4), 0);
 }
 
 static void test_timer_runs_at_its_frequency(void **state)
 {
-    struct machine *m = *state;
-    struct timespec nap = {.tv_nsec = 20 * 1000 * 1000};
+    uint32_t first = timer();
 
-    uint64_t before = loop_now(), first = io_space_read(m->env.pio, ACPI_PM_TIMER, 4), between = loop_now();
-    nanosleep(&nap, NULL);
-    uint64_t later = loop_now(), second = io_space_read(m->env.pio, ACPI_PM_TIMER, 4), after = loop_now();
-    uint64_t ticks = (uint32_t)(second - first);
-    /* Whatever the scheduler does, the reads happened between these times. */
-    assert_true(ticks + 1 >= (later - between) * 3579545 / 1000000000);
-    assert_true(ticks <= (after - before) * 3579545 / 1000000000 + 1);
+    fake_loop_advance(SECOND);
+    assert_in_range(timer() - first, ACPI_PM_TIMER_HZ - 1, ACPI_PM_TIMER_HZ + 1);
+    /* 30 hours later nothing has overflowed. */
+    fake_loop_advance(30 * 3600 * SECOND);
+    uint64_t ticks = (30 * 3600 + 1) * (uint64_t)ACPI_PM_TIMER_HZ;
+    assert_in_range((uint32_t)(timer() - first - (uint32_t)ticks) + 1, 0, 2);
+    assert_int_equal(fake_loop_armed(), 0); /* nobody waits for it, so nothing wakes the host */
+}
+
+static void test_timer_carry(void **state)
+{
+    fake_loop_advance(CARRY_NS - 1000000);
+    assert_int_equal(in16(ACPI_PM_EVENT), 0);
+    fake_loop_advance(2000000);
+    assert_int_equal(in16(ACPI_PM_EVENT), 1); /* seen though nobody waited */
+    assert_false(m->level[ACPI_PM_GSI]);
+    out16(ACPI_PM_EVENT, 1);
+    assert_int_equal(in16(ACPI_PM_EVENT), 0);
+    /* Enabled: the interrupt comes of itself, at the next change and again at the one after. */
+    out16(ACPI_PM_EVENT + 2, 1);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(fake_loop_armed(), 1);
+        fake_loop_advance(CARRY_NS - 4000000);
+        assert_false(m->level[ACPI_PM_GSI]);
+        fake_loop_advance(4000000);
+        assert_true(m->level[ACPI_PM_GSI]);
+        assert_int_equal(fake_loop_armed(), 0); /* until it is acknowledged */
+        out16(ACPI_PM_EVENT, 1);
+        assert_false(m->level[ACPI_PM_GSI]);
+    }
 }
 
 static void test_any_width_at_any_offset(void **state)
 {
-    struct machine *m = *state;
-
     for (unsigned size = 1; size <= 8; size *= 2) {
         for (unsigned at = 0; at + size <= ACPI_PM_SIZE; at++) {
-            uint64_t v;
-
             io_space_write(m->env.pio, ACPI_PM_BASE + at, size, 0xdfdfdfdfdfdfdfdf); /* no SLP_EN */
-            v = io_space_read(m->env.pio, ACPI_PM_BASE + at, size);
+            uint64_t v = io_space_read(m->env.pio, ACPI_PM_BASE + at, size);
             assert_true(size == 8 || v >> (8 * size) == 0);
         }
     }
     assert_int_equal(m->events, 0);
     /* Enable bits that do not exist stay 0. */
-    assert_int_equal(io_space_read(m->env.pio, ACPI_PM_EVENT + 2, 2), 0xdfdf & 0x521);
+    assert_int_equal(in16(ACPI_PM_EVENT + 2), 0xdfdf & 0x521);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_soft_off, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_control_is_always_in_acpi_mode, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_power_button, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_timer_runs_at_its_frequency, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_any_width_at_any_offset, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_soft_off, setup, legacy_stop),
+        cmocka_unit_test_setup_teardown(test_control_is_always_in_acpi_mode, setup, legacy_stop),
+        cmocka_unit_test_setup_teardown(test_power_button, setup, legacy_stop),
+        cmocka_unit_test_setup_teardown(test_timer_runs_at_its_frequency, setup, legacy_stop),
+        cmocka_unit_test_setup_teardown(test_timer_carry, setup, legacy_stop),
+        cmocka_unit_test_setup_teardown(test_any_width_at_any_offset, setup, legacy_stop),
     };
 
     return cmocka_run_group_tests_name("acpi_pm", tests, NULL, NULL);
