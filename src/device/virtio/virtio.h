@@ -2,7 +2,8 @@
 /*
  * Virtio 1.2 devices, as their authors see them. A device is a struct that embeds a struct virtio_device, a
  * const struct virtio_device_class that says what it is, and a row in devices.def; negotiation, queues,
- * interrupts and reset are done here, the registers by the transport (virtio_pci.c).
+ * interrupts and reset are done here, the registers by the transport (virtio_pci.c). rng.c is the smallest
+ * example.
  *
  * A guest that breaks the rules of queues or registers makes its device need a reset (2.1.2): the device
  * touches no queue and no memory any more until the driver resets it.

@@ -23,10 +23,26 @@
     (VIRTIO_STATUS_ACKNOWLEDGE | VIRTIO_STATUS_DRIVER | VIRTIO_STATUS_DRIVER_OK |                            \
      VIRTIO_STATUS_FEATURES_OK | VIRTIO_STATUS_FAILED)
 
+/* Buffers here and in the transport are sized by these bounds. */
+static bool class_is_sound(const struct virtio_device_class *class)
+{
+    if (!class->n_queues || class->n_queues > VIRTIO_MAX_QUEUES || class->config_size > VIRTIO_MAX_CONFIG ||
+        (class->config_size && !class->config_read))
+        return false;
+    for (unsigned i = 0; i < class->n_queues; i++) {
+        unsigned size = class->queue_max[i];
+        if (!size || size > VIRTQUEUE_MAX_SIZE || size & (size - 1))
+            return false;
+    }
+    return true;
+}
+
 int virtio_device_init(struct virtio_device *vdev, const struct device_class *device_class,
                        const struct virtio_device_class *class, const struct device_env *env,
                        struct loop *loop, struct error **err)
 {
+    if (!class_is_sound(class))
+        return error_set(err, EINVAL, "%s: its class breaks the bounds of virtio.h", device_class->name);
     vdev->device = (struct device){.class = device_class, .env = env};
     vdev->class = class;
     vdev->loop = loop ? loop : env->loop;
@@ -40,24 +56,30 @@ int virtio_device_init(struct virtio_device *vdev, const struct device_class *de
     vdev->queues = calloc(class->n_queues, sizeof(*vdev->queues));
     if (!vdev->queues)
         return error_set_errno(err, ENOMEM, "%s", device_class->name);
+    pthread_mutex_init(&vdev->lock, NULL);
     for (unsigned i = 0; i < class->n_queues; i++) {
         int rc = virtqueue_init(&vdev->queues[i], vdev, i);
         if (rc < 0) {
             while (i--)
                 virtqueue_fini(&vdev->queues[i]);
             free(vdev->queues);
+            pthread_mutex_destroy(&vdev->lock);
             return error_set_errno(err, -rc, "%s: queue", device_class->name);
         }
     }
-    pthread_mutex_init(&vdev->lock, NULL);
     return 0;
 }
 
 int virtio_device_plug(struct virtio_device *vdev, struct error **err)
 {
-    int rc = vdev->device.env->pci ? virtio_pci_plug(vdev, err)
-                                   : error_set(err, ENODEV, "this machine has no PCI bus");
-    return rc < 0 ? error_wrap(err, "%s", vdev->device.class->name), rc : 0;
+    int rc = -ENODEV;
+    if (vdev->device.env->pci)
+        rc = virtio_pci_plug(vdev, err);
+    else
+        error_set(err, ENODEV, "this machine has no PCI bus");
+    if (rc < 0)
+        error_wrap(err, "%s", vdev->device.class->name);
+    return rc;
 }
 
 void virtio_device_fini(struct virtio_device *vdev)

@@ -4,9 +4,11 @@
  * access window, and everything a driver may get wrong before a queue runs.
  */
 #include "base/bytes.h"
+#include "base/error.h"
 #include "device/msix.h"
 #include "echo.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 ECHO_SETUP(split, RINGS_SPLIT | RINGS_ALL)
@@ -350,6 +352,36 @@ static void test_any_write(void **state)
     echo_once(e, 4, false);
 }
 
+/* What its author got wrong is said when the device is made, not when a guest finds it. */
+static void test_unsound_classes(void **state)
+{
+    struct echo *e = *state;
+    static const uint16_t good[] = {64}, odd[] = {48}, none[] = {0}, large[] = {2 * VIRTQUEUE_MAX_SIZE};
+    static const struct virtio_device_class bad[] = {
+        {.n_queues = 0, .queue_max = good},
+        {.n_queues = VIRTIO_MAX_QUEUES + 1, .queue_max = good},
+        {.n_queues = 1, .queue_max = odd},
+        {.n_queues = 1, .queue_max = none},
+        {.n_queues = 1, .queue_max = large},
+        {.n_queues = 1, .queue_max = good, .config_size = VIRTIO_MAX_CONFIG + 1},
+        {.n_queues = 1, .queue_max = good, .config_size = 4},
+    };
+    static const struct device_class class = {.name = "unsound"};
+    struct virtio_device vdev;
+    for (unsigned i = 0; i < ARRAY_SIZE(bad); i++)
+        assert_int_equal(virtio_device_init(&vdev, &class, &bad[i], &e->f.env, NULL, NULL), -EINVAL);
+    /* A machine without PCI has no place for it. */
+    struct device_env bare = e->f.env;
+    struct error *err = NULL;
+    const struct virtio_device_class fine = {.n_queues = 1, .queue_max = good};
+    bare.pci = NULL;
+    assert_int_equal(virtio_device_init(&vdev, &class, &fine, &bare, NULL, NULL), 0);
+    assert_int_equal(virtio_device_plug(&vdev, &err), -ENODEV);
+    assert_non_null(strstr(error_message(err), "unsound: "));
+    error_free(err);
+    virtio_device_fini(&vdev);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -368,6 +400,7 @@ int main(void)
         ECHO_TEST(test_queue_reset_needs_feature, packed),
         ECHO_TEST(test_any_write, split),
         ECHO_TEST(test_any_write, packed),
+        ECHO_TEST(test_unsound_classes, split),
     };
     return cmocka_run_group_tests_name("virtio pci", tests, NULL, NULL);
 }
