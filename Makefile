@@ -28,47 +28,62 @@ TARGET ?=
 BOOTS ?= 50
 TESTS ?=
 
+# One line that changes on a terminal, nothing elsewhere.
+NINJA = if [ -t 1 ]; then ninja -C $(BUILD) $(1); else ninja -C $(BUILD) --quiet $(1); fi
+
 all: build
 
-build: $(BUILD)/build.ninja
-	@ninja -C $(BUILD) -n | grep -q 'no work to do' || ninja -C $(BUILD) --quiet
+build: $(BUILD)/build.ninja | deps
+	@ninja -C $(BUILD) -n tabique | grep -q 'no work to do' || $(call NINJA,tabique)
 
-$(BUILD)/build.ninja:
-	@tools/install-deps --quiet build test
-	@meson setup $(BUILD) --prefix=$(PREFIX) $(if $(SANITIZE),-Db_sanitize=$(SANITIZE) -Db_lundef=false) >$(BUILD)-setup.log 2>&1 \
-	    || { cat $(BUILD)-setup.log; exit 1; }
-	@rm -f $(BUILD)-setup.log
+# What tests need is asked for when the first test runs.
+build-tests: $(BUILD)/with-tests | deps-test
+	@ninja -C $(BUILD) -n | grep -q 'no work to do' || $(call NINJA,)
+
+$(BUILD)/build.ninja: | deps
+	@meson setup $(BUILD) -Dtests=false --prefix=$(PREFIX) \
+	    $(if $(SANITIZE),-Db_sanitize=$(SANITIZE) -Db_lundef=false) >$(BUILD)-setup.log 2>&1 \
+	    && rm $(BUILD)-setup.log || { cat $(BUILD)-setup.log; rm $(BUILD)-setup.log; exit 1; }
+
+$(BUILD)/with-tests: $(BUILD)/build.ninja | deps-test
+	@meson configure $(BUILD) -Dtests=true
+	@touch $@
 
 deps:
+	@tools/install-deps --quiet build
+
+deps-test:
 	@tools/install-deps --quiet build test
 
-guests:
+guests: deps
 	@tools/fetch-guest --quiet --suite bookworm --out build/guest/bookworm
 	@tools/fetch-guest --quiet --suite trixie --out build/guest/trixie
 
-run: deps build
+run: build
 	@tools/fetch-guest --quiet --suite $(SUITE) --out build/guest/$(SUITE)
 	@exec $(BUILD)/tabique run --kernel build/guest/$(SUITE)/vmlinuz --initrd build/guest/$(SUITE)/initrd.gz \
 	    --append "$(APPEND)" --memory $(MEMORY) --cpus $(CPUS) --engine $(ENGINE)
 
-check: deps build guests
+check: build-tests guests
 	@tools/run-tests --build $(BUILD) $(TESTS)
 
-soak: deps build guests
+soak: build guests
 	@tools/soak --boots $(BOOTS)
 
-bench: deps build guests
+bench: build-tests guests
 	@bench/run
 
 fuzz:
 	@tools/install-deps --quiet build fuzz
 	@tools/run-fuzz --seconds $(FUZZ_SECONDS) $(TARGET)
 
-install: build
+install: $(BUILD)/build.ninja
+	@meson configure $(BUILD) -Dprefix=$(PREFIX)
+	@$(call NINJA,)
 	@DESTDIR=$(DESTDIR) meson install -C $(BUILD) --no-rebuild --quiet
 	@echo "installed tabique under $(DESTDIR)$(PREFIX)"
 
 clean:
 	rm -rf build
 
-.PHONY: all build deps guests run check soak bench fuzz install clean
+.PHONY: all build build-tests deps deps-test guests run check soak bench fuzz install clean
