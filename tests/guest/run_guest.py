@@ -38,14 +38,19 @@ def tabique_command(args):
         return None, f"no engine {args.monitor} is built in"
     if not engines[args.monitor]["usable"]:
         return None, engines[args.monitor]["reason"]
-    command = [tabique, "run", "--engine", args.monitor, "--memory", args.memory, "--cpus", str(args.cpus),
-               "--kernel", args.guest, "--append", args.append, "--debug-exit"]
+    return [tabique, "run", "--engine", args.monitor, *tabique_arguments(args)], None
+
+
+def tabique_arguments(args):
+    """What `tabique run` needs for this guest whatever the engine."""
+    words = ["--memory", args.memory, "--cpus", str(args.cpus), "--kernel", args.guest, "--append", args.append,
+             "--debug-exit"]
     for module in args.module:
-        command += ["--module", module]
-    return command, None
+        words += ["--module", module]
+    return words
 
 
-def main():
+def make_parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("guest", help="the guest's ELF file")
     parser.add_argument("--monitor", default="qemu")
@@ -57,8 +62,24 @@ def main():
     parser.add_argument("--expect", action="append", default=[], help="a regular expression that the output must match")
     parser.add_argument("--ends-by-power-off", action="store_true", help="instead of the debug-exit port")
     parser.add_argument("--timeout", type=float, default=100)
-    args = parser.parse_args()
+    return parser
 
+
+def judge(args, status, output):
+    """What is wrong with a run that printed `output` and ended with `status`: a list of texts."""
+    problems = [f"nothing printed matches {e!r}" for e in args.expect if not re.search(e, output)]
+    expected = 0 if args.ends_by_power_off else PASSED
+    if status != expected:
+        problems.append(f"exit status {status}, expected {expected}")
+    if not args.ends_by_power_off and "guest: passed" not in output:
+        problems.append("the guest did not say that it passed")
+    if "not ok:" in output:
+        problems.append("a check failed")
+    return problems
+
+
+def main():
+    args = make_parser().parse_args()
     command, reason = qemu_command(args) if args.monitor == "qemu" else tabique_command(args)
     if not command:
         print(f"skipped: {reason}")
@@ -72,14 +93,7 @@ def main():
         return 1
     output = run.stdout.decode(errors="replace").replace("\r", "")
     sys.stdout.write(output)
-    problems = [f"nothing printed matches {e!r}" for e in args.expect if not re.search(e, output)]
-    expected = 0 if args.ends_by_power_off else PASSED
-    if run.returncode != expected:
-        problems.append(f"exit status {run.returncode}, expected {expected}")
-    if not args.ends_by_power_off and "guest: passed" not in output:
-        problems.append("the guest did not say that it passed")
-    if "not ok:" in output:
-        problems.append("a check failed")
+    problems = judge(args, run.returncode, output)
     for problem in problems:
         print(f"failed: {problem}: {' '.join(command)}")
     return 1 if problems else 0

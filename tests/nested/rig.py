@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A host with AMD-V to test the kvm engine on, wherever the tests run: QEMU's TCG emulates the processor with SVM, a
+Debian cloud kernel with kvm-amd runs on it, and in that our own binary runs its guests.
+
+All jobs go into one initramfs and one boot: starting the nested host costs more than most jobs.
+"""
+import dataclasses
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+TREE = pathlib.Path(__file__).resolve().parent.parent.parent
+QEMU = "qemu-system-x86_64"
+HOST_SUITE = "bookworm"
+
+# No XSAVE: QEMU's SVM lets XSETBV of a nested guest through without an exit, so KVM never learns of it and loses the
+# guest's vector registers at the next one. No CMPXCHG16B: after one, QEMU 7.2 may hand bits of a pointer to KVM as the
+# upper half of RFLAGS, and the guest goes on in virtual-8086 mode.
+PROCESSOR = "max,+svm,-xsave,-cx16"
+
+
+@dataclasses.dataclass
+class Result:
+    """What became of one job. `status` is None if it did not end."""
+    output: str = ""
+    status: int | None = None
+    seconds: float = 0.0
+
+
+def shared_libraries(binary):
+    """What the dynamic linker will look for, by absolute path."""
+    text = subprocess.run(["ldd", binary], capture_output=True, text=True, check=False).stdout
+    return sorted(set(re.findall(r"(/\S+) \(0x", text)))
+
+
+class NestedHost:
+    """Collects files and jobs, boots once, and keeps each job's result."""
+
+    def __init__(self, build, guests, scratch):
+        self.build = pathlib.Path(build)
+        self.guests = pathlib.Path(guests)
+        self.scratch = pathlib.Path(scratch)
+        self.jobs = {}
+        self.additions = {}
+        self.results = {}
+        self.log = ""
+
+    def add_file(self, guest_path, host_path):
+        self.additions[guest_path] = pathlib.Path(host_path)
+
+    def add_binary(self, guest_path, host_path):
+        self.add_file(guest_path, host_path)
+        for library in shared_libraries(host_path):
+            self.add_file(library, os.path.realpath(library))
+
+    def add_job(self, name, script, limit=180):
+        """`script`: for the shell. `limit`: seconds of its run at most."""
+        self.jobs[name] = (script, limit)
+
+    def fetch(self, suite, *options):
+        directory = self.guests / suite
+        subprocess.run([TREE / "tools/fetch-guest", "--suite", suite, "--out", directory, "--quiet", *options],
+                       check=True, stdin=subprocess.DEVNULL)
+        return directory
+
+    def _write_jobs(self):
+        jobs = self.scratch / "jobs"
+        shutil.rmtree(jobs, ignore_errors=True)
+        jobs.mkdir(parents=True)
+        for number, (name, (script, limit)) in enumerate(self.jobs.items()):
+            (jobs / f"{number:02d}-{name}").write_text(f"# {name}, {limit} s\n{script}\n")
+        limits = "".join(f"  *-{name}) job_limit={limit} ;;\n" for name, (_, limit) in self.jobs.items())
+        env = f"export tabique=/nested/tabique\ncase $name in\n{limits}esac\n"
+        (self.scratch / "env").write_text(env)
+        self.add_file("nested/jobs", jobs)
+        self.add_file("nested/env", self.scratch / "env")
+        self.add_file("nested/shell-lib", TREE / "tests/nested/shell-lib")
+        self.add_file("tests/nested", TREE / "tests/nested/run-jobs")
+
+    def run(self, cpus=1, memory="1536M", limit=500):
+        """Boots the nested host, with everything in, and reads what it reports. `limit`: seconds in all."""
+        self._write_jobs()
+        options = [f"--add={guest}={host}" for guest, host in sorted(self.additions.items())]
+        directory = self.fetch(HOST_SUITE, "--initrd", "nested.gz", "--modules", "kvm_amd", *options)
+        console, report = self.scratch / "console.log", self.scratch / "report.log"
+        command = [QEMU, "-accel", "tcg,thread=multi", "-cpu", PROCESSOR, "-smp", str(cpus), "-m", memory,
+                   "-nodefaults", "-no-reboot", "-display", "none", "-serial", f"file:{console}",
+                   "-serial", f"file:{report}", "-kernel", directory / "vmlinuz", "-initrd", directory / "nested.gz",
+                   "-append", "console=ttyS0 quiet panic=-1 tabique.test=nested"]
+        try:
+            subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=limit)
+        except subprocess.TimeoutExpired:
+            self.log = f"the nested host did not end in {limit} s\n"
+        self.log += console.read_text(errors="replace")
+        self._parse(report.read_text(errors="replace").replace("\r", ""))
+
+    def _parse(self, text):
+        current = None
+        for line in text.splitlines(keepends=True):
+            begin = re.match(r"@@ begin \d\d-(\S+)$", line)
+            end = re.match(r"@@ end \d\d-(\S+) (\d+) ([\d.]+) ([\d.]+)$", line)
+            if begin:
+                current = self.results.setdefault(begin.group(1), Result())
+            elif end and end.group(1) in self.results:
+                result = self.results[end.group(1)]
+                result.status = int(end.group(2))
+                result.seconds = float(end.group(4)) - float(end.group(3))
+                current = None
+            elif current:
+                current.output += line
+
+    def result(self, name):
+        """The job's result; fails, with the host's console, if it never ran."""
+        if name not in self.results:
+            raise AssertionError(f"job {name} never started; the nested host's console:\n{self.log[-3000:]}")
+        return self.results[name]

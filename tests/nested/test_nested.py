@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The kvm engine on a processor with AMD-V (emulated: see rig.py), end to end."""
+import json
+import re
+
+import pytest
+
+import jobs
+
+
+# What a guest's kernel may say at level "warning" or worse, and why that is right.
+EXPECTED_COMPLAINTS = (
+    # The processor is called an AMD, whose power states ACPI would describe on a real machine; there are none here.
+    r"amd_pstate: the _CPC object is not present",
+)
+
+
+def guest_tests():
+    """Of a build that is not there, none."""
+    if not (jobs.BUILD / "build.ninja").exists():
+        return []
+    return [pytest.param(name, args, id=name) for name, args in jobs.guest_tests(jobs.BUILD)]
+
+
+def test_check_finds_kvm_usable(nested):
+    result = nested.result("check-json")
+    assert result.status == 0, result.output
+    engines = {e["name"]: e for e in json.loads(result.output)["engines"]}
+    assert engines["kvm"]["usable"], result.output
+
+
+def test_engine_unit_tests(nested):
+    result = nested.result("unit")
+    assert result.status == 0, result.output
+    assert "FAILED" not in result.output and re.search(r"PASSED +\] \d\d test", result.output), result.output
+
+
+@pytest.mark.parametrize("name,args", guest_tests())
+def test_guest(nested, name, args):
+    result = nested.result(f"guest-{name}")
+    problems = jobs.run_guest.judge(args, result.status, result.output)
+    assert not problems, result.output
+
+
+@pytest.mark.parametrize("suite", jobs.SUITES)
+@pytest.mark.parametrize("cpus", jobs.CPUS)
+def test_debian_reaches_a_shell(nested, suite, cpus):
+    result = nested.result(f"shell-{suite}-{cpus}")
+    assert result.status == 0, result.output
+    assert re.search(rf"^kernel \S+-cloud-amd64 on {cpus}$", result.output, re.M), result.output
+    ran_on = re.findall(r"^ran on (\d+)$", result.output, re.M)
+    assert ran_on == [str(n) for n in range(cpus)], result.output
+    assert "clock kvm-clock" in result.output
+    assert "entropy 16" in result.output
+    complaints = re.findall(r"^complaint: (.*)$", result.output, re.M)
+    unexpected = [c for c in complaints if not any(re.search(e, c) for e in EXPECTED_COMPLAINTS)]
+    assert not unexpected, result.output
+
+
+def test_reboot_starts_the_kernel_again(nested):
+    result = nested.result("shell-bookworm-2")
+    assert result.status == 0, result.output
+    assert result.output.count("init: reached") == 2, result.output
+    assert re.search(r"^second 2$", result.output, re.M), result.output
+
+
+def test_panic_starts_the_kernel_again(nested):
+    result = nested.result("shell-trixie-1")
+    assert result.status == 0, result.output
+    assert "Kernel panic - not syncing: sysrq triggered crash" in result.output
+    assert result.output.count("init: reached") == 2, result.output
+    assert re.search(r"^second 1$", result.output, re.M), result.output
