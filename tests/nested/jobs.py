@@ -48,8 +48,8 @@ def guest_tests(build):
         if not any(word.endswith("run_guest.py") for word in test["cmd"]):
             continue
         args = run_guest.make_parser().parse_args(test["cmd"][1:])
-        if args.monitor == "qemu":
-            name = re.sub(r"^guest |\bqemu$", "", test["name"])
+        if args.monitor == "soft":
+            name = re.sub(r"^guest |\bsoft$", "", test["name"])
             args.guest = str(pathlib.Path(build) / args.guest)
             yield re.sub(r"\W+", "-", name).strip("-"), args
 
