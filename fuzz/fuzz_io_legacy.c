@@ -32,7 +32,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define MIN_PERIOD 50000u /* ns; of each source of timer interrupts */
 #define SOURCES    (CPUS + 2u)
 
-static const char *const class_names[] = {"cmos", "debug-exit", "i8042", "pit", "uart16550"};
+static const char *const class_names[] = {"cmos", "debug-exit", "i8042", "pit", "uart16550", "acpi-pm"};
 #define DEVICES ARRAY_SIZE(class_names)
 
 static struct {
@@ -65,7 +65,8 @@ static void irq_set(void *opaque, unsigned gsi, bool level)
 
 static void event(void *opaque, enum machine_event what, int code)
 {
-    expect(what == MACHINE_RESET || what == MACHINE_DEBUG_EXIT, "an event of legacy devices");
+    expect(what == MACHINE_RESET || what == MACHINE_DEBUG_EXIT || what == MACHINE_POWEROFF,
+           "an event of legacy devices");
 }
 
 static void wake(void *opaque, unsigned cpu)
@@ -181,9 +182,10 @@ static void check_reset(void)
 
 static uint16_t port(struct fuzz_input *in)
 {
-    static const uint16_t ports[] = {0x20,  0x21,  0xa0,  0xa1,  0x40,  0x41,  0x42,  0x43,  0x60,
-                                     0x61,  0x64,  0x70,  0x71,  0x92,  0xf4,  0x3f8, 0x3f9, 0x3fa,
-                                     0x3fb, 0x3fc, 0x3fd, 0x3fe, 0x3ff, 0x4d0, 0x4d1};
+    static const uint16_t ports[] = {0x20,  0x21,  0xa0,  0xa1,  0x40,  0x41,  0x42,  0x43,
+                                     0x60,  0x61,  0x64,  0x70,  0x71,  0x92,  0xf4,  0x3f8,
+                                     0x3f9, 0x3fa, 0x3fb, 0x3fc, 0x3fd, 0x3fe, 0x3ff, 0x4d0,
+                                     0x4d1, 0x600, 0x602, 0x603, 0x604, 0x605, 0x608};
     uint8_t n = (uint8_t)fuzz_take(in, 1);
     return n < 0xf8 ? ports[n % ARRAY_SIZE(ports)] : (uint16_t)fuzz_take(in, 2);
 }
