@@ -61,7 +61,7 @@ bool machine_take_event(struct machine *m, enum machine_event *event, int *code)
     return false;
 }
 
-/* Devices exist before the engine and after it; their interrupts then go nowhere. */
+/* The PCI host bridge is there before the engine; an interrupt would then go nowhere. */
 static void on_irq(void *opaque, unsigned gsi, bool level)
 {
     struct machine *m = opaque;
