@@ -288,6 +288,8 @@ enum soft_decode_result soft_decode(struct soft_decoded *d, const uint8_t *bytes
     ZyanStatus status = ZydisDecoderDecodeFull(decoder, bytes, length, &d->z, d->ops);
     if (status == ZYDIS_STATUS_NO_MORE_DATA)
         return length < sizeof(d->bytes) ? DECODE_MORE : DECODE_TOO_LONG;
+    if (status == ZYDIS_STATUS_INSTRUCTION_TOO_LONG)
+        return DECODE_TOO_LONG;
     if (!ZYAN_SUCCESS(status))
         return DECODE_INVALID;
     find_layout(d, bits);
