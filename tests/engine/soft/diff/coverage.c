@@ -180,7 +180,8 @@ bool diff_coverage(const struct diff_run *run)
 
     if (run->options.statistics)
         print_statistics(run);
-    printf("ended by:");
+    printf("sequences: %" PRIu64 " instructions, %" PRIu64 " executions to the end\nended by:",
+           n->sequence_items, n->sequence_ends);
     for (unsigned k = 0; k < 256; k++)
         if (n->vector[k])
             printf(" %s%.0u %" PRIu64,
@@ -204,6 +205,8 @@ bool diff_coverage(const struct diff_run *run)
     }
     for (unsigned k = 0; k < DIFF_SPACES; k++)
         ok &= must("a map", n->space[k], least);
+    if (run->options.sequences)
+        ok &= must("sequences that end after their last instruction", n->sequence_ends, least);
     ok &= check_extensions(n, least);
     ok &= check_forms(n, run->options.bits, least);
     ok &= check_outcomes(n, run->options.bits, least);

@@ -156,7 +156,7 @@ static bool risky_store(const struct diff_insn *i)
         o->type != ZYDIS_OPERAND_TYPE_MEMORY || !(o->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
         return false;
     ZydisRegister base = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o->mem.base);
-    return o->mem.index != ZYDIS_REGISTER_NONE || i->z.raw.disp.size != 8 ||
+    return i->z.address_width != i->bits || o->mem.index != ZYDIS_REGISTER_NONE || i->z.raw.disp.size != 8 ||
            o->mem.segment == ZYDIS_REGISTER_CS || o->mem.segment == ZYDIS_REGISTER_FS ||
            o->mem.segment == ZYDIS_REGISTER_GS || (base != ZYDIS_REGISTER_RBX && base != ZYDIS_REGISTER_RBP);
 }
