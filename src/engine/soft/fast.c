@@ -63,6 +63,8 @@ uint64_t soft_fast_access(struct soft_vcpu *c, const struct soft_site *site)
     uint8_t *page = guest_memory_at(c->soft->memory, gpa & ~4095ull, 4096);
     if (!page || (write && soft_is_code_page(c->soft, gpa)))
         return 1;
+    if (shift > 12)
+        soft_note_large_page(c, linear, shift);
     soft_tlb_fill(c, mmu, linear, write, page, (e & PTE_G) && (c->cr4 & CR4_PGE));
     c->host_gpr[site->s1] = (uint64_t)(uintptr_t)page + (linear & 4095);
     c->host_gpr[site->s2] = 0;

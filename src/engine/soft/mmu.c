@@ -217,6 +217,8 @@ int soft_walk(struct soft_vcpu *c, uint64_t linear, unsigned access, enum soft_m
             return page_fault(c, linear, w.error | PF_P);
         if (!set_bits(w.leaf, w.entry, kind == ACCESS_WRITE ? PTE_A | PTE_D : PTE_A, wide))
             continue;
+        if (w.shift > 12)
+            soft_note_large_page(c, linear, w.shift);
         *out = (struct soft_walk){.gpa = leaf_address(&w, wide),
                                   .global = (w.entry & PTE_G) && (c->cr4 & CR4_PGE)};
         return SOFT_NEXT;
@@ -257,10 +259,15 @@ static void flush_mode(struct soft_vcpu *c, enum soft_mmu mmu)
 
 void soft_tlb_flush(struct soft_vcpu *c, bool all)
 {
+    unsigned left = 0;
+
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++) {
         if (all || c->nonglobal[mmu])
             flush_mode(c, (enum soft_mmu)mmu);
+        left += c->fills[mmu];
     }
+    if (!left)
+        c->large[0].used = c->large[1].used = false;
 }
 
 void soft_tlb_flush_write(struct soft_vcpu *c)
@@ -271,9 +278,13 @@ void soft_tlb_flush_write(struct soft_vcpu *c)
 
 void soft_tlb_flush_page(struct soft_vcpu *c, uint64_t linear)
 {
-    unsigned i = (linear >> 12) & (TLB_SIZE - 1);
+    unsigned i = (linear >> 12) & (TLB_SIZE - 1), half = linear >> 63;
     uint32_t first = soft_jump_index(linear & ~4095ull);
 
+    if (c->large[half].used && (linear & c->large[half].mask) == c->large[half].base) {
+        soft_tlb_flush(c, true);
+        return;
+    }
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++) {
         c->tlb[mmu][0].tag[i] = c->tlb[mmu][1].tag[i] = empty_tag(i);
         /* Also blocks that begin on the page before and run into this one. */

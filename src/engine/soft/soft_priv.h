@@ -268,6 +268,20 @@ struct soft_walk {
 };
 int soft_walk(struct soft_vcpu *c, uint64_t linear, unsigned access, enum soft_mmu mmu,
               struct soft_walk *out);
+/* `linear` is in a page of 1 << shift bytes, which is more than 4 KiB. */
+static inline void soft_note_large_page(struct soft_vcpu *c, uint64_t linear, unsigned shift)
+{
+    unsigned half = linear >> 63;
+    uint64_t mask = UINT64_MAX << shift;
+
+    if (c->large[half].used)
+        mask &= c->large[half].mask;
+    while (c->large[half].used && (linear & mask) != (c->large[half].base & mask))
+        mask <<= 1;
+    c->large[half].used = true;
+    c->large[half].mask = mask;
+    c->large[half].base = linear & mask;
+}
 void soft_tlb_flush_write(struct soft_vcpu *c);
 void soft_jump_flush(struct soft_vcpu *c, enum soft_mmu mmu);
 /* A data breakpoint may lie in this page: it must not be in the TLB. */

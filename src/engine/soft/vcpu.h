@@ -206,7 +206,13 @@ struct soft_vcpu {
     } stats;
     unsigned fills[MMU_MODES];     /* TLB and jump-cache entries made since the last flush */
     unsigned nonglobal[MMU_MODES]; /* those of them for pages without G */
-    uint32_t jump_key[MMU_MODES];  /* the key that jump[] holds code for */
+    /* Where large pages may be in the TLBs, piece by piece: one range of 2^n bytes in each half of the
+     * address space, address & mask == base. INVLPG in it must drop more than one piece. */
+    struct {
+        uint64_t base, mask;
+        bool used;
+    } large[2];
+    uint32_t jump_key[MMU_MODES]; /* the key that jump[] holds code for */
     uint64_t jump_cs_base[MMU_MODES];
     uint64_t debug_hits; /* DR6 bits of breakpoints met by the current instruction */
     struct {

@@ -144,6 +144,28 @@ static void writes_flush_the_tlb(void **state)
     ASSERT_FAULT(STEP(0x8b, 0x0b), VEC_PF, 1);
 }
 
+/* One INVLPG is enough for all of a large page. */
+static void large_pages_leave_the_tlb_as_a_whole(void **state)
+{
+    const uint64_t entry = 0x102000 + 8 * 2, page = 0x400000;
+    struct soft_vcpu *c = fixture_cpu(MODE_LONG, 0);
+
+    for (unsigned round = 0; round < 2; round++) {
+        c->gpr[CPU_RBX] = page + 0x5000;
+        ASSERT_DONE(STEP(0x8b, 0x0b)); /* mov ecx, [rbx] */
+        c->gpr[CPU_RBX] = page + 0x1ff000;
+        ASSERT_DONE(STEP(0x8b, 0x0b));
+        fixture_write(entry, 0, 8);
+        c->gpr[CPU_RBX] = page + 0x3000 * round;
+        ASSERT_DONE(STEP(0x0f, 0x01, 0x3b)); /* invlpg [rbx] */
+        c->gpr[CPU_RBX] = page + 0x5000;
+        ASSERT_FAULT(STEP(0x8b, 0x0b), VEC_PF, 0);
+        c->gpr[CPU_RBX] = page + 0x1ff000;
+        ASSERT_FAULT(STEP(0x8b, 0x0b), VEC_PF, 0);
+        fixture_write(entry, page | 0x87, 8);
+    }
+}
+
 static void invpcid(void **state)
 {
     struct soft_vcpu *c = fixture_cpu(MODE_LONG, 0);
@@ -459,6 +481,7 @@ int main(void)
         cmocka_unit_test(registers_that_are_not_there),
         cmocka_unit_test(status_word),
         cmocka_unit_test(writes_flush_the_tlb),
+        cmocka_unit_test(large_pages_leave_the_tlb_as_a_whole),
         cmocka_unit_test(invpcid),
         cmocka_unit_test(debug_registers),
         cmocka_unit_test(breakpoints_match),
