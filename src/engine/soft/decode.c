@@ -28,33 +28,13 @@ static void init_decoders(void)
     }
 }
 
-static bool is_legacy_prefix(uint8_t b)
-{
-    switch (b) {
-    case 0x26:
-    case 0x2e:
-    case 0x36:
-    case 0x3e:
-    case 0x64:
-    case 0x65:
-    case 0x66:
-    case 0x67:
-    case 0xf0:
-    case 0xf2:
-    case 0xf3:
-        return true;
-    default:
-        return false;
-    }
-}
-
 static void find_layout(struct soft_decoded *d, unsigned bits)
 {
     struct soft_layout *at = &d->at;
     unsigned n = 0;
 
     for (;; n++) {
-        if (is_legacy_prefix(d->bytes[n]))
+        if (soft_is_prefix(d->bytes[n]))
             at->rex = 0;
         else if (bits == 64 && (d->bytes[n] & 0xf0) == 0x40)
             at->rex = d->bytes[n];

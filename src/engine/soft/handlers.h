@@ -47,11 +47,6 @@ static inline unsigned soft_iopl(const struct soft_vcpu *c)
 {
     return (c->sysflags & FLAG_IOPL) >> 12;
 }
-/* 48-bit addresses: bits 63-47 are equal. */
-static inline bool soft_canonical(uint64_t address)
-{
-    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
-}
 static inline bool soft_selector_null(uint16_t selector)
 {
     return (selector & 0xfffc) == 0;

@@ -59,6 +59,27 @@ struct soft_insn {
     uint8_t raw[15];
 };
 
+/* Whether a byte is a legacy prefix (SDM vol. 2 2.1.1). */
+static inline bool soft_is_prefix(uint8_t b)
+{
+    switch (b) {
+    case 0x26:
+    case 0x2e:
+    case 0x36:
+    case 0x3e:
+    case 0x64:
+    case 0x65:
+    case 0x66:
+    case 0x67:
+    case 0xf0:
+    case 0xf2:
+    case 0xf3:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* A handler in C. c->rip holds i->rip; returns an enum soft_result. */
 typedef int soft_handler(struct soft_vcpu *c, const struct soft_insn *i);
 

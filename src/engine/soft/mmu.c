@@ -3,21 +3,13 @@
  * Paging (SDM vol. 3A chapter 4): the walk of the guest's page tables, the software TLBs and jump caches that
  * keep its results, and guest-virtual memory for C code. Called in the vCPU's own thread.
  */
+#include "engine/soft/paging.h"
 #include "engine/soft/soft_priv.h"
 
 #include "base/bytes.h"
 #include "engine/soft/lapic.h"
 
 #include <string.h>
-
-#define PTE_P  (1ull << 0)
-#define PTE_W  (1ull << 1)
-#define PTE_U  (1ull << 2)
-#define PTE_A  (1ull << 5)
-#define PTE_D  (1ull << 6)
-#define PTE_PS (1ull << 7)
-#define PTE_G  (1ull << 8)
-#define PTE_NX (1ull << 63)
 
 #define PF_P    1u
 #define PF_W    2u
@@ -78,7 +70,7 @@ enum level_result { LEVEL_DOWN, LEVEL_LEAF, LEVEL_FAULT, LEVEL_AGAIN };
 /* One 8-byte entry at `table`. `shift`: what a page at this level would be. */
 static enum level_result level(struct walk *w, uint64_t table, unsigned shift, bool rights)
 {
-    uint64_t gpa = (table & 0x000ffffffffff000ull) | (((w->linear >> shift) & 511) << 3);
+    uint64_t gpa = (table & PTE_ADDRESS) | (((w->linear >> shift) & 511) << 3);
     uint64_t *at = guest_memory_at(w->c->soft->memory, gpa, 8);
     uint64_t entry = at ? __atomic_load_n(at, __ATOMIC_ACQUIRE) : 0;
 
@@ -185,7 +177,7 @@ static bool permitted(const struct walk *w)
 static uint64_t leaf_address(const struct walk *w, bool wide)
 {
     uint64_t mask = (1ull << w->shift) - 1;
-    uint64_t base = w->entry & 0x000ffffffffff000ull;
+    uint64_t base = w->entry & PTE_ADDRESS;
 
     if (!wide && w->shift == 22) /* PSE-36 */
         base = (w->entry & 0xffc00000) | (w->entry & 0x1fe000) << 19;
@@ -332,16 +324,11 @@ void soft_mmio_write(struct soft_vcpu *c, uint64_t gpa, unsigned size, uint64_t 
         io_space_write(c->soft->config.mmio, gpa, size, value);
 }
 
-static bool canonical(uint64_t a)
-{
-    return (uint64_t)((int64_t)(a << 16) >> 16) == a;
-}
-
 int soft_translate(struct soft_vcpu *c, uint64_t linear, unsigned access, uint64_t *gpa)
 {
     struct soft_walk w;
 
-    if ((c->efer & EFER_LMA) && !canonical(linear))
+    if ((c->efer & EFER_LMA) && !soft_canonical(linear))
         return soft_raise_error(c, VEC_GP, 0);
     int rc = soft_walk(c, linear, access, soft_key_mmu(c->key), &w);
     if (rc == SOFT_NEXT)
@@ -367,7 +354,7 @@ static void copy(void *to, const void *from, unsigned len)
         memcpy(to, from, len);
 }
 
-static void transfer(struct soft_vcpu *c, uint64_t gpa, uint8_t *buf, unsigned len, bool write)
+void soft_physical(struct soft_vcpu *c, uint64_t gpa, uint8_t *buf, unsigned len, bool write)
 {
     uint8_t *host = guest_memory_at(c->soft->memory, gpa, len);
 
@@ -414,9 +401,9 @@ static int access_memory(struct soft_vcpu *c, uint64_t linear, uint8_t *buf, uns
         return rc;
     if (c->key & KEY_DEBUG)
         c->debug_hits |= soft_debug_match(c, linear, len, write ? DEBUG_WRITE : DEBUG_READ);
-    transfer(c, gpa, buf, first, write);
+    soft_physical(c, gpa, buf, first, write);
     if (first < len)
-        transfer(c, gpa2, buf + first, len - first, write);
+        soft_physical(c, gpa2, buf + first, len - first, write);
     return SOFT_NEXT;
 }
 
@@ -442,7 +429,7 @@ int soft_host_pointer(struct soft_vcpu *c, uint64_t linear, unsigned access, uin
         *host = (uint8_t *)(uintptr_t)(linear + tlb->addend[i]);
         return SOFT_NEXT;
     }
-    if ((c->efer & EFER_LMA) && !canonical(linear))
+    if ((c->efer & EFER_LMA) && !soft_canonical(linear))
         return soft_raise_error(c, VEC_GP, 0);
     int rc = soft_walk(c, linear, access, mmu, &w);
     if (rc != SOFT_NEXT)
@@ -458,51 +445,60 @@ int soft_host_pointer(struct soft_vcpu *c, uint64_t linear, unsigned access, uin
     return SOFT_NEXT;
 }
 
-int soft_rmw_begin(struct soft_vcpu *c, uint64_t linear, unsigned size, void **host)
+/* A locked operand: the physical addresses of its one or two pages, and where it can be worked on in place,
+ * or NULL. */
+static int rmw_locate(struct soft_vcpu *c, uint64_t linear, unsigned size, uint64_t gpa[2], unsigned *first,
+                      void **host)
 {
-    uint64_t gpa, gpa2 = 0;
-    unsigned first = 4096 - (unsigned)(linear & 4095);
-    int rc = soft_translate(c, linear, ACCESS_WRITE, &gpa);
-
-    if (rc == SOFT_NEXT && first < size)
-        rc = soft_translate(c, linear + first, ACCESS_WRITE, &gpa2);
+    *first = 4096 - (unsigned)(linear & 4095);
+    if (*first > size)
+        *first = size;
+    int rc = soft_translate(c, linear, ACCESS_WRITE, &gpa[0]);
+    if (rc == SOFT_NEXT && *first < size)
+        rc = soft_translate(c, linear + *first, ACCESS_WRITE, &gpa[1]);
     if (rc != SOFT_NEXT)
         return rc;
-    if (first >= size)
-        first = size;
-    *host = guest_memory_at(c->soft->memory, gpa, size);
-    if (*host && (first == size || gpa2 == gpa + first))
-        return SOFT_NEXT;
+    *host = guest_memory_at(c->soft->memory, gpa[0], size);
+    if (*first < size && gpa[1] != gpa[0] + *first)
+        *host = NULL;
+    return SOFT_NEXT;
+}
+
+int soft_rmw_begin(struct soft_vcpu *c, uint64_t linear, unsigned size, void **host)
+{
+    uint64_t gpa[2];
+    unsigned first;
+    int rc = rmw_locate(c, linear, size, gpa, &first, host);
+
+    if (rc != SOFT_NEXT || *host)
+        return rc;
     /* A device, or two pages that are apart: on a copy, which soft_rmw_end puts back. */
     uint8_t *copy_at = c->bounce + (linear & 63);
-    transfer(c, gpa, copy_at, first, false);
+    soft_physical(c, gpa[0], copy_at, first, false);
     if (first < size)
-        transfer(c, gpa2, copy_at + first, size - first, false);
+        soft_physical(c, gpa[1], copy_at + first, size - first, false);
     *host = copy_at;
     return SOFT_NEXT;
 }
 
 int soft_rmw_end(struct soft_vcpu *c, uint64_t linear, unsigned size)
 {
-    uint64_t gpa, gpa2 = 0;
-    unsigned first = 4096 - (unsigned)(linear & 4095);
-    int rc = soft_translate(c, linear, ACCESS_WRITE, &gpa);
+    uint64_t gpa[2];
+    unsigned first;
+    void *host;
+    int rc = rmw_locate(c, linear, size, gpa, &first, &host);
 
-    if (rc == SOFT_NEXT && first < size)
-        rc = soft_translate(c, linear + first, ACCESS_WRITE, &gpa2);
     if (rc != SOFT_NEXT)
         return rc;
-    if (first >= size)
-        first = size;
     if (c->key & KEY_DEBUG)
         c->debug_hits |= soft_debug_match(c, linear, size, DEBUG_WRITE);
-    if (guest_memory_at(c->soft->memory, gpa, size) && (first == size || gpa2 == gpa + first)) {
-        soft_cache_written(c->soft, gpa, size);
+    if (host) {
+        soft_cache_written(c->soft, gpa[0], size);
         return SOFT_NEXT;
     }
     uint8_t *copy_at = c->bounce + (linear & 63);
-    transfer(c, gpa, copy_at, first, true);
+    soft_physical(c, gpa[0], copy_at, first, true);
     if (first < size)
-        transfer(c, gpa2, copy_at + first, size - first, true);
+        soft_physical(c, gpa[1], copy_at + first, size - first, true);
     return SOFT_NEXT;
 }

@@ -167,26 +167,6 @@ int soft_operand_write(struct soft_vcpu *c, const struct soft_insn *i, unsigned 
     }
 }
 
-static bool is_legacy_prefix(uint8_t byte)
-{
-    switch (byte) {
-    case 0x26:
-    case 0x2e:
-    case 0x36:
-    case 0x3e:
-    case 0x64:
-    case 0x65:
-    case 0x66:
-    case 0x67:
-    case 0xf0:
-    case 0xf2:
-    case 0xf3:
-        return true;
-    default:
-        return false;
-    }
-}
-
 unsigned soft_modrm_reg(const struct soft_vcpu *c, const struct soft_insn *i)
 {
     /* Where the opcode starts, after prefixes, by opcode map: its length. */
@@ -195,7 +175,7 @@ unsigned soft_modrm_reg(const struct soft_vcpu *c, const struct soft_insn *i)
 
     /* A REX that does not count may stand among the prefixes. */
     while (at < sizeof(i->raw) &&
-           (is_legacy_prefix(i->raw[at]) || (soft_is64(c) && (i->raw[at] & 0xf0) == 0x40)))
+           (soft_is_prefix(i->raw[at]) || (soft_is64(c) && (i->raw[at] & 0xf0) == 0x40)))
         at++;
     at += opcode_length[i->opcode_map & 3];
     return at < sizeof(i->raw) ? (i->raw[at] >> 3) & 7 : 0;
@@ -207,7 +187,7 @@ static uint8_t vex_payload(const struct soft_insn *i, bool *long_form)
     unsigned at = 0;
 
     *long_form = false;
-    while (at < sizeof(i->raw) - 2 && is_legacy_prefix(i->raw[at]))
+    while (at < sizeof(i->raw) - 2 && soft_is_prefix(i->raw[at]))
         at++;
     if (i->raw[at] == 0xc5)
         return i->raw[at + 1];

@@ -102,11 +102,6 @@ static void flush_cache(struct soft_vcpu *c)
 
 /* ---- finding code ---- */
 
-static bool canonical(uint64_t a)
-{
-    return (uint64_t)((int64_t)(a << 16) >> 16) == a;
-}
-
 /* An indirect branch went to an address that can't be: the fault belongs to the branch (SDM vol. 2 JMP, CALL,
  * RET). */
 static int non_canonical(struct soft_vcpu *c)
@@ -125,7 +120,7 @@ static int code_address(struct soft_vcpu *c, struct soft_walk *w, uint64_t *gpa2
     uint64_t linear = c->rip;
 
     if (soft_is64(c)) {
-        if (!canonical(linear))
+        if (!soft_canonical(linear))
             return non_canonical(c);
     } else {
         if (c->rip > c->seg[CPU_CS].limit)
@@ -303,7 +298,7 @@ static int run_special(struct soft_vcpu *c)
     int rc = execute(c);
     c->key &= ~KEY_ONE;
     /* A branch to nowhere faults itself: no trap follows it. */
-    if (rc == SOFT_JUMP && soft_is64(c) && !canonical(c->rip)) {
+    if (rc == SOFT_JUMP && soft_is64(c) && !soft_canonical(c->rip)) {
         c->rip = rip;
         c->gpr[CPU_RSP] = rsp;
         rc = soft_raise_error(c, VEC_GP, 0);

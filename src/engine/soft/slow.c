@@ -44,11 +44,6 @@ static uint64_t fault(struct soft_vcpu *c, const struct soft_site *site)
     return LEFT_FAULT;
 }
 
-static bool canonical(uint64_t a)
-{
-    return (uint64_t)((int64_t)(a << 16) >> 16) == a;
-}
-
 static int linear_address(struct soft_vcpu *c, const struct soft_site *site, uint64_t *linear)
 {
     if (site->flags & SITE_CHECKED)
@@ -58,7 +53,7 @@ static int linear_address(struct soft_vcpu *c, const struct soft_site *site, uin
         *linear = (uint32_t)*linear;
         return SOFT_NEXT;
     }
-    if (canonical(*linear) && canonical(*linear + site->size - 1))
+    if (soft_canonical(*linear) && soft_canonical(*linear + site->size - 1))
         return SOFT_NEXT;
     return soft_raise_error(c, site->segment == CPU_SS ? VEC_SS : VEC_GP, 0);
 }
@@ -68,44 +63,6 @@ static void go_on(struct soft_vcpu *c, const struct soft_site *site, const void 
     c->host_gpr[site->s1] = (uint64_t)(uintptr_t)host;
     c->host_gpr[site->s2] = 0;
     c->resume = (uint64_t)(uintptr_t)(c->soft->cache + (post ? site->post : site->resume));
-}
-
-static void bounce_read(struct soft_vcpu *c, uint64_t gpa, uint8_t *to, unsigned len)
-{
-    const void *host = guest_memory_at(c->soft->memory, gpa, len);
-
-    if (host) {
-        memcpy(to, host, len);
-        return;
-    }
-    while (len) {
-        unsigned n = len >= 8 ? 8 : len >= 4 ? 4 : len >= 2 ? 2 : 1;
-        uint64_t v = soft_mmio_read(c, gpa, n);
-        memcpy(to, &v, n);
-        gpa += n;
-        to += n;
-        len -= n;
-    }
-}
-
-static void bounce_write(struct soft_vcpu *c, uint64_t gpa, const uint8_t *from, unsigned len)
-{
-    void *host = guest_memory_at(c->soft->memory, gpa, len);
-
-    if (host) {
-        memcpy(host, from, len);
-        soft_cache_written(c->soft, gpa, len);
-        return;
-    }
-    while (len) {
-        unsigned n = len >= 8 ? 8 : len >= 4 ? 4 : len >= 2 ? 2 : 1;
-        uint64_t v = 0;
-        memcpy(&v, from, n);
-        soft_mmio_write(c, gpa, n, v);
-        gpa += n;
-        from += n;
-        len -= n;
-    }
 }
 
 /* The access can't be done with one pointer into a page of the TLB. */
@@ -134,9 +91,9 @@ static uint64_t special(struct soft_vcpu *c, const struct soft_site *site, uint6
     /* The same alignment as the guest's address, for instructions that insist on one. */
     host = c->bounce + (linear & 63);
     if (site->flags & SITE_READ) {
-        bounce_read(c, c->post.gpa[0], host, first);
+        soft_physical(c, c->post.gpa[0], host, first, false);
         if (first < site->size)
-            bounce_read(c, c->post.gpa[1], host + first, site->size - first);
+            soft_physical(c, c->post.gpa[1], host + first, site->size - first, false);
     }
     c->post.bounced = true;
     go_on(c, site, host, write);
@@ -170,10 +127,10 @@ uint64_t soft_slow_post(struct soft_vcpu *c, const struct soft_site *site)
     const struct soft_block *b = &c->soft->blocks[site->block];
 
     if (c->post.bounced) {
-        const uint8_t *from = c->bounce + (c->post.gpa[0] & 63); /* pages keep the low bits */
-        bounce_write(c, c->post.gpa[0], from, c->post.first);
+        uint8_t *from = c->bounce + (c->post.gpa[0] & 63); /* pages keep the low bits */
+        soft_physical(c, c->post.gpa[0], from, c->post.first, true);
         if (second)
-            bounce_write(c, c->post.gpa[1], from + c->post.first, second);
+            soft_physical(c, c->post.gpa[1], from + c->post.first, second, true);
     } else {
         soft_cache_written(c->soft, c->post.gpa[0], c->post.first);
         if (second)

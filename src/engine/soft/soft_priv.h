@@ -248,6 +248,9 @@ uint64_t soft_slow_post(struct soft_vcpu *c, const struct soft_site *site);
 /* ---- mmu.c ---- */
 uint64_t soft_mmio_read(struct soft_vcpu *c, uint64_t gpa, unsigned size);
 void soft_mmio_write(struct soft_vcpu *c, uint64_t gpa, unsigned size, uint64_t value);
+/* Copy to or from guest-physical addresses, RAM or device; [gpa, gpa + len) lies in one page. Reports writes.
+ */
+void soft_physical(struct soft_vcpu *c, uint64_t gpa, uint8_t *buf, unsigned len, bool write);
 uint8_t *soft_ram_page(const struct soft *s, uint64_t gpa);
 /* Let translated code reach the page directly. */
 static inline void soft_tlb_fill(struct soft_vcpu *c, enum soft_mmu mmu, uint64_t linear, bool write,

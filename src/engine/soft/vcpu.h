@@ -250,6 +250,12 @@ static inline bool soft_is64(const struct soft_vcpu *c)
     return c->key & KEY_CODE64;
 }
 
+/* 48-bit addresses: bits 63-47 are equal. */
+static inline bool soft_canonical(uint64_t address)
+{
+    return (uint64_t)((int64_t)(address << 16) >> 16) == address;
+}
+
 /* ---- state.c: RFLAGS, the key, conversion from and to struct cpu_state ---- */
 
 /* The whole RFLAGS, as PUSHF would see it (RF and VM included). */
