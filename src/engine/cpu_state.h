@@ -79,6 +79,14 @@ struct cpu_state {
     bool wait_for_sipi; /* an application processor before its SIPI */
 };
 
+/*
+ * Two MSRs are not as RESET leaves them but as firmware does, since a machine may have none and kernels then
+ * give up on page attributes or on fast string instructions: MTRRs enabled, write-back by default;
+ * IA32_MISC_ENABLE's fast-string bit set.
+ */
+#define CPU_MTRR_DEF_TYPE           0x806ull
+#define CPU_MISC_ENABLE_FAST_STRING 1ull
+
 /* The state after RESET (SDM vol. 3A table 10-1): real mode at F000:FFF0. `bsp`: the others wait for a SIPI.
  */
 void cpu_state_reset(struct cpu_state *state, bool bsp);

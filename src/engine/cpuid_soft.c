@@ -69,7 +69,9 @@ static const uint32_t copied_leaves[] = {0x80000002, 0x80000003, 0x80000004, 0x8
  *
  * RDCL_NO is what spares a guest two address spaces a process. IBRS_ALL makes Linux write IA32_SPEC_CTRL once
  * and then use plain indirect branches, where it would otherwise build each one from a call and a return.
- * RSBA, which asks for the costliest guard of all against RETBleed, stays clear.
+ * Newer kernels don't believe BHI_NO in a virtual machine and overwrite the branch history at each system
+ * call, but where leaf 7.2 has BHI_CTRL they set one more bit of IA32_SPEC_CTRL instead. RSBA, which asks for
+ * the costliest guard of all against RETBleed, stays clear.
  */
 uint64_t cpuid_arch_capabilities(void)
 {
@@ -112,6 +114,13 @@ static void set_register(struct cpuid_table *t, uint32_t leaf, enum cpuid_reg re
     }
     if (e)
         e->reg[reg] = value;
+}
+
+/* Leaf 7: EAX tells the last subleaf. Subleaf 2 EDX 4, BHI_CTRL: see cpuid_arch_capabilities. */
+static void add_extended_features(struct cpuid_table *t)
+{
+    set_register(t, 7, CPUID_EAX, 2);
+    cpuid_set(t, &(struct cpuid_entry){7, 2, true, {0, 0, 0, B(4)}});
 }
 
 static void add_features(struct cpuid_table *t, const struct cpuid_host *host, bool avx)
@@ -183,6 +192,7 @@ void cpuid_build_soft_on(struct cpuid_table *t, const struct cpuid_host *host, u
     cpuid_set(t, &(struct cpuid_entry){.leaf = 1, .reg = {one[CPUID_EAX], one[CPUID_EBX] & 0xff00}});
     cpuid_set(t, &(struct cpuid_entry){.leaf = 0x80000000, .reg = {0x80000008}});
     add_features(t, host, avx);
+    add_extended_features(t);
     if (!host->xcr0)
         set_register(t, 1, CPUID_ECX, cpuid_find(t, 1, 0)->reg[CPUID_ECX] & ~B(26));
     else

@@ -62,7 +62,9 @@ static void test_features_of_a_full_host(void **state)
     assert_int_equal(reg(&t, 7, 0, CPUID_EBX) & (B(2) | B(4) | B(11) | B(14) | B(16) | B(17) | B(30) | B(31)),
                      0);
     assert_int_equal(reg(&t, 7, 0, CPUID_ECX), B(2) | B(22));
-    assert_int_equal(reg(&t, 7, 0, CPUID_EAX), 0);
+    assert_int_equal(reg(&t, 7, 0, CPUID_EAX), 2);
+    assert_int_equal(reg(&t, 7, 2, CPUID_EDX), B(4)); /* BHI_CTRL alone */
+    assert_int_equal(reg(&t, 7, 3, CPUID_EDX), 0);
     assert_int_equal(reg(&t, 7, 1, CPUID_EAX), 0);
     assert_int_equal(reg(&t, 0xd, 0, CPUID_EAX), 7);
     assert_int_equal(reg(&t, 0xd, 0, CPUID_ECX), 832);

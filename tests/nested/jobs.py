@@ -71,10 +71,10 @@ def add_guest_tests(host):
 
 def add_all(host):
     host.add_binary("nested/tabique", host.build / "tabique")
-    host.add_binary("nested/test_engine_kvm", host.build / "tests/engine/test_engine_kvm")
+    host.add_binary("nested/test_engine", host.build / "tests/engine/test_engine")
     host.add_job("check", "exec $tabique check")
     host.add_job("check-json", "exec $tabique check --json")
-    host.add_job("unit", "KVM_TEST_REAL=1 KVM_TEST_SLOW=1 exec /nested/test_engine_kvm")
+    host.add_job("unit", "KVM_TEST_REAL=1 KVM_TEST_SLOW=1 exec /nested/test_engine kvm")
     add_guest_tests(host)
     for suite in SUITES:
         directory = host.fetch(suite)

@@ -105,6 +105,7 @@ static int kvm_create(struct engine **out, const struct engine_config *config, s
 
     if (!k && (config->cpus < 1 || config->cpus > ENGINE_MAX_CPUS))
         return error_set(err, EINVAL, "%u vCPUs: choose from 1 to %u", config->cpus, ENGINE_MAX_CPUS);
+    struct kvm_engine *k = calloc(1, sizeof(*k));
     if (!k)
         return error_set_errno(err, ENOMEM, "engine kvm");
     k->engine.class = &engine_kvm;

@@ -19,11 +19,6 @@
 #define MSR_IA32_MTRR_DEF    0x2ff
 #define MSR_EFER             0xc0000080u
 
-/* Rep-string instructions are fast; kernels look here before they believe CPUID. */
-#define MISC_ENABLE_FAST_STRING 1ull
-/* Enabled, write-back by default: there is no firmware to do it, and kernels give up on PAT without. */
-#define MTRR_DEF_WRITE_BACK 0x806ull
-
 /* The paravirtual ones, through which the kernel writes into guest memory. */
 #define MSR_KVM_FIRST 0x4b564d00u
 #define MSR_KVM_LAST  0x4b564dffu
@@ -120,8 +115,8 @@ static int reset_msrs(struct kvm_vcpu *v, struct error **err)
     }
     uint64_t misc = 0;
     if (read_msr(v, MSR_IA32_MISC_ENABLE, &misc) == 0)
-        write_msr(v, MSR_IA32_MISC_ENABLE, misc | MISC_ENABLE_FAST_STRING);
-    write_msr(v, MSR_IA32_MTRR_DEF, MTRR_DEF_WRITE_BACK);
+        write_msr(v, MSR_IA32_MISC_ENABLE, misc | CPU_MISC_ENABLE_FAST_STRING);
+    write_msr(v, MSR_IA32_MTRR_DEF, CPU_MTRR_DEF_TYPE);
     return 0;
 }
 

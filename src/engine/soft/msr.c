@@ -22,8 +22,8 @@
 
 #define FEATURE_CONTROL_LOCKED 1u
 
-/* IBRS, STIBP, SSBD: kept, and without effect on an engine that predicts nothing of its own. */
-#define SPEC_CTRL_KNOWN 7u
+/* IBRS, STIBP, SSBD, BHI_DIS_S: kept, and without effect on an engine that predicts nothing of its own. */
+#define SPEC_CTRL_KNOWN (7u | 1u << 10)
 #define PRED_CMD_IBPB   1u
 #define DEBUGCTL_KNOWN  3u /* LBR, BTF */
 
@@ -83,7 +83,7 @@ FIELD_WRITE(kernel_gs_base, c->kernel_gs_base, soft_canonical(value))
 FIELD_READ(tsc_aux, c->tsc_aux)
 FIELD_WRITE(tsc_aux, c->tsc_aux, value <= UINT32_MAX)
 FIELD_READ(spec_ctrl, c->spec_ctrl)
-FIELD_WRITE(spec_ctrl, c->spec_ctrl, value <= SPEC_CTRL_KNOWN)
+FIELD_WRITE(spec_ctrl, c->spec_ctrl, (value & ~(uint64_t)SPEC_CTRL_KNOWN) == 0)
 FIELD_READ(misc_enable, c->misc_enable | MISC_ENABLE_FIXED)
 FIELD_WRITE(misc_enable, c->misc_enable, true)
 FIELD_READ(zero, 0)

@@ -44,6 +44,18 @@ static void look_at_host(struct soft *s, unsigned without)
         s->use_pext = (b & bit_BMI2) && !slow_pext() && !(without & SOFT_WITHOUT_PEXT);
 }
 
+void soft_reset_msrs(struct soft_vcpu *c)
+{
+    c->misc_enable = CPU_MISC_ENABLE_FAST_STRING;
+    c->spec_ctrl = 0;
+    c->mtrr_def_type = CPU_MTRR_DEF_TYPE;
+    memset(c->mtrr_fixed, 0, sizeof(c->mtrr_fixed));
+    memset(c->mtrr_var, 0, sizeof(c->mtrr_var));
+    /* The TSC itself runs on, without the steps that the guest made. */
+    c->tsc_offset -= c->tsc_adjust;
+    c->tsc_adjust = 0;
+}
+
 static struct soft_vcpu *new_vcpu(struct soft *s, unsigned n)
 {
     struct cpu_state state;
@@ -60,8 +72,8 @@ static struct soft_vcpu *new_vcpu(struct soft *s, unsigned n)
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++)
         c->fills[mmu] = c->nonglobal[mmu] = 1; /* so that the first flush empties them */
     soft_tlb_flush(c, true);
-    c->misc_enable = 1;
     c->tsc_offset = -__rdtsc();
+    soft_reset_msrs(c);
     cpu_state_reset(&state, n == 0);
     soft_set_state(c, &state);
     return c;

@@ -11,4 +11,7 @@ int soft_core_init(struct soft *s, struct guest_memory *memory, unsigned cpus, u
                    unsigned without, struct error **err);
 void soft_core_fini(struct soft *s);
 
+/* The MSRs that struct cpu_state does not hold, as after RESET (INIT leaves them). The vCPU does not run. */
+void soft_reset_msrs(struct soft_vcpu *c);
+
 #endif

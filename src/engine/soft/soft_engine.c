@@ -157,8 +157,9 @@ static int make_chips(struct soft *s, struct error **err)
 
 static int create(struct engine **out, const struct engine_config *config, struct error **err)
 {
+    if (config->cpus < 1 || config->cpus > ENGINE_MAX_CPUS)
+        return error_set(err, EINVAL, "%u vCPUs: choose from 1 to %u", config->cpus, ENGINE_MAX_CPUS);
     struct soft *s = calloc(1, sizeof(*s));
-
     if (!s)
         return error_set_errno(err, ENOMEM, "soft engine");
     s->engine.class = &soft_engine_class;
@@ -250,6 +251,7 @@ static int reset(struct engine *engine, struct error **err)
     for (unsigned n = 0; n < s->n_vcpus; n++) {
         struct cpu_state state;
         cpu_state_reset(&state, n == 0);
+        soft_reset_msrs(s->vcpu[n]);
         soft_set_state(s->vcpu[n], &state);
         s->vcpu[n]->nmi_pending = false;
         atomic_fetch_and(&s->vcpu[n]->requests, ~(uint32_t)REQUEST_INTERRUPT);
