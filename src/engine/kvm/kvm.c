@@ -100,10 +100,7 @@ static void kvm_destroy(struct engine *engine)
 
 static int kvm_create(struct engine **out, const struct engine_config *config, struct error **err)
 {
-    struct kvm_engine *k =
-        config->cpus >= 1 && config->cpus <= ENGINE_MAX_CPUS ? calloc(1, sizeof(*k)) : NULL;
-
-    if (!k && (config->cpus < 1 || config->cpus > ENGINE_MAX_CPUS))
+    if (config->cpus < 1 || config->cpus > ENGINE_MAX_CPUS)
         return error_set(err, EINVAL, "%u vCPUs: choose from 1 to %u", config->cpus, ENGINE_MAX_CPUS);
     struct kvm_engine *k = calloc(1, sizeof(*k));
     if (!k)
