@@ -62,6 +62,9 @@ def make_parser():
     parser.add_argument("--expect", action="append", default=[], help="a regular expression that the output must match")
     parser.add_argument("--ends-by-power-off", action="store_true", help="instead of the debug-exit port")
     parser.add_argument("--timeout", type=float, default=100)
+    parser.add_argument("--same-checks-as", metavar="MONITOR", help="its run must make the same checks; a `skip NAME` there "
+                        "or here covers all checks whose names begin like that")
+    parser.add_argument("--no-skips", action="store_true", help="every check must be made")
     return parser
 
 
@@ -78,22 +81,46 @@ def judge(args, status, output):
     return problems
 
 
-def main():
-    args = make_parser().parse_args()
+def run(args):
+    """(exit status, output, command); status None if it did not end, command None and the reason if it can't run."""
     command, reason = qemu_command(args) if args.monitor == "qemu" else tabique_command(args)
     if not command:
-        print(f"skipped: {reason}")
-        return 77
+        return None, reason, None
     try:
-        run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                             timeout=args.timeout)
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              timeout=args.timeout)
+        status, output = done.returncode, done.stdout
     except subprocess.TimeoutExpired as late:
-        sys.stdout.write((late.stdout or b"").decode(errors="replace"))
+        status, output = None, late.stdout or b""
+    return status, output.decode(errors="replace").replace("\r", ""), command
+
+
+def compare_checks(ours, reference):
+    """The checks that only one of two outputs has."""
+    skipped = tuple(re.findall(r"^skip (.+) \(", ours + reference, re.M))
+    made = [{name for name in re.findall(r"^(?:ok|FAIL) (.+?)(?:: got .*)?$", output, re.M) if not name.startswith(skipped)}
+            for output in (ours, reference)]
+    return sorted(made[0] ^ made[1])
+
+
+def main():
+    args = make_parser().parse_args()
+    status, output, command = run(args)
+    if not command:
+        print(f"skipped: {output}")
+        return 77
+    sys.stdout.write(output)
+    if status is None:
         print(f"failed: no end after {args.timeout} s: {' '.join(command)}")
         return 1
-    output = run.stdout.decode(errors="replace").replace("\r", "")
-    sys.stdout.write(output)
-    problems = judge(args, run.returncode, output)
+    problems = judge(args, status, output)
+    if args.no_skips and re.search("^skip ", output, re.M):
+        problems.append("a check was skipped")
+    if args.same_checks_as:
+        args.monitor = args.same_checks_as
+        _, reference, reference_command = run(args)
+        if reference_command:
+            problems += [f"a check only here or only on {args.monitor}: {name}" for name in compare_checks(output, reference)]
     for problem in problems:
         print(f"failed: {problem}: {' '.join(command)}")
     return 1 if problems else 0

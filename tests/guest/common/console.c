@@ -105,6 +105,57 @@ bool check_equal(uint64_t is, uint64_t expected, const char *file, int line, con
     return is == expected;
 }
 
+static void count_failure(bool ok)
+{
+    if (!ok)
+        __atomic_add_fetch(&failures, 1, __ATOMIC_RELAXED);
+}
+
+bool check_value(const char *name, uint64_t got, uint64_t want)
+{
+    bool ok = got == want;
+
+    count_failure(ok);
+    if (ok)
+        print("ok %s\n", name);
+    else
+        print("FAIL %s: got 0x%lx want 0x%lx\n", name, got, want);
+    return ok;
+}
+
+bool check_trap(const char *name, const struct trap_result *r, int vector, uint64_t error)
+{
+    bool ok = r->vector == vector && (vector < 0 || r->error == error);
+
+    count_failure(ok);
+    if (ok)
+        print("ok %s\n", name);
+    else
+        print("FAIL %s: got trap %d error 0x%lx want trap %d error 0x%lx (rip 0x%lx cr2 0x%lx)\n", name,
+              r->vector, r->error, vector, error, r->rip, r->cr2);
+    return ok;
+}
+
+const char *check_name(const char *first, ...)
+{
+    static char name[128];
+    unsigned n = 0;
+    va_list args;
+
+    va_start(args, first);
+    for (const char *part = first; part; part = va_arg(args, const char *))
+        while (*part && n < sizeof(name) - 1)
+            name[n++] = *part++;
+    va_end(args);
+    name[n] = 0;
+    return name;
+}
+
+void check_skip(const char *name, const char *why)
+{
+    print("skip %s (%s)\n", name, why);
+}
+
 void guest_exit(unsigned code)
 {
     outl(DEBUG_EXIT, code);

@@ -38,6 +38,21 @@ void print(const char *format, ...) __attribute__((format(printf, 1, 2)));
  * end. */
 #define CHECK(condition)          check_result((condition), __FILE__, __LINE__, #condition)
 #define CHECK_EQUAL(is, expected) check_equal((uint64_t)(is), (uint64_t)(expected), __FILE__, __LINE__, #is)
+/* The same with a name instead of a place, for tests of the processor: prints one line, `ok NAME` or `FAIL
+ * NAME: got .. want ..`, whatever the outcome. Two monitors that behave alike print the same. */
+bool check_value(const char *name, uint64_t got, uint64_t want);
+/* The strings up to a NULL, joined, until the next call. */
+const char *check_name(const char *first, ...) __attribute__((sentinel));
+/* For what this processor does not have: prints `skip NAME (WHY)`. NAME covers
+ * all checks whose names begin like that. */
+void check_skip(const char *name, const char *why);
+/*
+ * Whether QEMU's TCG executes the guest, directly or with KVM in between. What TCG is known to do wrong is
+ * skipped there; each place says what it is.
+ */
+bool processor_is_tcg(void);
+/* Whether CPUID's leaf (and subleaf 0) has this bit in this register (0 EAX ... 3 EDX). */
+bool processor_has(uint32_t leaf, unsigned reg, unsigned bit);
 bool check_result(bool ok, const char *file, int line, const char *what);
 bool check_equal(uint64_t is, uint64_t expected, const char *file, int line, const char *what);
 
@@ -82,11 +97,19 @@ extern uint8_t trap_entries[]; /* 16 bytes a vector */
 struct trap_result {
     int vector;
     uint64_t error, cr2, rip, cs, rflags, rsp;
+    struct trap_frame frame; /* all registers as they were */
 };
+/* Prints one line as check_value does: the call must have ended by this trap (-1: none) and error code. */
+bool check_trap(const char *name, const struct trap_result *result, int vector, uint64_t error);
 /* Calls fn(arg) and catches the first trap on a vector without handler. Does not nest; per CPU. */
 struct trap_result trap_catch(void (*fn)(void *arg), void *arg);
 /* As trap_catch, in ring 3 at virtual address `rip` (page must be mapped for users) with `arg` in RDI. */
 struct trap_result trap_catch_user(uint64_t rip, uint64_t rsp, uint64_t arg);
+/* As trap_catch, begun by an IRET to this place in any ring or mode. */
+struct trap_start {
+    uint64_t rip, cs, rflags, rsp, ss;
+};
+struct trap_result trap_catch_at(const struct trap_start *start, uint64_t arg);
 
 /* --- memory ------------------------------------------------------------------------------------------- */
 

@@ -33,7 +33,7 @@ struct table_pointer {
 #define IST_SLOTS  7
 
 int trap_catch_enter(struct trap_catch *slot, void (*fn)(void *arg), void *arg);
-void trap_enter_user(uint64_t rip, uint64_t rsp, uint64_t arg);
+void trap_enter(const struct trap_start *start, uint64_t arg);
 extern uint8_t trap_catch_resume[];
 
 static uint64_t gdt[7 + 2 * GUEST_MAX_CPUS] __attribute__((aligned(16))) = {
@@ -126,6 +126,7 @@ void trap_dispatch(struct trap_frame *frame)
         .cs = frame->cs,
         .rflags = frame->rflags,
         .rsp = frame->rsp,
+        .frame = *frame,
     };
     frame->rip = (uint64_t)trap_catch_resume;
     frame->cs = SELECTOR_CODE64;
@@ -145,23 +146,31 @@ struct trap_result trap_catch(void (*fn)(void *arg), void *arg)
     return c->result;
 }
 
-struct user_call {
-    uint64_t rip, rsp, arg;
+struct enter_call {
+    const struct trap_start *start;
+    uint64_t arg;
 };
 
-static void enter_user(void *arg)
+static void enter(void *arg)
 {
-    struct user_call *call = arg;
+    struct enter_call *call = arg;
 
-    trap_enter_user(call->rip, call->rsp, call->arg);
+    trap_enter(call->start, call->arg);
 }
 
-struct trap_result trap_catch_user(uint64_t rip, uint64_t rsp, uint64_t arg)
+struct trap_result trap_catch_at(const struct trap_start *start, uint64_t arg)
 {
-    struct user_call call = {rip, rsp, arg};
-    struct trap_result result = trap_catch(enter_user, &call);
+    struct enter_call call = {start, arg};
+    struct trap_result result = trap_catch(enter, &call);
 
     /* Coming from ring 3, DS and ES may have been cleared. */
     __asm__ volatile("movl %0, %%ds; movl %0, %%es" : : "r"(SELECTOR_DATA));
     return result;
+}
+
+struct trap_result trap_catch_user(uint64_t rip, uint64_t rsp, uint64_t arg)
+{
+    struct trap_start start = {rip, SELECTOR_USER_CODE64, 0x202, rsp, SELECTOR_USER_DATA};
+
+    return trap_catch_at(&start, arg);
 }

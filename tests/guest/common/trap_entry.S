@@ -90,15 +90,15 @@ trap_catch_resume:
     cld
     ret
 
-/* void trap_enter_user(uint64_t rip, uint64_t rsp, uint64_t arg): never returns; leave by a trap that is caught. */
-    .globl trap_enter_user
-trap_enter_user:
-    pushq $0x23                     /* SS: user data */
-    pushq %rsi
-    pushq $0x202
-    pushq $0x2b                     /* CS: user 64-bit code */
-    pushq %rdi
-    movq %rdx, %rdi
+/* void trap_enter(const struct trap_start *start, uint64_t arg): never returns; leave by a trap that is caught. */
+    .globl trap_enter
+trap_enter:
+    pushq 32(%rdi)                  /* SS */
+    pushq 24(%rdi)
+    pushq 16(%rdi)
+    pushq 8(%rdi)
+    pushq (%rdi)                    /* RIP */
+    movq %rsi, %rdi
     iretq
 
     .section .note.GNU-stack, "", @progbits
