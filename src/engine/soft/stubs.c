@@ -65,6 +65,8 @@ static void save_fpu(const struct soft *s, struct emitter *e)
     emit_bytes(e, "\xe3\x05", 2); /* jrcxz to the saving part */
     uint8_t *skip = emit_jmp_later(e);
     move_fpu(s, e, true);
+    /* C code must not meet the guest's x87 exceptions, nor its registers in use. */
+    emit_bytes(e, "\xdb\xe3", 2); /* fninit */
     if (s->have_avx)
         emit_bytes(e, "\xc5\xf8\x77", 3); /* vzeroupper */
     emit_bytes(e, "\x0f\xae\x15", 3);     /* ldmxcsr [rip + rel] */

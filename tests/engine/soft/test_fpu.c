@@ -254,6 +254,25 @@ static void the_real_mode_environment(void **state)
     assert_int_equal(c->xsave[XSAVE_FTW], 0x40);
 }
 
+/* An exception that the guest lets wait in its x87 must not come in ours. */
+static void the_hosts_x87_is_its_own(void **state)
+{
+    struct soft_vcpu *c = fixture_cpu(MODE_PROTECTED32, 0);
+    volatile long double third = 3;
+    uint16_t fcw;
+
+    fixture_write(DATA_AT, 0x300, 2); /* FCW: all exceptions unmasked */
+    ASSERT_DONE(STEP(0xd9, 0x2d, 0x00, 0x00, 0x02, 0x00));
+    for (unsigned n = 0; n < 9; n++) /* fld1: the ninth overflows */
+        ASSERT_DONE(STEP(0xd9, 0xe8));
+    assert_int_equal(get_le16(c->xsave + XSAVE_FCW), 0x340);
+    assert_int_equal(get_le16(c->xsave + XSAVE_FSW) & 0x80, 0x80);
+    __asm__("fnstcw %0" : "=m"(fcw));
+    assert_int_equal(fcw, 0x37f);
+    third = 1 / third;
+    assert_true(third > 0.333L && third < 0.334L);
+}
+
 static void top_moves_registers_in_the_image_only(void **state)
 {
     struct soft_vcpu *c = fixture_cpu(MODE_PROTECTED32, 0);
@@ -284,6 +303,7 @@ int main(void)
         cmocka_unit_test(alignment_and_enable_bits),
         cmocka_unit_test(outside_64_bit_mode_the_upper_registers_stay),
         cmocka_unit_test(the_real_mode_environment),
+        cmocka_unit_test(the_hosts_x87_is_its_own),
         cmocka_unit_test(top_moves_registers_in_the_image_only),
     };
     return cmocka_run_group_tests(tests, NULL, teardown);
