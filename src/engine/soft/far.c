@@ -360,6 +360,8 @@ int op_iret(struct soft_vcpu *c, const struct soft_insn *i)
     int result;
 
     c->nmi_blocked = false; /* even if it faults (SDM vol. 3A 6.7.1) */
+    if (c->nmi_pending)
+        __atomic_store_n(&c->pending, 1, __ATOMIC_SEQ_CST); /* one came meanwhile */
     if (soft_protected(c) && (c->sysflags & FLAG_NT))
         return soft_raise(c, VEC_GP);
     soft_stack_current(c, &st);

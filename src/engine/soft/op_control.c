@@ -4,8 +4,10 @@
  * 3B 17.2). The row of MOV also gets segment registers. Called from translated code in the vCPU's own thread;
  * no locks.
  */
+#include "base/bytes.h"
 #include "engine/soft/handlers.h"
 #include "engine/soft/lapic.h"
+#include "engine/soft/soft_priv.h"
 
 #define CR0_KNOWN                                                                                            \
     (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_ET | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
@@ -15,6 +17,13 @@
      CR4_UMIP | CR4_FSGSBASE | CR4_PCIDE | CR4_SMEP | CR4_SMAP)
 /* Bits that change what is in a TLB. */
 #define CR4_PAGING (CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCIDE | CR4_SMEP | CR4_SMAP)
+
+/* Bits whose change makes PAE paging load its page-directory pointers. */
+#define CR0_PDPTES (CR0_PG | CR0_CD | CR0_NW)
+#define CR4_PDPTES (CR4_PSE | CR4_PAE | CR4_PGE | CR4_SMEP)
+
+#define PDPTE_PRESENT  1u
+#define PDPTE_RESERVED 0x1e6u /* and what is beyond the physical address */
 
 #define CR3_NO_FLUSH (1ull << 63)
 
@@ -44,6 +53,23 @@ int soft_check_umip(struct soft_vcpu *c)
     return c->cpl && (c->cr4 & CR4_UMIP) ? soft_raise(c, VEC_GP) : SOFT_NEXT;
 }
 
+/* PAE paging loads its four page-directory pointers with CR3: reserved bits show then (SDM vol. 3A 4.4.1). */
+static int check_pdptes(struct soft_vcpu *c, uint64_t cr0, uint64_t cr3, uint64_t cr4)
+{
+    const uint8_t *table = guest_memory_at(c->soft->memory, cr3 & 0xffffffe0, 32);
+    uint64_t reserved = PDPTE_RESERVED | UINT64_MAX << soft_physical_bits(c);
+
+    if (!(cr0 & CR0_PG) || !(cr4 & CR4_PAE) || (c->efer & EFER_LME))
+        return SOFT_NEXT;
+    for (unsigned n = 0; table && n < 4; n++) {
+        uint64_t entry = get_le64(table + 8 * n);
+
+        if ((entry & PDPTE_PRESENT) && (entry & reserved))
+            return soft_raise(c, VEC_GP);
+    }
+    return SOFT_NEXT;
+}
+
 /* ---- CR0 ---- */
 
 /* Paging goes on: what IA-32e mode asks for, if that was enabled. */
@@ -65,6 +91,8 @@ static int write_cr0(struct soft_vcpu *c, uint64_t value)
         return soft_raise(c, VEC_GP);
     value = (value & CR0_KNOWN) | CR0_ET;
     changed = c->cr0 ^ value;
+    if ((changed & CR0_PDPTES) && check_pdptes(c, value, c->cr3, c->cr4))
+        return SOFT_FAULT;
     if (changed & CR0_PG) {
         if (value & CR0_PG) {
             if (check_paging_on(c))
@@ -97,6 +125,8 @@ static int write_cr3(struct soft_vcpu *c, uint64_t value)
             return soft_raise(c, VEC_GP);
         value = (uint32_t)value;
     }
+    if (!soft_long(c) && check_pdptes(c, c->cr0, value, c->cr4))
+        return SOFT_FAULT;
     c->cr3 = value;
     /* The TLB knows no PCIDs, so it can't keep what bit 63 lets it keep. */
     soft_tlb_flush(c, !(c->cr4 & CR4_PGE));
@@ -120,6 +150,8 @@ static int write_cr4(struct soft_vcpu *c, uint64_t value)
         return soft_raise(c, VEC_GP);
     if ((changed & value & CR4_PCIDE) && (!soft_long(c) || (c->cr3 & 0xfff)))
         return soft_raise(c, VEC_GP);
+    if ((changed & CR4_PDPTES) && check_pdptes(c, c->cr0, c->cr3, value))
+        return SOFT_FAULT;
     c->cr4 = value;
     if (changed & CR4_PAGING)
         soft_tlb_flush(c, true);

@@ -89,6 +89,29 @@ static void cr3_and_cr4_reserved_bits(void **state)
     ASSERT_FAULT(set_cr(4, CR4_PCIDE), VEC_GP, 0);
 }
 
+static void page_directory_pointers_are_checked_when_loaded(void **state)
+{
+    static const uint64_t reserved[] = {1ull << 1, 1ull << 2, 1ull << 5, 1ull << 8, 1ull << 46, 1ull << 63};
+    const uint64_t table = 0x110020; /* 32 bytes, aligned to as many */
+    struct soft_vcpu *c = fixture_cpu(MODE_PROTECTED32, 0);
+
+    ASSERT_DONE(set_cr(4, c->cr4 | CR4_PAE));
+    ASSERT_DONE(set_cr(3, table));
+    fixture_write(table, 0x102001, 8);
+    for (unsigned n = 0; n < sizeof(reserved) / sizeof(reserved[0]); n++) {
+        fixture_write(table + 24, 1 | reserved[n], 8);
+        ASSERT_FAULT(set_cr(0, c->cr0 | CR0_PG), VEC_GP, 0);
+        assert_int_equal(c->cr0 & CR0_PG, 0);
+    }
+    fixture_write(table + 24, reserved[0], 8); /* not present: fine */
+    ASSERT_DONE(set_cr(0, c->cr0 | CR0_PG));
+    fixture_write(table + 8, 3, 8);
+    ASSERT_FAULT(set_cr(3, table), VEC_GP, 0);
+    ASSERT_FAULT(set_cr(4, c->cr4 | CR4_PGE), VEC_GP, 0);
+    fixture_write(table + 8, 0, 8);
+    ASSERT_DONE(set_cr(3, table));
+}
+
 static void registers_that_are_not_there(void **state)
 {
     fixture_cpu(MODE_LONG, 0);
@@ -478,6 +501,7 @@ int main(void)
         cmocka_unit_test(cr0_combinations),
         cmocka_unit_test(long_mode_on_and_off),
         cmocka_unit_test(cr3_and_cr4_reserved_bits),
+        cmocka_unit_test(page_directory_pointers_are_checked_when_loaded),
         cmocka_unit_test(registers_that_are_not_there),
         cmocka_unit_test(status_word),
         cmocka_unit_test(writes_flush_the_tlb),

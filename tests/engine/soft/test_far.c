@@ -201,9 +201,10 @@ static void iret_to_an_outer_level(void **state)
     struct soft_vcpu *c = fixture_cpu(MODE_PROTECTED32, 0);
     const uint64_t frame[] = {TARGET, CODE3_32, FLAG_IF | FLAG_CF | 2, 0x5555, DATA3};
 
-    c->nmi_blocked = true;
+    c->nmi_blocked = c->nmi_pending = true;
     put_frame(c, frame, 5, 4);
     ASSERT_DONE(STEP(0xcf));
+    assert_int_equal(c->pending, 1); /* the other NMI gets its turn */
     assert_int_equal(c->cpl, 3);
     assert_int_equal(c->rip, TARGET);
     assert_int_equal(c->gpr[CPU_RSP], 0x5555);
