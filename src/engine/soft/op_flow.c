@@ -216,15 +216,26 @@ static void load_flat(struct soft_vcpu *c, unsigned cs, unsigned ss, bool code64
     c->cpl = (uint8_t)cpl;
 }
 
+/* Whether the guest sees a processor of AMD's (or Hygon's), as it does on such a host. */
+static bool is_amd(struct soft_vcpu *c)
+{
+    uint32_t out[4];
+
+    soft_cpuid(c, 0, 0, out);
+    return out[1] == 0x68747541 || out[1] == 0x6f677948; /* Auth(enticAMD), Hygo(nGenuine) */
+}
+
+/* In compatibility mode only AMD's processors have it; there it is how Linux's 32-bit programs call their
+ * kernel. */
 int op_syscall(struct soft_vcpu *c, const struct soft_insn *i)
 {
     unsigned selector = c->star >> 32 & 0xfffc;
 
-    if (!soft_is64(c) || !(c->efer & EFER_SCE))
+    if (!soft_long(c) || !(c->efer & EFER_SCE) || (!soft_is64(c) && !is_amd(c)))
         return soft_raise(c, VEC_UD);
     c->gpr[CPU_RCX] = soft_next_rip(c, i);
     c->gpr[CPU_R11] = soft_rflags(c) & ~(uint64_t)FLAG_RF;
-    c->rip = c->lstar;
+    c->rip = soft_is64(c) ? c->lstar : c->cstar;
     soft_set_rflags(c, 0, c->fmask | FLAG_RF);
     load_flat(c, selector, selector + 8, true, 0);
     return SOFT_JUMP;
