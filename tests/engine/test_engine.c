@@ -212,8 +212,9 @@ static void await(struct rig *r, const unsigned *what, unsigned n)
         rc = pthread_cond_timedwait(&r->changed, &r->lock, &until);
     pthread_mutex_unlock(&r->lock);
     if (rc)
-        fail_msg("the guest did not get there in %d ms (%s)", WAIT_MS,
-                 r->engine && tested->failure(r->engine) ? tested->failure(r->engine) : "no failure");
+        fail_msg("the guest did not get there in %d ms (%s, %u events)", WAIT_MS,
+                 r->engine && tested->failure(r->engine) ? tested->failure(r->engine) : "no failure",
+                 r->n_events);
 }
 
 #define RUN(r, ...)                                                                                          \
@@ -669,8 +670,9 @@ static void test_reset_msrs(void **state)
     rig_open(&r, 1);
     for (int boot = 0; boot < 2; boot++) {
         RUN(&r, RDMSR_TO(0x2ffu, 0x6000), RDMSR_TO(0x1a0u, 0x6004), RDMSR_TO(0x3bu, 0x6008),
-            RDMSR_TO(0x4b564d01u, 0x600c), WRMSR(0x2ffu, 0u), WRMSR(0x1a0u, 0u), WRMSR(0x3bu, 0x1000u),
-            WRMSR(0x4b564d01u, 0x5001u), OUT_DONE, JMP_SELF);
+            RDMSR_TO(0x4b564d01u, 0x600c), WRMSR(0x2ffu, 0u), MOV_ECX(0x1a0u), 0x0f, 0x32, 0x24, 0xfe, 0x0f,
+            0x30, /* rdmsr; and al, ~1; wrmsr */
+            WRMSR(0x3bu, 0x1000u), WRMSR(0x4b564d01u, 0x5001u), OUT_DONE, JMP_SELF);
         await(&r, &r.n_done, (unsigned)boot + 1);
         assert_int_equal(guest_memory_read(r.memory, 0x6000, boot ? second : out, sizeof(out)), 0);
         tested->pause(r.engine);
