@@ -111,6 +111,11 @@ static void count_failure(bool ok)
         __atomic_add_fetch(&failures, 1, __ATOMIC_RELAXED);
 }
 
+unsigned check_failures(void)
+{
+    return failures;
+}
+
 bool check_value(const char *name, uint64_t got, uint64_t want)
 {
     bool ok = got == want;

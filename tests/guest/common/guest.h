@@ -43,6 +43,8 @@ void print(const char *format, ...) __attribute__((format(printf, 1, 2)));
 bool check_value(const char *name, uint64_t got, uint64_t want);
 /* The strings up to a NULL, joined, until the next call. */
 const char *check_name(const char *first, ...) __attribute__((sentinel));
+/* How many checks have failed until now. */
+unsigned check_failures(void);
 /* For what this processor does not have: prints `skip NAME (WHY)`. NAME covers
  * all checks whose names begin like that. */
 void check_skip(const char *name, const char *why);
