@@ -93,6 +93,7 @@ static int enter_handler(struct soft_vcpu *c, uint64_t rip, bool interrupt_gate,
     soft_set_rflags(c, 0, clear | (interrupt_gate ? FLAG_IF : 0));
     c->halted = false;
     c->shadow = 0;
+    c->entered = true;
     soft_update_key(c);
     return SOFT_JUMP;
 }

@@ -269,7 +269,7 @@ static int mov_segment(struct soft_vcpu *c, const struct soft_insn *i)
     if (soft_load_segment(c, to->reg, (uint16_t)value))
         return SOFT_FAULT;
     if (to->reg == CPU_SS)
-        c->shadow = 1;
+        c->shadow = SHADOW_SS;
     return SOFT_NEXT;
 }
 

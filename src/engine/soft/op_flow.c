@@ -238,6 +238,7 @@ int op_syscall(struct soft_vcpu *c, const struct soft_insn *i)
     c->rip = soft_is64(c) ? c->lstar : c->cstar;
     soft_set_rflags(c, 0, c->fmask | FLAG_RF);
     load_flat(c, selector, selector + 8, true, 0);
+    c->entered = !(c->sysflags & FLAG_TF);
     return SOFT_JUMP;
 }
 
@@ -256,6 +257,11 @@ int op_sysret(struct soft_vcpu *c, const struct soft_insn *i)
     soft_set_rflags(c, c->gpr[CPU_R11], mask | FLAG_RF | FLAG_VM);
     soft_set_rflags(c, 0, FLAG_RF | FLAG_VM);
     load_flat(c, (selector + (to64 ? 16 : 0)) | 3, (selector + 8) | 3, to64, 3);
+    /* The trap of the SYSCALL that it returns from comes now. */
+    if (c->sysflags & FLAG_TF) {
+        c->fault = (struct soft_fault){.vector = VEC_DB, .dr6 = 1u << 14};
+        return SOFT_FAULT;
+    }
     return SOFT_JUMP;
 }
 

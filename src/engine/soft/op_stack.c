@@ -36,7 +36,7 @@ static int pop_segment(struct soft_vcpu *c, const struct soft_insn *i)
     st.sp = (st.sp + i->operand_size) & st.mask;
     soft_stack_commit(c, &st);
     if (seg == CPU_SS)
-        c->shadow = 1;
+        c->shadow = SHADOW_SS;
     return SOFT_NEXT;
 }
 

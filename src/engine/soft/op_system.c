@@ -34,7 +34,7 @@ int op_sti(struct soft_vcpu *c, const struct soft_insn *i)
     if (c->cpl > soft_iopl(c))
         return soft_raise(c, VEC_GP);
     if (!c->iflag)
-        c->shadow = 1;
+        c->shadow = SHADOW_STI;
     soft_set_rflags(c, FLAG_IF, FLAG_IF);
     return SOFT_NEXT;
 }

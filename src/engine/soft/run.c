@@ -272,21 +272,28 @@ static int after_instruction(struct soft_vcpu *c, uint32_t key)
     uint64_t dr6 = c->debug_hits;
 
     c->debug_hits = 0;
-    if ((key & KEY_STEP) && (c->sysflags & FLAG_TF))
+    /* TF as it was before the instruction counts: POPF that clears it is stepped. */
+    if ((key & KEY_STEP) && !c->entered)
         dr6 |= 1u << 14;
+    if (c->shadow == SHADOW_SS) {
+        c->held_hits = dr6;
+        dr6 = 0;
+    }
     if (!dr6)
         return SOFT_JUMP;
     c->fault = (struct soft_fault){.vector = VEC_DB, .dr6 = dr6};
     return SOFT_FAULT;
 }
 
-static int run_special(struct soft_vcpu *c)
+static int run_special(struct soft_vcpu *c, unsigned shadow)
 {
     uint32_t key = c->key;
     uint64_t rip = c->rip, rsp = c->gpr[CPU_RSP];
 
-    c->debug_hits = 0;
-    if ((key & KEY_DEBUG) && !(c->sysflags & FLAG_RF)) {
+    c->debug_hits = c->held_hits;
+    c->held_hits = 0;
+    c->entered = false;
+    if ((key & KEY_DEBUG) && !(c->sysflags & FLAG_RF) && shadow != SHADOW_SS) {
         uint64_t linear = c->rip + (soft_is64(c) ? 0 : c->seg[CPU_CS].base);
         uint64_t hit = soft_debug_match(c, linear, 1, DEBUG_EXEC);
         if (hit) {
@@ -306,11 +313,11 @@ static int run_special(struct soft_vcpu *c)
     return rc == SOFT_FAULT ? rc : after_instruction(c, key);
 }
 
-int soft_run_once(struct soft_vcpu *c, bool one_insn)
+int soft_run_once(struct soft_vcpu *c, unsigned shadow)
 {
-    if (one_insn || (c->key & KEY_SPECIAL)) {
-        c->key |= one_insn ? KEY_ONE : 0;
-        int rc = run_special(c);
+    if (shadow || (c->key & KEY_SPECIAL)) {
+        c->key |= shadow ? KEY_ONE : 0;
+        int rc = run_special(c, shadow);
         c->key &= ~KEY_ONE;
         return rc;
     }
@@ -465,7 +472,7 @@ void soft_vcpu_loop(struct soft_vcpu *c)
             continue;
         }
         if (rc == SOFT_NEXT) {
-            bool shadow = c->shadow;
+            unsigned shadow = (unsigned)c->shadow;
             c->shadow = 0;
             rc = soft_run_once(c, shadow);
             if (shadow)

@@ -199,13 +199,13 @@ struct soft_vcpu *soft_vcpu(struct soft *s, unsigned n)
 int soft_step(struct soft_vcpu *c)
 {
     __atomic_store_n(&c->pending, 0, __ATOMIC_SEQ_CST);
-    return soft_run_once(c, true);
+    return soft_run_once(c, SHADOW_STI);
 }
 
 int soft_run_block(struct soft_vcpu *c)
 {
     __atomic_store_n(&c->pending, 0, __ATOMIC_SEQ_CST);
-    return soft_run_once(c, false);
+    return soft_run_once(c, 0);
 }
 
 void soft_invalidate_code(struct soft *s, uint64_t gpa, uint64_t len)

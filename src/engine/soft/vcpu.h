@@ -125,6 +125,11 @@ struct soft_jump_cache {
     uint64_t code[JC_SIZE];
 };
 
+/* Both hold interrupts back for one instruction; MOV SS and POP SS debug exceptions too (SDM vol. 3A 6.8.3).
+ */
+#define SHADOW_STI 1
+#define SHADOW_SS  2
+
 /* What a C handler returns. */
 enum soft_result {
     SOFT_NEXT = 0, /* done: go on after the instruction */
@@ -158,7 +163,7 @@ struct soft_vcpu {
     uint64_t host_rsp;  /* this thread's own stack while guest code runs */
     uint64_t fpu_saved; /* 1: the guest's x87, SSE and AVX state is in `xsave`; 0: in the registers */
     uint64_t iflag;     /* RFLAGS.IF as 0 or 1 */
-    uint64_t shadow;    /* STI or MOV SS: no interrupt before the next instruction has ended */
+    uint64_t shadow;    /* no interrupt before the next instruction has ended: SHADOW_STI or SHADOW_SS */
     uint64_t scratch[8];
     uint64_t slow_address, slow_host, slow_post, slow_site;
     uint64_t index_mask, page_mask, jump_mask; /* operands for PEXT */
@@ -215,6 +220,8 @@ struct soft_vcpu {
     uint32_t jump_key[MMU_MODES]; /* the key that jump[] holds code for */
     uint64_t jump_cs_base[MMU_MODES];
     uint64_t debug_hits; /* DR6 bits of breakpoints met by the current instruction */
+    uint64_t held_hits;  /* those that MOV SS keeps back until the next instruction has ended */
+    bool entered;        /* the current instruction has entered a handler, which is not stepped */
     struct {
         uint64_t gpa[2]; /* of the one or two pages of a bounced or code-page write */
         uint8_t first;   /* bytes in the first page */
