@@ -404,6 +404,26 @@ static void test_triple_fault_asks_for_reset(void **state)
     rig_close(&r);
 }
 
+/* Instructions in a device's registers are what KVM can't run: the failure says where, and what would help.
+ */
+static void test_failure(void **state)
+{
+    struct rig r;
+
+    if (strcmp(tested->name, "kvm") != 0)
+        skip();
+    rig_open(&r, 1);
+    assert_null(tested->failure(r.engine));
+    RUN(&r, MOV_EAX((uint32_t)DEVICE), 0xff, 0xe0); /* jmp eax */
+    await(&r, &r.n_events, 1);
+    assert_int_equal(r.event, MACHINE_ENGINE_FAILED);
+    tested->pause(r.engine);
+    assert_non_null(tested->failure(r.engine));
+    assert_non_null(strstr(tested->failure(r.engine), "vCPU 0"));
+    assert_non_null(strstr(tested->failure(r.engine), "rip 0xfe000000 (protected mode, CPL 0)"));
+    rig_close(&r);
+}
+
 /* Pausing in the middle of a guest that never leaves by itself; the register access under way is not lost. */
 static void test_pause_and_resume(void **state)
 {
@@ -748,6 +768,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(test_nobody_there),
         cmocka_unit_test(test_doorbells),
         cmocka_unit_test(test_triple_fault_asks_for_reset),
+        cmocka_unit_test(test_failure),
         cmocka_unit_test(test_pause_and_resume),
         cmocka_unit_test(test_state_round_trip),
         cmocka_unit_test(test_reset_state),

@@ -191,13 +191,26 @@ static int run_for_a_while(struct trial *t)
     return rc;
 }
 
-static bool ran_right(struct trial *t)
+/* What the trial guest's end tells. 0, or -ENODEV with *err. */
+static int judge(struct trial *t, struct error **err)
 {
+    const struct kvm_run *run = t->cpu.run;
     struct kvm_regs regs;
 
-    return t->cpu.run->exit_reason == KVM_EXIT_IO && t->cpu.run->io.port == DONE_PORT &&
-           kvm_ioctl(t->cpu.fd, KVM_GET_REGS, &regs) >= 0 && regs.rax == EXPECT_RAX &&
-           regs.rbx == EXPECT_RBX && (regs.rcx & RCX_MASK) == EXPECT_RCX;
+    if (run->exit_reason == KVM_EXIT_IO && run->io.port == DONE_PORT &&
+        kvm_ioctl(t->cpu.fd, KVM_GET_REGS, &regs) >= 0 && regs.rax == EXPECT_RAX && regs.rbx == EXPECT_RBX &&
+        (regs.rcx & RCX_MASK) == EXPECT_RCX)
+        return 0;
+    if (run->exit_reason == KVM_EXIT_INTERNAL_ERROR && run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION)
+        return error_set(
+            err, ENODEV,
+            "/dev/kvm is false: no VT-x or AMD-V is behind it, it emulates the guest's kernel and "
+            "can't run an ordinary one; use --engine soft");
+    return error_set(
+        err, ENODEV,
+        "/dev/kvm is there, but does not run a trial guest as a processor would (exit reason %u); "
+        "use --engine soft",
+        run->exit_reason);
 }
 
 int kvm_engine_probe(struct error **err)
@@ -215,11 +228,8 @@ int kvm_engine_probe(struct error **err)
         if (rc < 0)
             rc = error_set_errno(err, -rc,
                                  "/dev/kvm is there, but a trial guest did not end; use --engine soft");
-        else if (!ran_right(&t))
-            rc = error_set(
-                err, ENODEV,
-                "/dev/kvm is false: no VT-x or AMD-V is behind it, it emulates the guest's kernel and "
-                "can't run an ordinary one; use --engine soft");
+        else
+            rc = judge(&t, err);
     }
     trial_close(&t);
     return rc;
