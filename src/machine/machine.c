@@ -101,22 +101,31 @@ static int create_engine(struct machine *m, const struct machine_config *config,
     return rc ? error_wrap(err, "engine %s", class->name) : 0;
 }
 
+static int create_device(struct machine *m, const struct device_class *class, const void *config,
+                         struct error **err)
+{
+    if (m->n_devices == MAX_DEVICES)
+        return error_set(err, ENOSPC, "more than %d devices", MAX_DEVICES);
+    int rc = class->create(&m->devices[m->n_devices], &m->env, config, err);
+    if (rc)
+        return error_wrap(err, "device %s", class->name);
+    m->n_devices++;
+    return 0;
+}
+
 static int create_devices(struct machine *m, const struct machine_config *config, struct error **err)
 {
     struct device_configs configs;
 
     device_configs_init(&configs, config);
     for (const struct device_class *const *c = device_classes; *c; c++) {
-        const void *device_config;
+        size_t n = device_configs_count(&configs, *c);
 
-        if (!device_configs_find(&configs, *c, &device_config))
-            continue;
-        if (m->n_devices == MAX_DEVICES)
-            return error_set(err, ENOSPC, "more than %d devices", MAX_DEVICES);
-        int rc = (*c)->create(&m->devices[m->n_devices], &m->env, device_config, err);
-        if (rc)
-            return error_wrap(err, "device %s", (*c)->name);
-        m->n_devices++;
+        for (size_t i = 0; i < n; i++) {
+            int rc = create_device(m, *c, device_configs_get(&configs, *c, i), err);
+            if (rc)
+                return rc;
+        }
     }
     return 0;
 }

@@ -14,13 +14,19 @@ void device_configs_init(struct device_configs *configs, const struct machine_co
     };
 }
 
-bool device_configs_find(const struct device_configs *configs, const struct device_class *class,
-                         const void **config)
+size_t device_configs_count(const struct device_configs *configs, const struct device_class *class)
 {
-    *config = NULL;
+    if (class == &debug_exit_class)
+        return configs->machine->debug_exit;
+    return 1;
+}
+
+const void *device_configs_get(const struct device_configs *configs, const struct device_class *class,
+                               size_t i)
+{
     if (class == &uart16550_class)
-        *config = &configs->serial;
+        return &configs->serial;
     if (class == &virtio_console_class)
-        *config = &configs->virtio_console;
-    return class != &debug_exit_class || configs->machine->debug_exit;
+        return &configs->virtio_console;
+    return NULL;
 }

@@ -7,7 +7,7 @@
 #include "device/virtio/console.h"
 #include "machine/machine.h"
 
-#include <stdbool.h>
+#include <stddef.h>
 
 /* All configurations of one machine; must stay while its devices are created. */
 struct device_configs {
@@ -18,8 +18,10 @@ struct device_configs {
 
 void device_configs_init(struct device_configs *configs, const struct machine_config *machine);
 
-/* Whether the machine has a device of this class. Then *config is what its create wants (NULL: defaults). */
-bool device_configs_find(const struct device_configs *configs, const struct device_class *class,
-                         const void **config);
+/* How many devices of this class the machine has. */
+size_t device_configs_count(const struct device_configs *configs, const struct device_class *class);
+/* What the create of the i-th of them wants (NULL: defaults). */
+const void *device_configs_get(const struct device_configs *configs, const struct device_class *class,
+                               size_t i);
 
 #endif
