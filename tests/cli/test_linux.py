@@ -6,22 +6,20 @@ import re
 import shutil
 import struct
 import subprocess
+import sys
 import termios
 import time
 
 import pytest
 
 import program
-from program import GUESTS, Terminal
+from program import GUESTS, TREE, Terminal
+
+sys.path.insert(0, str(TREE / "tests/guest"))
+from explained import unexplained
 
 BOOT = 90  # seconds at most, on a busy machine
 PROMPT = rb"guest:\S*[#$] (\x1b\[6n)?$"
-
-# What a kernel may complain of here, each with its reason.
-EXPLAINED = [
-    # The host gave a vCPU's thread no processor for a while: a busy host, not the guest's clock.
-    r"hrtimer: interrupt took \d+ ns",
-]
 
 
 class Guest(Terminal):
@@ -44,8 +42,7 @@ class Guest(Terminal):
 
 
 def complaints(guest):
-    lines = guest.ask("dmesg -r | sed -n 's/^<[0-4]>//p'").splitlines()
-    return [line for line in lines if not any(re.search(e, line) for e in EXPLAINED)]
+    return unexplained(guest.ask("dmesg -r | sed -n 's/^<[0-4]>//p'").splitlines())
 
 
 @pytest.mark.parametrize("cpus", [1, 2, 4])

@@ -6,17 +6,7 @@ import re
 import pytest
 
 import jobs
-
-
-# What a guest's kernel may say at level "warning" or worse, and why that is right.
-EXPECTED_COMPLAINTS = (
-    # The processor is called an AMD, whose power states ACPI would describe on a real machine; there are none here.
-    r"amd_pstate: the _CPC object is not present",
-    # A host that is emulated itself lets its vCPUs wait, now and then for longer than a timer's work should take.
-    r"hrtimer: interrupt took \d+ ns",
-    # The same, seen by the clocks' mutual check: it gives that reading up and takes the next.
-    r"clocksource: Long readout interval, skipping watchdog check",
-)
+from explained import unexplained
 
 
 def guest_tests():
@@ -57,8 +47,7 @@ def test_debian_reaches_a_shell(nested, suite, cpus):
     assert "clock kvm-clock" in result.output
     assert "entropy 16" in result.output
     complaints = re.findall(r"^complaint: (.*)$", result.output, re.M)
-    unexpected = [c for c in complaints if not any(re.search(e, c) for e in EXPECTED_COMPLAINTS)]
-    assert not unexpected, result.output
+    assert not unexplained(complaints), result.output
 
 
 @pytest.mark.parametrize("name", ["shell-bookworm-1", "shell-trixie-2"])
