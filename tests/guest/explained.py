@@ -7,6 +7,7 @@ EXPLAINED = (
     # The kernel concludes from an AMD model number that the processor could choose its own clock rate, and that only a
     # firmware can have hidden it. No virtual machine has that interface, nor the ACPI object that would describe it.
     r"amd_pstate: The CPPC feature is supported but currently disabled by the BIOS",
+    r"Please enable it if your BIOS has the CPPC option\.$",
     r"amd_pstate: the _CPC object is not present",
     # The host gave a vCPU's thread no processor for longer than a timer's work should take: a busy or emulated host.
     r"hrtimer: interrupt took \d+ ns",
