@@ -60,6 +60,7 @@ void check_host(struct check_report *report)
     check_cgroups(report);
     check_namespaces(report);
     check_seccomp(report);
+    check_confinement(report);
 }
 
 void check_report_clear(struct check_report *report)

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Linux's side of the host report: control groups, namespaces, seccomp. No locks. */
+/* Linux's side of the host report: control groups, namespaces, seccomp, confinement. No locks. */
 #include "guest/check_priv.h"
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/error.h"
+#include "host/confine.h"
 
 #include <errno.h>
 #include <linux/magic.h>
@@ -128,4 +130,23 @@ void check_seccomp(struct check_report *report)
     check_add(report, "seccomp", filters, "a kernel with CONFIG_SECCOMP_FILTER is needed for containers",
               "%s%s", filters ? "system call filters" : "no system call filters",
               notify ? ", notification to user space" : "");
+}
+
+void check_confinement(struct check_report *report)
+{
+    static const char advice[] = "VM processes run with less isolation than is possible: run as root, or "
+                                 "permit user namespaces (sysctl "
+                                 "user.max_user_namespaces, kernel.unprivileged_userns_clone, "
+                                 "kernel.apparmor_restrict_unprivileged_userns)";
+    cleanup_error struct error *err = NULL;
+    struct confine_status status;
+    char text[512];
+
+    if (confine_try(&status, &err) < 0) {
+        check_add(report, "confinement", false, "VM processes refuse to start without it", "%s",
+                  error_message(err));
+        return;
+    }
+    confine_describe(&status, text, sizeof(text));
+    check_add(report, "confinement", confine_complete(&status), advice, "%s", text);
 }

@@ -13,5 +13,6 @@ void check_processor(struct check_report *report);
 void check_cgroups(struct check_report *report);
 void check_namespaces(struct check_report *report);
 void check_seccomp(struct check_report *report);
+void check_confinement(struct check_report *report);
 
 #endif

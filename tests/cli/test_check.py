@@ -60,6 +60,17 @@ def test_namespaces_are_what_unshare_can_do():
         assert (name in usable) == (alone or with_user), name
 
 
+def test_confinement_follows_the_namespaces():
+    """A VM process gets what this host permits: all of it where `unshare` may make its namespaces."""
+    found = item(host_report(), "confinement")
+    alone = ["unshare", "--mount", "--net", "--ipc", "--uts", "--cgroup", "--propagation=unchanged", "true"]
+    with_user = [alone[0], "--user", *alone[1:]]
+    permitted = any(subprocess.run(c, capture_output=True, check=False).returncode == 0 for c in (alone, with_user))
+    assert found["ok"] == found["found"].startswith("complete: ")
+    assert ("net namespace" in found["found"].split(";")[0]) == permitted
+    assert "system call lists" in found["found"]
+
+
 def kvm_reason(*command):
     """What check says of kvm when it is run by `command`."""
     result = subprocess.run([*command, TABIQUE, "check", "--json"], capture_output=True, text=True, timeout=20, check=False)

@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The order of the steps, and what is said of them. State is static since a process is confined once, and
+ * threads look it up; it is written by the only thread there is then.
+ */
+#include "host/confine.h"
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "host/confine_priv.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+static bool confined;
+
+static const char *const step_names[CONFINE_STEPS] = {
+    [CONFINE_USER] = "user namespace",   [CONFINE_MOUNT] = "mount namespace",
+    [CONFINE_NETWORK] = "net namespace", [CONFINE_IPC] = "ipc namespace",
+    [CONFINE_UTS] = "uts namespace",     [CONFINE_CGROUP] = "cgroup namespace",
+    [CONFINE_ROOT] = "empty root",       [CONFINE_IDENTITY] = "own user id",
+    [CONFINE_LANDLOCK] = "Landlock",     [CONFINE_SESSION] = "own session",
+};
+
+void confine_mark(struct confine_status *status, enum confine_step step, int rc)
+{
+    status->state[step] = rc ? CONFINE_REFUSED : CONFINE_DONE;
+    status->error[step] = (uint16_t)-rc;
+}
+
+/* Limits, privileges and lists are per thread or would be passed by: all threads must come after. */
+static int check_single_thread(struct error **err)
+{
+    struct stat st;
+
+    if (!CONFINE_SANITIZED && stat("/proc/self/task", &st) == 0 && st.st_nlink != 3)
+        return error_set(err, EBUSY, "the process to be confined has %lu threads instead of one",
+                         (unsigned long)st.st_nlink - 2);
+    return 0;
+}
+
+/* The kernel forgets the wish whenever user ids or capabilities change, so it comes after those. */
+static int bind_to_parent(pid_t parent, struct error **err)
+{
+    if (!parent)
+        return 0;
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
+        return error_set_errno(err, errno, "dying with the supervisor");
+    if (getppid() != parent)
+        return error_set(err, ESRCH, "the supervisor has ended");
+    return 0;
+}
+
+static int drop_rights(const struct confine_config *config, struct confine_status *status, struct error **err)
+{
+    int rc = confine_limits(config, err);
+
+    if (rc == 0)
+        rc = confine_privileges(status, err);
+    if (rc)
+        return rc;
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return error_set_errno(err, errno, "no new privileges");
+    if (prctl(PR_SET_DUMPABLE, 0) < 0)
+        return error_set_errno(err, errno, "no core dumps and no tracing");
+    rc = bind_to_parent(config->parent, err);
+    if (rc)
+        return rc;
+    confine_landlock(config, status);
+    rc = confine_seccomp_enter(config->kind);
+    return rc ? error_set_errno(err, -rc,
+                                "list of system calls (a kernel with CONFIG_SECCOMP_FILTER is needed)")
+              : 0;
+}
+
+int confine_process(const struct confine_config *config, struct confine_status *out, struct error **err)
+{
+    struct confine_status status = {0};
+
+    if (confined || (config->kind != CONFINE_START && config->kind != CONFINE_NAT))
+        return error_set(err, EINVAL, "confinement: wrong use");
+    int rc = check_single_thread(err);
+    if (rc == 0)
+        rc = confine_seccomp_prepare(err);
+    if (rc) {
+        error_wrap(err, "confinement");
+        return rc;
+    }
+    confine_signals();
+    umask(077);
+    confine_session(&status);
+    confine_prefer_as_victim();
+    if (config->title)
+        confine_wipe(config->title);
+    rc = confine_descriptors(config, err);
+    if (rc == 0) {
+        confine_namespaces(config, &status);
+        confine_root(config->file, &status);
+        rc = drop_rights(config, &status, err);
+    }
+    if (rc) {
+        error_wrap(err, "confinement");
+        return rc;
+    }
+    confined = true;
+    *out = status;
+    return 0;
+}
+
+int confine_thread(enum confine_kind kind)
+{
+    if (!confined)
+        return 0;
+    int rc = kind == CONFINE_MAIN ? confine_limits_final() : 0;
+    return rc ? rc : confine_seccomp_enter(kind);
+}
+
+/* ---- what is said of it ---- */
+
+static bool is_known_missing(const struct confine_status *status, unsigned step)
+{
+    return status->state[step] == CONFINE_REFUSED || status->state[step] == CONFINE_WEAKER;
+}
+
+/* Landlock is a second wall where the first stands: without it nothing is open that would be closed. */
+static bool makes_a_difference(const struct confine_status *status, unsigned step)
+{
+    if (step == CONFINE_LANDLOCK)
+        return status->state[CONFINE_ROOT] != CONFINE_DONE ||
+               status->state[CONFINE_NETWORK] == CONFINE_REFUSED;
+    return step != CONFINE_SESSION;
+}
+
+bool confine_complete(const struct confine_status *status)
+{
+    for (unsigned i = 0; i < CONFINE_STEPS; i++) {
+        if (is_known_missing(status, i) && makes_a_difference(status, i))
+            return false;
+    }
+    return true;
+}
+
+const char *confine_step_name(enum confine_step step)
+{
+    return (unsigned)step < CONFINE_STEPS ? step_names[step] : NULL;
+}
+
+struct text {
+    char *buf;
+    size_t len, used;
+};
+
+static void __attribute__((format(printf, 2, 3))) append(struct text *t, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    int n = vsnprintf(t->buf + t->used, t->len - t->used, format, args);
+    va_end(args);
+    if (n > 0)
+        t->used = t->used + (size_t)n < t->len ? t->used + (size_t)n : t->len - 1;
+}
+
+void confine_describe(const struct confine_status *status, char *buf, size_t len)
+{
+    struct text t = {.buf = buf, .len = len};
+    const char *separator = "";
+
+    if (!len)
+        return;
+    buf[0] = '\0';
+    append(&t, "%s: system call lists, no capabilities", confine_complete(status) ? "complete" : "partial");
+    for (unsigned i = 0; i < CONFINE_STEPS; i++) {
+        if (status->state[i] == CONFINE_DONE)
+            append(&t, ", %s", step_names[i]);
+    }
+    for (unsigned i = 0; i < CONFINE_STEPS; i++) {
+        if (!is_known_missing(status, i))
+            continue;
+        if (!separator[0])
+            append(&t, "; not permitted here: ");
+        append(&t, "%s%s", separator, step_names[i]);
+        if (status->error[i] != EPERM)
+            append(&t, " (%s)", strerror(status->error[i]));
+        if (status->state[i] == CONFINE_WEAKER)
+            append(&t, " (done by a lesser means)");
+        separator = ", ";
+    }
+}
+
+const char *confine_violation(int wait_status)
+{
+    if (!WIFSIGNALED(wait_status) || WTERMSIG(wait_status) != SIGSYS)
+        return NULL;
+    return "it made a system call that is not on its list, and was ended; TABIQUE_SECCOMP=log tells which";
+}
+
+/* ---- a trial ---- */
+
+static _Noreturn void try_in_child(int out)
+{
+    struct confine_config config = {.kind = CONFINE_START, .keep = &out, .n_keep = 1, .parent = getppid()};
+    struct {
+        struct confine_status status;
+        int rc;
+    } result = {0};
+
+    result.rc = confine_process(&config, &result.status, NULL);
+    if (result.rc == 0)
+        result.rc = confine_thread(CONFINE_MAIN);
+    if (write(out, &result, sizeof(result)) < 0)
+        _exit(1);
+    _exit(0);
+}
+
+int confine_try(struct confine_status *status, struct error **err)
+{
+    struct {
+        struct confine_status status;
+        int rc;
+    } result;
+    int ends[2], wait_status = 0;
+
+    if (pipe2(ends, 0) < 0)
+        return error_set_errno(err, errno, "confinement");
+    cleanup_close int in = ends[0];
+    pid_t pid = fork();
+    if (pid < 0) {
+        close(ends[1]);
+        return error_set_errno(err, errno, "confinement");
+    }
+    if (pid == 0)
+        try_in_child(ends[1]);
+    close(ends[1]);
+    ssize_t n = read(in, &result, sizeof(result));
+    while (waitpid(pid, &wait_status, 0) < 0 && errno == EINTR)
+        continue;
+    if (n != sizeof(result))
+        return error_set(err, EIO, "confinement: a trial %s",
+                         confine_violation(wait_status) ? "left its list of system calls" : "did not end");
+    if (result.rc)
+        return error_set_errno(err, -result.rc, "confinement: a trial failed");
+    *status = result.status;
+    return 0;
+}
