@@ -31,6 +31,20 @@ class Failed(Exception):
     """What went wrong, for a person."""
 
 
+def process_tree(pid):
+    """A process and its descendants: we run a VM in a process of its own."""
+    found = [pid]
+    for parent in found:
+        found += map(int, pathlib.Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+    return found
+
+
+def process_cpu_seconds(pid):
+    """User and system time of all its threads so far."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 class Guest:
     """A monitor's process with a guest in it; its console is a pipe."""
 
@@ -84,18 +98,19 @@ class Guest:
         return match.string[:match.start()]
 
     def cpu_seconds(self):
-        """User and system time of all its threads so far."""
-        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """User and system time of all its processes so far."""
+        return sum(map(process_cpu_seconds, process_tree(self.process.pid)))
 
     def memory_beyond_ram(self):
         """Bytes of host memory that are its own (Pss), but for the guest's RAM."""
-        total, ram = 0, False
-        for line in pathlib.Path(f"/proc/{self.process.pid}/smaps").read_text().splitlines():
-            if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
-                ram = "memfd:guest-ram" in line
-            elif line.startswith("Pss:") and not ram:
-                total += int(line.split()[1]) * 1024
+        total = 0
+        for pid in process_tree(self.process.pid):
+            ram = False
+            for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
+                if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                    ram = "memfd:guest-ram" in line
+                elif line.startswith("Pss:") and not ram:
+                    total += int(line.split()[1]) * 1024
         return total
 
     def end(self):

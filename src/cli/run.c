@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The verb `run`. */
 #include "cli/cli.h"
-#include "machine/vm.h"
+#include "guest/guest.h"
 
 #include <unistd.h>
 
@@ -20,5 +20,5 @@ int cli_run(const struct cli_values *values, int *status, struct error **err)
     config.modules = cli_list(values, "module", &config.n_modules);
     if (isatty(STDIN_FILENO))
         fputs("tabique: the console of the guest; Ctrl-] leaves\n", stderr);
-    return vm_run(&config, status, err);
+    return guest_run(&config, status, err);
 }

@@ -173,8 +173,6 @@ static void acpi_pm_destroy(struct device *device)
     free(pm);
 }
 
-extern const struct device_class acpi_pm_class;
-
 static int acpi_pm_create(struct device **out, const struct device_env *env, const void *config,
                           struct error **err)
 {

@@ -7,6 +7,9 @@
 #define TABIQUE_DEVICE_ACPI_PM_H
 
 struct device;
+struct device_class;
+
+extern const struct device_class acpi_pm_class;
 
 #define ACPI_PM_BASE    0x600
 #define ACPI_PM_SIZE    16

@@ -17,6 +17,7 @@
 
 struct engine_config {
     unsigned cpus; /* 1..ENGINE_MAX_CPUS; vCPU n has APIC id n */
+    int fd;        /* of the class's open, which stays the caller's; 0 or less: the engine opens it itself */
     struct guest_memory *memory;
     struct io_space *pio;
     struct io_space *mmio;
@@ -37,6 +38,11 @@ struct engine_class {
      * `tabique check`). Leaves nothing behind; takes below 200 ms.
      */
     int (*probe)(struct error **err);
+    /*
+     * Opens what the engine works on, for a process that will soon have no right to any file: a descriptor
+     * for engine_config.fd, or -errno with *err. NULL where nothing is to be opened.
+     */
+    int (*open)(struct error **err);
     /* Makes the engine with its vCPUs in reset state, threads not running. */
     int (*create)(struct engine **out, const struct engine_config *config, struct error **err);
     void (*destroy)(struct engine *engine);

@@ -30,6 +30,9 @@ struct terminal_events {
     /* SIGINT, SIGTERM or SIGHUP came, or SIGPIPE's cause: nobody reads the output any more (told once). A
      * second signal before terminal_close ends the process at once. */
     void (*ended)(void *opaque, int signal);
+    /* The terminal has another size. NULL if nobody minds; otherwise SIGWINCH is blocked in this thread, so
+     * open the terminal before others are made. */
+    void (*resized)(void *opaque, uint16_t columns, uint16_t rows);
 };
 
 /*
@@ -48,8 +51,14 @@ void terminal_close(struct terminal *terminal);
  */
 size_t terminal_write(struct terminal *terminal, const void *bytes, size_t len);
 
+/* How many bytes terminal_write would take. With 0, output_ready comes. Any thread. */
+size_t terminal_room(struct terminal *terminal);
+
 /* See input. Any thread. */
 void terminal_input_ready(struct terminal *terminal);
+
+/* The size of the terminal `fd` in characters; 0 for both if it is none. */
+void terminal_size(int fd, uint16_t *columns, uint16_t *rows);
 
 /* Whether input is a terminal, and so in raw mode with Ctrl-] to leave. */
 bool terminal_is_interactive(const struct terminal *terminal);

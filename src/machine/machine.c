@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "device/acpi_pm.h"
 #include "device/devices.h"
 #include "device/pci.h"
 #include "device/virtio/console.h"
@@ -80,9 +81,10 @@ static void on_msi(void *opaque, uint64_t address, uint32_t data)
 
 static int create_engine(struct machine *m, const struct machine_config *config, struct error **err)
 {
-    const struct engine_class *class = engine_find(config->engine, err);
+    const struct engine_class *class = config->engine;
     struct engine_config engine_config = {
         .cpus = config->cpus,
+        .fd = config->engine_fd,
         .memory = m->env.memory,
         .pio = m->env.pio,
         .mmio = m->env.mmio,
@@ -91,13 +93,7 @@ static int create_engine(struct machine *m, const struct machine_config *config,
         .opaque = m,
     };
 
-    if (!class)
-        return -ENODEV;
-    /* A probe's text says what would help; what creating meets in the same case says less. `auto` has probed.
-     */
-    int rc = class->probe && strcmp(config->engine, "auto") != 0 ? class->probe(err) : 0;
-    if (rc == 0)
-        rc = class->create(&m->engine, &engine_config, err);
+    int rc = class->create(&m->engine, &engine_config, err);
     return rc ? error_wrap(err, "engine %s", class->name) : 0;
 }
 
@@ -187,11 +183,6 @@ void machine_free(struct machine *m)
     free(m);
 }
 
-const char *machine_engine_name(const struct machine *m)
-{
-    return m->engine->class->name;
-}
-
 const char *machine_failure(const struct machine *m)
 {
     const char *why = m->engine->class->failure(m->engine);
@@ -204,6 +195,13 @@ void machine_resize_console(struct machine *m, uint16_t columns, uint16_t rows)
     for (size_t i = 0; i < m->n_devices; i++)
         if (m->devices[i]->class == &virtio_console_class)
             virtio_console_resize(m->devices[i], columns, rows);
+}
+
+void machine_press_power_button(struct machine *m)
+{
+    for (size_t i = 0; i < m->n_devices; i++)
+        if (m->devices[i]->class == &acpi_pm_class)
+            acpi_pm_press_power_button(m->devices[i]);
 }
 
 int machine_load(struct machine *m, const struct machine_payload *payload, struct error **err)

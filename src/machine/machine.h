@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 struct char_backend;
+struct engine_class;
 struct error;
 struct loop;
 struct machine;
@@ -20,7 +21,8 @@ struct machine;
 struct machine_config {
     uint64_t memory; /* bytes */
     unsigned cpus;
-    const char *engine; /* a name, or "auto" */
+    const struct engine_class *engine;
+    int engine_fd; /* of the class's open, which stays the caller's; -1: the engine opens it itself */
     bool debug_exit;
     struct char_backend *serial;  /* the far side of COM1 */
     struct char_backend *console; /* the far side of the virtio console */
@@ -32,9 +34,6 @@ struct machine_config {
 int machine_create(struct machine **out, const struct machine_config *config, struct error **err);
 /* Stops the vCPUs and frees everything. NULL is fine. */
 void machine_free(struct machine *machine);
-
-/* For messages: the engine that was chosen. */
-const char *machine_engine_name(const struct machine *machine);
 
 /* What is to be booted; command_line and initrd as in struct boot_request. */
 struct machine_payload {
@@ -64,6 +63,9 @@ bool machine_take_event(struct machine *machine, enum machine_event *event, int 
 
 /* The terminal behind the virtio console has another size now. Any thread. */
 void machine_resize_console(struct machine *machine, uint16_t columns, uint16_t rows);
+
+/* Presses the power button: the guest is asked to switch itself off. Any thread. */
+void machine_press_power_button(struct machine *machine);
 
 /* Why the engine can't go on, after MACHINE_ENGINE_FAILED. */
 const char *machine_failure(const struct machine *machine);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The life of one VM in this process: open the files, build the machine, boot, serve events until one ends
- * it, and take everything down again. Called by the command line; runs the loop in the caller's thread.
+ * The life of one VM: open the files, build the machine, boot, serve events until one ends it, and take
+ * everything down again. Called by vm_process.c; runs the loop in the caller's thread. No locks.
  */
 #include "machine/vm.h"
 
@@ -14,6 +14,8 @@
 #include "machine/machine.h"
 
 #include <errno.h>
+#include <string.h>
+#include <sys/epoll.h>
 
 /* Kernels with all their debugging information stay below it; a disk image given by mistake may not. */
 #define KERNEL_FILE_MAX (4ull << 30)
@@ -23,9 +25,14 @@ struct vm {
     struct boot_source kernel, initrd;
     struct boot_source *modules;
     size_t n_modules; /* opened so far */
+    const struct engine_class *engine;
+    int engine_fd; /* what it works on, or -1 */
     struct loop *loop;
+    struct loop_watch *control_watch;
     struct console console;
     struct machine *machine;
+    bool paused, quit; /* as the supervisor asked for */
+    uint64_t stats[VM_STATS_COUNT];
 };
 
 static int check_config(const struct vm_config *config, struct error **err)
@@ -118,76 +125,186 @@ static int boot(struct vm *vm, struct error **err)
     return rc;
 }
 
+static void tell(struct vm *vm, enum vm_message_type type, const char *text)
+{
+    struct vm_message m = {.type = type};
+
+    if (vm->config->control_fd < 0)
+        return;
+    vm_message_set_text(&m, text);
+    memcpy(m.stats, vm->stats, sizeof(m.stats));
+    /* A supervisor that does not read is not waited for: it asks again. */
+    vm_message_send(vm->config->control_fd, &m);
+}
+
+/* Has serve look at what was asked for, with the vCPUs paused. */
+static void interrupt(struct vm *vm)
+{
+    loop_stop(vm->loop, 0);
+}
+
+static void act_on(struct vm *vm, const struct vm_message *m)
+{
+    switch ((enum vm_message_type)m->type) {
+    case VM_POWER_BUTTON:
+        machine_press_power_button(vm->machine);
+        break;
+    case VM_PAUSE:
+    case VM_RESUME:
+        vm->paused = m->type == VM_PAUSE;
+        interrupt(vm);
+        break;
+    case VM_RESIZE:
+        machine_resize_console(vm->machine, m->columns, m->rows);
+        break;
+    case VM_STATS_WANTED:
+        tell(vm, VM_STATS, "");
+        break;
+    case VM_QUIT:
+        vm->quit = true;
+        interrupt(vm);
+        break;
+    default: /* vm_message_receive lets no other through */
+        break;
+    }
+}
+
+static void on_control(void *opaque, uint32_t events)
+{
+    struct vm *vm = opaque;
+    struct vm_message m;
+    int rc;
+
+    while ((rc = vm_message_receive(vm->config->control_fd, false, &m)) == 0)
+        act_on(vm, &m);
+    /* No supervisor, or one that has lost its mind: nobody could stop this guest any more. */
+    if (rc != -EAGAIN) {
+        vm->quit = true;
+        loop_watch_modify(vm->control_watch, 0);
+        interrupt(vm);
+    }
+}
+
 static int restart(struct vm *vm, struct error **err)
 {
     int rc = machine_reset(vm->machine, err);
 
     if (rc == 0)
         rc = boot(vm, err);
-    if (rc == 0)
-        rc = machine_resume(vm->machine, err);
-    return rc ? error_wrap(err, "restarting after the guest's reset") : 0;
+    if (rc)
+        return error_wrap(err, "restarting after the guest's reset");
+    vm->stats[VM_STAT_RESTARTS]++;
+    tell(vm, VM_RESTARTED, "");
+    return 0;
 }
 
-/* Acts on one event; true when it ends the VM, with *rc and *exit_status set. vCPUs are paused. */
-static bool handle_event(struct vm *vm, enum machine_event event, int code, int *exit_status, int *rc,
-                         struct error **err)
+/* Acts on one event; true when it ends the VM, with *end, *status and *rc set. vCPUs are paused. */
+static bool handle_event(struct vm *vm, enum machine_event event, int code, enum vm_end *end, int *status,
+                         int *rc, struct error **err)
 {
     *rc = 0;
     switch (event) {
     case MACHINE_POWEROFF:
-        *exit_status = VM_EXIT_POWEROFF;
+        *end = VM_END_POWEROFF;
+        *status = VM_EXIT_POWEROFF;
         return true;
     case MACHINE_DEBUG_EXIT:
-        *exit_status = (int)(((unsigned)code << 1 | 1) & 0xff);
+        *end = VM_END_DEBUG_EXIT;
+        *status = (int)(((unsigned)code << 1 | 1) & 0xff);
         return true;
     case MACHINE_PANIC:
-        *exit_status = VM_EXIT_PANIC;
+        *end = VM_END_PANIC;
+        *status = VM_EXIT_PANIC;
         return true;
     case MACHINE_ENGINE_FAILED:
-        *exit_status = VM_EXIT_ENGINE;
-        *rc = error_set(err, EIO, "engine %s: %s", machine_engine_name(vm->machine),
-                        machine_failure(vm->machine));
+        *end = VM_END_ENGINE;
+        *status = VM_EXIT_ENGINE;
+        *rc = error_set(err, EIO, "engine %s: %s", vm->engine->name, machine_failure(vm->machine));
         return true;
     case MACHINE_RESET:
         *rc = restart(vm, err);
-        if (*rc)
-            *exit_status = VM_EXIT_FAILED;
         return *rc != 0;
     }
     return false;
 }
 
-static int serve(struct vm *vm, int *exit_status, struct error **err)
+static int serve(struct vm *vm, enum vm_end *end, int *status, struct error **err)
 {
+    bool was_paused = false;
+
     for (;;) {
         enum machine_event event;
         int code, rc;
 
+        if (!vm->paused) {
+            rc = machine_resume(vm->machine, err);
+            if (rc)
+                return rc;
+        }
+        if (vm->paused != was_paused)
+            tell(vm, vm->paused ? VM_PAUSED : VM_RESUMED, "");
+        was_paused = vm->paused;
         loop_run(vm->loop);
         machine_pause(vm->machine);
         /* What the guest itself decided goes before what a person asked for meanwhile. */
-        if (machine_take_event(vm->machine, &event, &code)) {
-            if (handle_event(vm, event, code, exit_status, &rc, err))
-                return rc;
-            if (!console_left(&vm->console))
-                continue;
-        }
-        if (console_left(&vm->console)) {
-            *exit_status = console_left(&vm->console);
+        if (machine_take_event(vm->machine, &event, &code) &&
+            handle_event(vm, event, code, end, status, &rc, err))
+            return rc;
+        if (vm->quit) {
+            *end = VM_END_QUIT;
             return 0;
         }
-        rc = machine_resume(vm->machine, err);
-        if (rc)
-            return rc;
     }
 }
 
-static void on_resized(void *opaque, uint16_t columns, uint16_t rows)
+static int open_engine(struct vm *vm, struct error **err)
 {
-    struct vm *vm = opaque;
+    const char *name = vm->config->engine ? vm->config->engine : "auto";
+    const struct engine_class *class = engine_find(name, err);
 
-    machine_resize_console(vm->machine, columns, rows);
+    if (!class)
+        return -ENODEV;
+    /* A probe's text says what would help; what creating meets in the same case says less. `auto` has probed.
+     */
+    int rc = class->probe && strcmp(name, "auto") != 0 ? class->probe(err) : 0;
+    if (rc == 0 && class->open) {
+        rc = class->open(err);
+        if (rc >= 0) {
+            vm->engine_fd = rc;
+            rc = 0;
+        }
+    }
+    vm->engine = class;
+    return rc ? error_wrap(err, "engine %s", class->name) : 0;
+}
+
+static int open_all(struct vm *vm, struct error **err)
+{
+    int rc = check_config(vm->config, err);
+
+    if (rc == 0)
+        rc = open_sources(vm, err);
+    if (rc == 0)
+        rc = open_engine(vm, err);
+    return rc;
+}
+
+int vm_open(struct vm **out, const struct vm_config *config, struct error **err)
+{
+    struct vm *vm = calloc(1, sizeof(*vm));
+
+    if (!vm)
+        return error_set_errno(err, ENOMEM, "virtual machine");
+    vm->config = config;
+    vm->kernel = vm->initrd = BOOT_SOURCE_NONE;
+    vm->engine_fd = -1;
+    int rc = open_all(vm, err);
+    if (rc) {
+        vm_free(vm);
+        return rc;
+    }
+    *out = vm;
+    return 0;
 }
 
 static int build(struct vm *vm, struct error **err)
@@ -196,56 +313,60 @@ static int build(struct vm *vm, struct error **err)
     struct machine_config machine_config = {
         .memory = config->memory,
         .cpus = config->cpus,
-        .engine = config->engine ? config->engine : "auto",
+        .engine = vm->engine,
+        .engine_fd = vm->engine_fd,
         .debug_exit = config->debug_exit,
+        .serial = &vm->console.ports[CONSOLE_SERIAL],
+        .console = &vm->console.ports[CONSOLE_VIRTIO],
+        .columns = config->columns,
+        .rows = config->rows,
     };
-    int rc = check_config(config, err);
+    int rc = loop_create(&vm->loop, err);
 
-    if (rc == 0)
-        rc = open_sources(vm, err);
-    if (rc == 0)
-        rc = loop_create(&vm->loop, err);
     if (rc)
         return rc;
-    console_init(&vm->console, vm->loop);
+    console_init(&vm->console);
     machine_config.loop = vm->loop;
-    machine_config.serial = &vm->console.ports[CONSOLE_SERIAL];
-    machine_config.console = &vm->console.ports[CONSOLE_VIRTIO];
-    console_size(&machine_config.columns, &machine_config.rows);
-    vm->console.resized = on_resized;
-    vm->console.opaque = vm;
     rc = machine_create(&vm->machine, &machine_config, err);
     if (rc == 0)
         rc = boot(vm, err);
-    if (rc == 0)
-        rc = console_open(&vm->console, err);
+    if (rc == 0 && config->console_fd >= 0)
+        rc = console_open(&vm->console, vm->loop, config->console_fd, err);
+    if (rc == 0 && config->control_fd >= 0) {
+        rc = loop_watch_add(vm->loop, config->control_fd, EPOLLIN, on_control, vm, &vm->control_watch);
+        if (rc)
+            error_set_errno(err, -rc, "control channel");
+    }
     return rc;
 }
 
-static void tear_down(struct vm *vm)
+int vm_serve(struct vm *vm, enum vm_end *end, int *status, struct error **err)
 {
-    /* Devices may still have output, so the terminal stays until they are gone. */
+    *end = VM_END_FAILED;
+    *status = VM_EXIT_FAILED;
+    int rc = build(vm, err);
+    if (rc == 0)
+        rc = machine_resume(vm->machine, err);
+    if (rc)
+        return rc;
+    tell(vm, VM_READY, vm->engine->name);
+    return serve(vm, end, status, err);
+}
+
+void vm_free(struct vm *vm)
+{
+    if (!vm)
+        return;
+    /* Devices may still have output, so the console stays until they are gone. */
     machine_free(vm->machine);
     console_close(&vm->console);
+    loop_watch_remove(vm->control_watch);
     loop_free(vm->loop);
     boot_source_close(&vm->kernel);
     boot_source_close(&vm->initrd);
     for (size_t i = 0; i < vm->n_modules; i++)
         boot_source_close(&vm->modules[i]);
     free(vm->modules);
-}
-
-int vm_run(const struct vm_config *config, int *exit_status, struct error **err)
-{
-    struct vm vm = {
-        .config = config, .kernel = BOOT_SOURCE_NONE, .initrd = BOOT_SOURCE_NONE, .console.resize_fd = -1};
-    int rc = build(&vm, err);
-
-    *exit_status = VM_EXIT_FAILED;
-    if (rc == 0)
-        rc = machine_resume(vm.machine, err);
-    if (rc == 0)
-        rc = serve(&vm, exit_status, err);
-    tear_down(&vm);
-    return rc;
+    cleanup_close_fn(&vm->engine_fd);
+    free(vm);
 }

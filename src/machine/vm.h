@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The face of the `vm` kind: builds a PC, boots a kernel in it, and serves it until it ends. Called by the
- * command line (`tabique run`).
+ * The life of one VM in this process: builds a PC, boots a kernel in it, and serves it until it ends. In two
+ * steps, so that the process can give up its rights between them: vm_open opens every file and reads none,
+ * vm_serve reads them. Called by vm_process.c.
  */
 #ifndef TABIQUE_MACHINE_VM_H
 #define TABIQUE_MACHINE_VM_H
+
+#include "machine/vm_message.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct error;
+struct vm;
 
 struct vm_config {
     const char *kernel;   /* path: bzImage, ELF with a PVH note, or Multiboot 1 */
@@ -22,25 +26,37 @@ struct vm_config {
     bool debug_exit;      /* the guest may leave through port 0xF4 */
     const char **modules; /* each "PATH" or "PATH=COMMAND LINE"; Multiboot and PVH only */
     size_t n_modules;
+    uint16_t columns, rows; /* of the terminal behind the console; 0 if there is none */
+
+    /* Descriptors, which stay the caller's. -1: none. */
+    int console_fd; /* a stream socket: the guest's console */
+    int control_fd; /* to the supervisor: vm_message.h */
+    /* More of them that the VM process has to keep; it closes all others. */
+    int *inherited;
+    size_t n_inherited;
 };
 
 /*
- * What vm_run puts into *exit_status. A guest that leaves through the debug-exit port gives
- * (value << 1) | 1 in the low eight bits instead, as kernel writers know it from other machines.
+ * What `tabique run` returns after each end. A guest that leaves through the debug-exit port gives (value <<
+ * 1) | 1 in the low eight bits instead, as kernel writers know it from other machines.
  */
 #define VM_EXIT_POWEROFF 0
-#define VM_EXIT_FAILED   1   /* the machine could not be built or booted (vm_run fails then) */
-#define VM_EXIT_PANIC    3   /* the guest announced a panic */
-#define VM_EXIT_ENGINE   4   /* the engine could not go on (vm_run fails then) */
-#define VM_EXIT_LEFT     130 /* the person at the terminal left with Ctrl-] */
-#define VM_EXIT_SIGNAL   128 /* + the number of the signal that ended it: 143 for SIGTERM */
+#define VM_EXIT_FAILED   1 /* the machine could not be built or booted */
+#define VM_EXIT_PANIC    3 /* the guest announced a panic */
+#define VM_EXIT_ENGINE   4 /* the engine could not go on */
 
 /*
- * Runs a VM from power-on to its end; the guest's console is this process's standard input and output. To be
- * called once a process, from the only thread. 0 with *exit_status after an orderly end; -errno with *err
- * when the machine could not be built or its engine failed, with *exit_status set to what the process should
- * return. A guest's reset is not an end: the kernel is loaded again.
+ * Opens all that the VM needs: files, and the engine's device. Reads nothing of the guest's. The
+ * configuration must stay until vm_free. 0 or -errno with *err.
  */
-int vm_run(const struct vm_config *config, int *exit_status, struct error **err);
+int vm_open(struct vm **out, const struct vm_config *config, struct error **err);
+/*
+ * Builds the machine, boots, and runs the guest to its end. To be called once, from the only thread. *end and
+ * *status tell of the end also where it is a failure: then -errno with *err. A guest's reset is not an end:
+ * the kernel is loaded again.
+ */
+int vm_serve(struct vm *vm, enum vm_end *end, int *status, struct error **err);
+/* NULL is fine. */
+void vm_free(struct vm *vm);
 
 #endif

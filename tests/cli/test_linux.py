@@ -18,6 +18,9 @@ from program import GUESTS, TREE, Terminal
 sys.path.insert(0, str(TREE / "tests/guest"))
 from explained import unexplained
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent / "bench"))
+import guests  # noqa: E402 pylint: disable=wrong-import-position
+
 BOOT = 90  # seconds at most, on a busy machine
 PROMPT = rb"guest:\S*[#$] (\x1b\[6n)?$"
 
@@ -88,8 +91,8 @@ def guest_clock(guest):
 
 
 def program_cpu_seconds(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """Of all the processes that `tabique run` is."""
+    return sum(guests.process_cpu_seconds(process) for process in guests.process_tree(pid))
 
 
 @pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
@@ -161,8 +164,10 @@ def test_memory_costs_what_is_touched(engine, suite):
         total = int(guest.ask("sed -n 's/^MemTotal: *//p' /proc/meminfo").split()[0])
         used = total - int(guest.ask("sed -n 's/^MemFree: *//p' /proc/meminfo").split()[0])
         assert total > 7.5 * 1024 * 1024
-        status = pathlib.Path(f"/proc/{guest.pid}/status").read_text(encoding="ascii")
-        resident = int(re.search(r"RssShmem:\s*(\d+)", status).group(1))
+        resident = 0
+        for pid in guests.process_tree(guest.pid):
+            status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+            resident += int(re.search(r"RssShmem:\s*(\d+)", status).group(1))
         # What the kernel keeps for itself (its image, a page structure for each page) is not in MemTotal.
         assert resident < used + 400 * 1024
         guest.send(b"exit\r")

@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -41,8 +42,11 @@ static struct fake {
     bool kernel_was_there, scribble_survived;
     pthread_t vcpu;
     bool vcpu_started;
-    int signal; /* to be sent instead of an event */
+    int message; /* to be sent by the supervisor instead of an event */
 } fake;
+
+/* Of the control channel: the supervisor's, the VM's. */
+static int control[2];
 
 static int fake_create(struct engine **out, const struct engine_config *config, struct error **err);
 static void fake_destroy(struct engine *engine)
@@ -53,14 +57,22 @@ static void fake_destroy(struct engine *engine)
     fake.destroys++;
 }
 
+static void send_message(enum vm_message_type type)
+{
+    struct vm_message m = {.type = type};
+
+    assert_int_equal(vm_message_send(control[0], &m), 0);
+}
+
 static void *run_step(void *unused)
 {
-    const struct step *s = fake.script++;
-
-    if (fake.signal)
-        kill(getpid(), fake.signal);
+    if (fake.message < 0)
+        return NULL;
+    if (fake.message)
+        send_message((enum vm_message_type)fake.message);
     else
-        fake.config.event(fake.config.opaque, s->event, s->code);
+        fake.config.event(fake.config.opaque, fake.script->event, fake.script->code);
+    fake.script++;
     return NULL;
 }
 
@@ -163,23 +175,51 @@ static int setup(void **state)
     if (fd < 0 || write(fd, image.data, image.size) != (ssize_t)image.size)
         return -1;
     close(fd);
-    config = (struct vm_config){.kernel = path, .memory = 16 << 20, .cpus = 2, .append = "hello"};
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) < 0)
+        return -1;
+    config = (struct vm_config){.kernel = path,
+                                .memory = 16 << 20,
+                                .cpus = 2,
+                                .append = "hello",
+                                .console_fd = -1,
+                                .control_fd = control[1]};
     return 0;
 }
 
 static int teardown(void **state)
 {
     unlink(config.kernel);
+    if (control[0] >= 0)
+        close(control[0]);
+    close(control[1]);
     return 0;
 }
 
-static int run(const struct step *script, int expected_status)
+/* As the VM process does. */
+static int open_and_serve(enum vm_end *end, int *status, struct error **err)
+{
+    struct vm *vm = NULL;
+
+    *end = VM_END_FAILED;
+    *status = VM_EXIT_FAILED;
+    int rc = vm_open(&vm, &config, err);
+    assert_int_equal(fake.creates, 0); /* the engine comes after the process's rights have gone */
+    if (rc == 0)
+        rc = vm_serve(vm, end, status, err);
+    vm_free(vm);
+    return rc;
+}
+
+static int run(const struct step *script, enum vm_end expected_end, int expected_status)
 {
     cleanup_error struct error *err = NULL;
+    enum vm_end end;
     int status = -1;
 
     fake.script = script;
-    int rc = vm_run(&config, &status, &err);
+    fake.creates = fake.destroys = 0;
+    int rc = open_and_serve(&end, &status, &err);
+    assert_int_equal(end, expected_end);
     assert_int_equal(status, expected_status);
     assert_int_equal(fake.creates, fake.destroys);
     return rc;
@@ -189,7 +229,7 @@ static void test_power_off(void **state)
 {
     static const struct step script[] = {{MACHINE_POWEROFF, 0}};
 
-    assert_int_equal(run(script, VM_EXIT_POWEROFF), 0);
+    assert_int_equal(run(script, VM_END_POWEROFF, VM_EXIT_POWEROFF), 0);
     assert_int_equal(fake.loads, 1);
     assert_true(fake.kernel_was_there);
     assert_int_equal(fake.entry.rip, TEST_ELF_ADDRESS + 0x20);
@@ -201,26 +241,28 @@ static void test_debug_exit_gives_the_guests_code(void **state)
     static const struct step zero[] = {{MACHINE_DEBUG_EXIT, 0}}, passed[] = {{MACHINE_DEBUG_EXIT, 0x10}},
                              large[] = {{MACHINE_DEBUG_EXIT, (int)0xffffffff}};
 
-    assert_int_equal(run(zero, 1), 0);
-    assert_int_equal(run(passed, 0x21), 0);
-    assert_int_equal(run(large, 0xff), 0);
+    assert_int_equal(run(zero, VM_END_DEBUG_EXIT, 1), 0);
+    assert_int_equal(run(passed, VM_END_DEBUG_EXIT, 0x21), 0);
+    assert_int_equal(run(large, VM_END_DEBUG_EXIT, 0xff), 0);
 }
 
 static void test_panic(void **state)
 {
     static const struct step script[] = {{MACHINE_PANIC, 0}};
 
-    assert_int_equal(run(script, VM_EXIT_PANIC), 0);
+    assert_int_equal(run(script, VM_END_PANIC, VM_EXIT_PANIC), 0);
 }
 
 static void test_engine_failure_is_told(void **state)
 {
     static const struct step script[] = {{MACHINE_ENGINE_FAILED, 0}};
     cleanup_error struct error *err = NULL;
+    enum vm_end end;
     int status = 0;
 
     fake.script = script;
-    assert_true(vm_run(&config, &status, &err) < 0);
+    assert_true(open_and_serve(&end, &status, &err) < 0);
+    assert_int_equal(end, VM_END_ENGINE);
     assert_int_equal(status, VM_EXIT_ENGINE);
     assert_string_equal(error_message(err), "engine fake: the oil has run out");
 }
@@ -229,7 +271,7 @@ static void test_reset_boots_again_from_clean_memory(void **state)
 {
     static const struct step script[] = {{MACHINE_RESET, 0}, {MACHINE_RESET, 0}, {MACHINE_POWEROFF, 0}};
 
-    assert_int_equal(run(script, VM_EXIT_POWEROFF), 0);
+    assert_int_equal(run(script, VM_END_POWEROFF, VM_EXIT_POWEROFF), 0);
     assert_int_equal(fake.resets, 2);
     assert_int_equal(fake.loads, 3);
     assert_int_equal(fake.resumes, 3);
@@ -252,29 +294,73 @@ static void test_reset_needs_no_path(void **state)
     snprintf(path, sizeof(path), "/dev/fd/%d", ends[0]);
     const char *file = config.kernel;
     config.kernel = path;
-    int rc = run(script, VM_EXIT_POWEROFF);
+    int rc = run(script, VM_END_POWEROFF, VM_EXIT_POWEROFF);
     config.kernel = file;
     close(ends[0]);
     assert_int_equal(rc, 0);
     assert_int_equal(fake.loads, 2);
 }
 
-static void test_signals_end_it(void **state)
+/* The next message that the VM sent; it must be one of this type. */
+static struct vm_message expect_message(enum vm_message_type type)
 {
-    static const struct step script[] = {{MACHINE_POWEROFF, 0}};
+    struct vm_message m;
 
-    fake.signal = SIGTERM;
-    assert_int_equal(run(script, 143), 0);
-    fake.signal = SIGHUP;
-    assert_int_equal(run(script, 129), 0);
+    assert_int_equal(vm_message_receive(control[0], true, &m), 0);
+    assert_int_equal(m.type, type);
+    return m;
+}
+
+static void test_ready_and_restarts_are_told(void **state)
+{
+    static const struct step script[] = {{MACHINE_RESET, 0}, {MACHINE_POWEROFF, 0}};
+
+    assert_int_equal(run(script, VM_END_POWEROFF, VM_EXIT_POWEROFF), 0);
+    assert_string_equal(expect_message(VM_READY).text, "fake");
+    assert_int_equal(expect_message(VM_RESTARTED).stats[VM_STAT_RESTARTS], 1);
+}
+
+static void test_quit(void **state)
+{
+    fake.message = VM_QUIT;
+    assert_int_equal(run(NULL, VM_END_QUIT, VM_EXIT_FAILED), 0);
+}
+
+static void test_no_supervisor_is_an_end(void **state)
+{
+    close(control[0]);
+    control[0] = -1;
+    fake.message = -1;
+    assert_int_equal(run(NULL, VM_END_QUIT, VM_EXIT_FAILED), 0);
+}
+
+static void test_nonsense_of_the_supervisor_is_an_end(void **state)
+{
+    assert_int_equal(send(control[0], "x", 1, 0), 1);
+    fake.message = -1;
+    assert_int_equal(run(NULL, VM_END_QUIT, VM_EXIT_FAILED), 0);
+}
+
+static void test_paused_guest_does_not_run(void **state)
+{
+    fake.message = -1;
+    send_message(VM_PAUSE);
+    send_message(VM_STATS_WANTED);
+    send_message(VM_QUIT);
+    assert_int_equal(run(NULL, VM_END_QUIT, VM_EXIT_FAILED), 0);
+    assert_int_equal(fake.resumes, 1);
+    expect_message(VM_READY);
+    expect_message(VM_STATS);
 }
 
 static void expect_error(const char *part, int expected_creates)
 {
     cleanup_error struct error *err = NULL;
+    enum vm_end end;
     int status = 0;
 
-    assert_true(vm_run(&config, &status, &err) < 0);
+    assert_true(open_and_serve(&end, &status, &err) < 0);
+    assert_int_equal(end, VM_END_FAILED);
     assert_int_equal(status, VM_EXIT_FAILED);
     if (!strstr(error_message(err), part))
         fail_msg("\"%s\" is not in \"%s\"", part, error_message(err));
@@ -347,7 +433,11 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_engine_failure_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reset_boots_again_from_clean_memory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reset_needs_no_path, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_signals_end_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_ready_and_restarts_are_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_quit, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_no_supervisor_is_an_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_nonsense_of_the_supervisor_is_an_end, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_paused_guest_does_not_run, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_configurations, setup, teardown),
         cmocka_unit_test_setup_teardown(test_initrd_larger_than_ram, setup, teardown),
         cmocka_unit_test_setup_teardown(test_engine_that_does_not_start, setup, teardown),

@@ -11,6 +11,7 @@
 #include "engine/kvm/kvm_priv.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 
 static int add_memory(struct kvm_engine *k, struct error **err)
@@ -56,9 +57,9 @@ static int kvm_reset(struct engine *engine, struct error **err)
 
 static int build(struct kvm_engine *k, struct error **err)
 {
-    k->kvm_fd = kvm_open(err);
+    k->kvm_fd = k->config.fd > 0 ? fcntl(k->config.fd, F_DUPFD_CLOEXEC, 3) : kvm_open(err);
     if (k->kvm_fd < 0)
-        return k->kvm_fd;
+        return k->config.fd > 0 ? error_set_errno(err, errno, "KVM: its descriptor") : k->kvm_fd;
     k->vm_fd = kvm_ioctl_value(k->kvm_fd, KVM_CREATE_VM, 0);
     if (k->vm_fd < 0)
         return error_set_errno(err, -k->vm_fd, "KVM: making a machine");
@@ -134,6 +135,7 @@ const struct engine_class engine_kvm = {
     .name = "kvm",
     .summary = "hardware virtualization (VT-x, AMD-V) through the kernel's KVM",
     .probe = kvm_engine_probe,
+    .open = kvm_open,
     .create = kvm_create,
     .destroy = kvm_destroy,
     .resume = kvm_resume,

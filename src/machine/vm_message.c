@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The messages between supervisor and VM process. No state, no locks. */
+#include "machine/vm_message.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/socket.h>
+
+/*
+ * The text goes to a person's terminal. Bytes from 0x80 on are let through: they are UTF-8 in file names, and
+ * in UTF-8 a terminal takes no command from them; where they don't make a character they show as such.
+ */
+static void take_text(char *to, const char *from)
+{
+    size_t i = 0;
+
+    for (; i < VM_TEXT_SIZE - 1 && from[i]; i++)
+        to[i] = (unsigned char)from[i] < 0x20 || from[i] == 0x7f ? '?' : from[i];
+    memset(to + i, 0, VM_TEXT_SIZE - i);
+}
+
+int vm_message_parse(const void *bytes, size_t len, bool from_vm, struct vm_message *out)
+{
+    struct vm_message m;
+
+    if (len != sizeof(m))
+        return -EPROTO;
+    memcpy(&m, bytes, sizeof(m));
+    uint32_t first = from_vm ? VM_READY : VM_POWER_BUTTON, last = from_vm ? VM_FROM_LAST : VM_TO_LAST;
+    if (m.type < first || m.type > last || m.end >= VM_ENDS || m.status < 0 || m.status > 255)
+        return -EPROTO;
+    if (!memchr(m.text, 0, sizeof(m.text)))
+        return -EPROTO;
+    *out = m;
+    take_text(out->text, m.text);
+    return 0;
+}
+
+int vm_message_send(int fd, const struct vm_message *message)
+{
+    ssize_t n;
+
+    do {
+        n = send(fd, message, sizeof(*message), MSG_DONTWAIT | MSG_NOSIGNAL);
+    } while (n < 0 && errno == EINTR);
+    return n < 0 ? -errno : 0;
+}
+
+int vm_message_receive(int fd, bool from_vm, struct vm_message *out)
+{
+    char bytes[sizeof(struct vm_message)];
+    ssize_t n;
+
+    do {
+        /* With MSG_TRUNC a longer message tells its length. */
+        n = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT | MSG_TRUNC);
+    } while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return -errno;
+    /* The end of the connection; or an empty message, which is none of ours. */
+    if (n == 0)
+        return -ECONNRESET;
+    return vm_message_parse(bytes, (size_t)n, from_vm, out);
+}
+
+void vm_message_set_text(struct vm_message *message, const char *text)
+{
+    take_text(message->text, text);
+}
+
+const char *vm_end_name(enum vm_end end)
+{
+    static const char *const names[VM_ENDS] = {
+        [VM_END_POWEROFF] = "power-off", [VM_END_PANIC] = "panic",   [VM_END_DEBUG_EXIT] = "debug-exit",
+        [VM_END_ENGINE] = "engine",      [VM_END_FAILED] = "failed", [VM_END_QUIT] = "quit",
+    };
+
+    return names[end];
+}

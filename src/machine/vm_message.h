@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the supervisor and the VM process tell each other: messages of one size over a SOCK_SEQPACKET socket.
+ * The two are forks of one program, so a message is the structure as it is; but the VM process may have been
+ * taken over by its guest, so what comes is checked before it is believed. Called by vm.c, vm_process.c and
+ * the supervisor.
+ */
+#ifndef TABIQUE_MACHINE_VM_MESSAGE_H
+#define TABIQUE_MACHINE_VM_MESSAGE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum vm_message_type {
+    /* To the VM process */
+    VM_POWER_BUTTON = 1, /* ask the guest to switch itself off */
+    VM_PAUSE,            /* stop the vCPUs; VM_PAUSED answers */
+    VM_RESUME,           /* let them run again; VM_RESUMED answers */
+    VM_RESIZE,           /* columns and rows: of the terminal behind the console */
+    VM_STATS_WANTED,     /* VM_STATS answers */
+    VM_QUIT,             /* end in an orderly way, whatever the guest does; VM_ENDED answers */
+    VM_TO_LAST = VM_QUIT,
+
+    /* From it */
+    VM_READY = 64, /* the guest's first instruction is next. text: the engine */
+    VM_RESTARTED,  /* the guest has reset the machine, which boots again */
+    VM_PAUSED,
+    VM_RESUMED,
+    VM_STATS,
+    VM_ENDED, /* the last one. end, status, text: why, for VM_END_FAILED and VM_END_ENGINE */
+    VM_FROM_LAST = VM_ENDED,
+};
+
+/* How a VM can end. */
+enum vm_end {
+    VM_END_POWEROFF,
+    VM_END_PANIC,
+    VM_END_DEBUG_EXIT,
+    VM_END_ENGINE, /* the engine could not go on */
+    VM_END_FAILED, /* it could not be built or booted */
+    VM_END_QUIT,   /* VM_QUIT came, or nobody supervises it any more */
+    VM_ENDS,
+};
+
+/* What the VM process counts. */
+enum vm_stat {
+    VM_STAT_RESTARTS,
+    VM_STATS_COUNT,
+};
+
+#define VM_TEXT_SIZE 4096
+
+struct vm_message {
+    uint32_t type;
+    uint32_t end;   /* enum vm_end */
+    int32_t status; /* what `tabique run` is to return, 0..255 */
+    uint16_t columns, rows;
+    uint64_t stats[VM_STATS_COUNT];
+    char text[VM_TEXT_SIZE]; /* ends with a 0 byte; the rest is 0 as well */
+};
+
+/*
+ * Judges `len` bytes that came, from the VM process or (`from_vm` false) for it. 0 with *out, whose text is
+ * printable (what is not has become '?'); or -EPROTO.
+ */
+int vm_message_parse(const void *bytes, size_t len, bool from_vm, struct vm_message *out);
+
+/* Sends without blocking. 0 or -errno: -EAGAIN if the other side does not read. */
+int vm_message_send(int fd, const struct vm_message *message);
+/* Receives without blocking, as vm_message_parse. -EAGAIN if nothing is there, -ECONNRESET at the end. */
+int vm_message_receive(int fd, bool from_vm, struct vm_message *out);
+
+/* Puts text into a message, cut where it is too long. */
+void vm_message_set_text(struct vm_message *message, const char *text);
+
+/* "power-off", "panic", ...: for events and JSON. */
+const char *vm_end_name(enum vm_end end);
+
+#endif
