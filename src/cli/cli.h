@@ -38,6 +38,8 @@ struct cli_argument {
     uint64_t min, max, multiple;
     /* CLI_ENUM: the i-th value, NULL after the last. */
     const char *(*choice)(size_t i);
+    /* CLI_STRING: what else is to be checked. 0; or -EINVAL with *err, which names the argument. Optional. */
+    int (*check)(const char *text, struct error **err);
 };
 
 struct cli_status {

@@ -6,6 +6,7 @@
 #include "cli/cli.h"
 
 #include "base/bytes.h"
+#include "cli/options.h"
 #include "device/guest_memory.h"
 #include "engine/engine.h"
 
@@ -67,6 +68,17 @@ static const struct cli_argument run_arguments[] = {
          "Who executes the guest's instructions: kvm is the processor's own virtualization (VT-x, AMD-V), "
          "soft is Tabique's processor in software and needs none. auto takes the first that this host can "
          "run; 'tabique check' tells which."},
+    {.name = "disk",
+     .type = CLI_STRING,
+     .metavar = "FILE[,OPTION...]",
+     .repeatable = true,
+     .check = cli_check_disk,
+     .help =
+         "A disk for the guest: an image file or a block device. May be given more than once; Linux calls "
+         "them /dev/vda, /dev/vdb and so on, in this order. Options: format=raw or format=qcow2 (told by the "
+         "file's content if it is not given), readonly, serial=TEXT (20 characters at most; the guest finds "
+         "the disk by it). Only one virtual machine may write an image at a time. A comma in the file's name "
+         "is written twice."},
     {.name = "debug-exit",
      .type = CLI_BOOL,
      .help = "Let the guest leave by writing a value to port 0xF4. The exit status is (value << 1) | 1, as "

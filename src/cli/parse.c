@@ -146,6 +146,8 @@ static int take_value(const struct cli_argument *a, struct cli_value *v, const c
         rc = check_enum(a, text, err);
     else if (a->type == CLI_PATH && !*text)
         rc = error_set(err, EINVAL, "--%s: the file's name is empty", a->name);
+    else if (a->check)
+        rc = a->check(text, err);
     if (rc == 0)
         v->texts[v->n++] = text;
     return rc;

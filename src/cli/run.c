@@ -1,9 +1,32 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The verb `run`. */
+#include "base/error.h"
 #include "cli/cli.h"
+#include "cli/options.h"
 #include "guest/guest.h"
 
+#include <errno.h>
+#include <stdlib.h>
 #include <unistd.h>
+
+/* The values of --disk; *n is how many were taken, also after a failure. */
+static int take_disks(const struct cli_values *values, struct vm_disk **out, size_t *n, struct error **err)
+{
+    size_t given;
+    const char **texts = cli_list(values, "disk", &given);
+    int rc = 0;
+
+    *n = 0;
+    *out = calloc(given + 1, sizeof(**out));
+    if (!*out)
+        return error_set_errno(err, ENOMEM, "list of disks");
+    while (rc == 0 && *n < given) {
+        rc = cli_parse_disk(texts[*n], &(*out)[*n], err);
+        if (rc == 0)
+            ++*n;
+    }
+    return rc;
+}
 
 int cli_run(const struct cli_values *values, int *status, struct error **err)
 {
@@ -17,8 +40,17 @@ int cli_run(const struct cli_values *values, int *status, struct error **err)
         .debug_exit = cli_bool(values, "debug-exit"),
     };
 
+    struct vm_disk *disks;
+    int rc = take_disks(values, &disks, &config.n_disks, err);
+
+    config.disks = disks;
     config.modules = cli_list(values, "module", &config.n_modules);
-    if (isatty(STDIN_FILENO))
+    if (rc == 0 && isatty(STDIN_FILENO))
         fputs("tabique: the console of the guest; Ctrl-] leaves\n", stderr);
-    return guest_run(&config, status, err);
+    if (rc == 0)
+        rc = guest_run(&config, status, err);
+    while (config.n_disks)
+        cli_disk_free(&disks[--config.n_disks]);
+    free(disks);
+    return rc;
 }

@@ -255,14 +255,14 @@ static int clear_memory(struct guest_memory *memory, struct error **err)
 
 int machine_reset(struct machine *m, struct error **err)
 {
-    int rc = clear_memory(m->env.memory, err);
-
-    if (rc)
-        return rc;
     pci_bus_reset(m->env.pci);
     for (size_t i = 0; i < m->n_devices; i++)
         if (m->devices[i]->class->reset)
             m->devices[i]->class->reset(m->devices[i]);
+    /* Now that no device writes to it any more. */
+    int rc = clear_memory(m->env.memory, err);
+    if (rc)
+        return rc;
     /* The engine last: it forgets the interrupts that devices raised on their way down. */
     return m->engine->class->reset(m->engine, err);
 }

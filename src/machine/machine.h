@@ -17,6 +17,7 @@ struct engine_class;
 struct error;
 struct loop;
 struct machine;
+struct virtio_block_config;
 
 struct machine_config {
     uint64_t memory; /* bytes */
@@ -27,7 +28,9 @@ struct machine_config {
     struct char_backend *serial;  /* the far side of COM1 */
     struct char_backend *console; /* the far side of the virtio console */
     uint16_t columns, rows;       /* of the terminal behind it; 0 if unknown */
-    struct loop *loop;            /* must outlive the machine */
+    const struct virtio_block_config *disks;
+    size_t n_disks;
+    struct loop *loop; /* must outlive the machine */
 };
 
 /* Builds everything; nothing runs yet. 0 or -errno with *err. */

@@ -4,6 +4,7 @@
 #include "machine/machine_devices.h"
 
 #include "device/debug_exit.h"
+#include "device/virtio/block.h"
 
 void device_configs_init(struct device_configs *configs, const struct machine_config *machine)
 {
@@ -18,6 +19,8 @@ size_t device_configs_count(const struct device_configs *configs, const struct d
 {
     if (class == &debug_exit_class)
         return configs->machine->debug_exit;
+    if (class == &virtio_block_class)
+        return configs->machine->n_disks;
     return 1;
 }
 
@@ -28,5 +31,7 @@ const void *device_configs_get(const struct device_configs *configs, const struc
         return &configs->serial;
     if (class == &virtio_console_class)
         return &configs->virtio_console;
+    if (class == &virtio_block_class)
+        return &configs->machine->disks[i];
     return NULL;
 }

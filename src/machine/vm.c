@@ -12,6 +12,7 @@
 #include "machine/boot_source.h"
 #include "machine/console.h"
 #include "machine/machine.h"
+#include "machine/vm_disks.h"
 
 #include <errno.h>
 #include <string.h>
@@ -25,6 +26,7 @@ struct vm {
     struct boot_source kernel, initrd;
     struct boot_source *modules;
     size_t n_modules; /* opened so far */
+    struct vm_disks disks;
     const struct engine_class *engine;
     int engine_fd; /* what it works on, or -1 */
     struct loop *loop;
@@ -69,7 +71,7 @@ static int open_sources(struct vm *vm, struct error **err)
         if (rc)
             return rc;
     }
-    return 0;
+    return vm_disks_open(&vm->disks, config->disks, config->n_disks, err);
 }
 
 /* What can't fit is told before it is read. */
@@ -327,6 +329,8 @@ static int build(struct vm *vm, struct error **err)
         return rc;
     console_init(&vm->console);
     machine_config.loop = vm->loop;
+    machine_config.disks = vm->disks.configs;
+    machine_config.n_disks = vm->disks.n;
     rc = machine_create(&vm->machine, &machine_config, err);
     if (rc == 0)
         rc = boot(vm, err);
@@ -367,6 +371,7 @@ void vm_free(struct vm *vm)
     for (size_t i = 0; i < vm->n_modules; i++)
         boot_source_close(&vm->modules[i]);
     free(vm->modules);
+    vm_disks_close(&vm->disks);
     cleanup_close_fn(&vm->engine_fd);
     free(vm);
 }

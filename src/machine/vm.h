@@ -16,6 +16,14 @@
 struct error;
 struct vm;
 
+/* A disk of the guest's; they are /dev/vda, /dev/vdb, ... in Linux, in this order. */
+struct vm_disk {
+    const char *path;
+    const char *format; /* NULL: told by the file's content (disk/disk.h) */
+    const char *serial; /* NULL: none */
+    bool read_only;
+};
+
 struct vm_config {
     const char *kernel;   /* path: bzImage, ELF with a PVH note, or Multiboot 1 */
     const char *initrd;   /* path, or NULL */
@@ -26,6 +34,8 @@ struct vm_config {
     bool debug_exit;      /* the guest may leave through port 0xF4 */
     const char **modules; /* each "PATH" or "PATH=COMMAND LINE"; Multiboot and PVH only */
     size_t n_modules;
+    const struct vm_disk *disks;
+    size_t n_disks;
     uint16_t columns, rows; /* of the terminal behind the console; 0 if there is none */
 
     /* Descriptors, which stay the caller's. -1: none. */

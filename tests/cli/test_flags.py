@@ -27,6 +27,17 @@ WRONG = [
     (["run", "--debug-exit=yes"], "--debug-exit takes no value"),
     (["run", "--engine", "kwm"], "'kwm' is none of auto, kvm, soft: did you mean kvm?"),
     (["run", "--engine", ""], "'' is none of auto, kvm, soft\n"),
+    (["run", "--disk", ""], "--disk: the file's name is empty"),
+    (["run", "--disk", ",readonly"], "--disk: the file's name is empty"),
+    (["run", "--disk", "a,"], "--disk: unknown option ''"),
+    (["run", "--disk", "a,format"], "--disk: 'format' needs a value"),
+    (["run", "--disk", "a,format=vhd"], "--disk: 'vhd' is no format: choose raw or qcow2"),
+    (["run", "--disk", "a,format=raw,format=raw"], "--disk: 'format' is given twice"),
+    (["run", "--disk", "a,readonly=yes"], "--disk: 'readonly' takes no value"),
+    (["run", "--disk", "a,readonyl"], "--disk: unknown option 'readonyl': did you mean readonly?"),
+    (["run", "--disk", "a,b"], "(a comma in a file's name is written twice)"),
+    (["run", "--disk", "a,serial="], "--disk: serial '': choose 1 to 20 characters"),
+    (["run", "--disk", "a,serial=123456789012345678901"], "choose 1 to 20 characters"),
     (["check", "--jason"], "did you mean --json?"),
     (["help", "chekc"], "did you mean check?"),
     (["help", "run", "check"], "unexpected argument 'check'"),
@@ -55,6 +66,7 @@ def test_wrong(arguments, message):
     ["--memory", "1M"], ["--memory", "1024K"], ["--memory=1048576"], ["--memory", "1g"], ["--memory", "2GiB"],
     ["--cpus", "8"], ["--cpus=1"], ["--append", "--cpus-like text"], ["--append="], ["--append=--initrd"],
     ["--append", "a=b --c"], ["--module", "a", "--module=b=c d"], ["--debug-exit"], ["--engine", "auto"],
+    ["--disk", "a", "--disk", "b,,c,format=raw,readonly,serial=12345678901234567890"],
 ], ids=" ".join)
 def test_right(arguments, tmp_path):
     """Accepted: what fails is the kernel, which is not there."""

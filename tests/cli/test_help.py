@@ -9,7 +9,7 @@ import pytest
 from program import TABIQUE, TREE, run
 
 VERBS = {
-    "run": ["--kernel", "--initrd", "--append", "--memory", "--cpus", "--engine", "--debug-exit", "--module"],
+    "run": ["--kernel", "--initrd", "--append", "--memory", "--cpus", "--engine", "--disk", "--debug-exit", "--module"],
     "check": ["--json"],
     "help": [],
 }

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The face of disk/: finds the format, checks each request, hands it on. The disk's own thread; no locks. */
+#include "base/error.h"
+#include "disk/disk_priv.h"
+
+#include <errno.h>
+#include <string.h>
+
+static const struct disk_format *const formats[] = {&disk_format_raw, NULL};
+
+const char *disk_format_name(size_t i)
+{
+    return formats[i] ? formats[i]->name : NULL;
+}
+
+const struct disk_format *disk_format_find(const char *name)
+{
+    for (size_t i = 0; formats[i]; i++)
+        if (strcmp(formats[i]->name, name) == 0)
+            return formats[i];
+    return NULL;
+}
+
+const struct disk_format *disk_format_probe(const uint8_t *head, size_t len)
+{
+    for (size_t i = 0; formats[i]; i++)
+        if (formats[i]->probe && formats[i]->probe(head, len))
+            return formats[i];
+    return &disk_format_raw;
+}
+
+int disk_open_file(struct disk **out, struct disk_files *files, unsigned file, struct loop *loop,
+                   struct error **err)
+{
+    const struct disk_file *f = &files->files[file];
+    const struct disk_format *format = disk_format_find(f->format);
+    const struct disk common = {
+        .format = format,
+        .files = files,
+        .file = file,
+        .fd = f->fd,
+        .io = files->io,
+        .loop = loop,
+        /* What an image is based on is never written. */
+        .read_only = files->read_only || file > 0,
+    };
+
+    if (!format)
+        return error_set(err, EINVAL, "disk '%s': '%s' is no format", f->name, f->format);
+    int rc = format->open(out, &common, err);
+    return rc ? error_wrap(err, "disk '%s'", f->name) : 0;
+}
+
+int disk_open(struct disk **out, struct disk_files *files, struct loop *loop, struct error **err)
+{
+    struct disk *disk;
+    int rc = disk_open_file(&disk, files, 0, loop, err);
+
+    if (rc)
+        return rc;
+    rc = disk_io_attach(files->io, loop);
+    if (rc) {
+        disk->format->close(disk);
+        return error_set_errno(err, -rc, "disk '%s'", files->files[0].name);
+    }
+    *out = disk;
+    return 0;
+}
+
+int disk_close(struct disk *disk)
+{
+    if (!disk)
+        return 0;
+    disk_io_attach(disk->io, NULL);
+    disk_io_on_batch_end(disk->io, NULL, NULL);
+    return disk->format->close(disk);
+}
+
+uint64_t disk_size(const struct disk *disk)
+{
+    return disk->size;
+}
+
+bool disk_is_read_only(const struct disk *disk)
+{
+    return disk->read_only;
+}
+
+uint32_t disk_granularity(const struct disk *disk)
+{
+    return disk->granularity;
+}
+
+static void refused(struct disk_io_op *op, int result)
+{
+    struct disk_request *request = (struct disk_request *)((char *)op - offsetof(struct disk_request, op));
+
+    request->done(request, result);
+}
+
+static int check(const struct disk *disk, const struct disk_request *request)
+{
+    uint64_t bytes = 0;
+
+    if (request->kind == DISK_FLUSH)
+        return 0;
+    if (request->kind != DISK_READ && disk->read_only)
+        return -EROFS;
+    if (request->offset > disk->size || request->length > disk->size - request->offset ||
+        (request->offset | request->length) % DISK_SECTOR)
+        return -EINVAL;
+    if (request->kind != DISK_READ && request->kind != DISK_WRITE)
+        return 0;
+    for (unsigned i = 0; i < request->n_iov; i++)
+        bytes += request->iov[i].iov_len;
+    return bytes == request->length ? 0 : -EINVAL;
+}
+
+void disk_submit(struct disk *disk, struct disk_request *request)
+{
+    int result = check(disk, request);
+
+    request->disk = disk;
+    if (result == 0 && (request->length || request->kind == DISK_FLUSH)) {
+        disk->format->submit(disk, request);
+        return;
+    }
+    request->op = (struct disk_io_op){.kind = DISK_IO_NONE, .result = result, .done = refused};
+    disk_io_submit(disk->io, &request->op);
+}
+
+void disk_start(struct disk *disk)
+{
+    disk_io_start(disk->io);
+}
+
+void disk_on_batch_end(struct disk *disk, void (*fn)(void *opaque), void *opaque)
+{
+    disk_io_on_batch_end(disk->io, fn, opaque);
+}

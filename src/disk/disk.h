@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Disk images: what a virtual disk's bytes are kept in. A format is one file with a table of operations
+ * (disk_priv.h); raw.c is the smallest.
+ *
+ * Opening has two steps, because privileges go in between: disk_files_open takes the image and all that it
+ * needs by path and reads no more of it than the name of its backing file; disk_open reads everything else,
+ * from those file descriptors alone.
+ *
+ * Requests are asynchronous. All calls on an open disk, and the callbacks, are in the thread of its loop; a
+ * device gives each disk a thread, so formats may read and write their own tables synchronously.
+ */
+#ifndef TABIQUE_DISK_DISK_H
+#define TABIQUE_DISK_DISK_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct disk;
+struct disk_io;
+struct error;
+struct loop;
+
+/* Offsets and lengths of requests are multiples of it, and so is the size of a disk. */
+#define DISK_SECTOR 512u
+
+/* An image may have this many files: itself and those it is based on. */
+#define DISK_FILES_MAX 32u
+
+/* The formats' names: "raw", "qcow2". NULL after the last one. */
+const char *disk_format_name(size_t i);
+
+struct disk_file {
+    int fd;
+    char *name; /* for messages */
+    char *format;
+};
+
+/* An image's files: the image first, then its backing file, that one's backing file, and so on. */
+struct disk_files {
+    struct disk_file files[DISK_FILES_MAX];
+    unsigned n;
+    bool read_only;
+    struct disk_io *io; /* made with the files, for io_uring is forbidden to a confined process */
+};
+
+/*
+ * Opens the image at `path`, read-only or to be written, and locks it: a writer excludes all others, also
+ * other programs that lock as QEMU's do; readers share. `format` NULL: told by the content. But an image that
+ * is not declared as qcow2 may have been written as raw by a guest, with a header that names a file of the
+ * host: one that names any other file is refused then. 0; or -errno with *err, which names the file.
+ */
+int disk_files_open(struct disk_files **out, const char *path, const char *format, bool read_only,
+                    struct error **err);
+/* The same for file descriptors that are open (and owned from then on, also if this fails). No locking. */
+int disk_files_new(struct disk_files **out, const struct disk_file *files, unsigned n, bool read_only,
+                   struct error **err);
+/* Closes all. NULL is fine. After disk_close. */
+void disk_files_close(struct disk_files *files);
+/* Has all I/O done by plain system calls, as where the kernel offers no io_uring. Before disk_open. */
+void disk_files_avoid_uring(struct disk_files *files);
+
+/*
+ * Opens what is in `files`, which must stay until disk_close; requests complete in `loop`. 0 or -errno with
+ * *err. What the files contain may be made with ill intent.
+ */
+int disk_open(struct disk **out, struct disk_files *files, struct loop *loop, struct error **err);
+/* Writes what is not yet written. No request may be pending. In the loop's thread or when that has ended. 0,
+ * or -errno if something could not be written. NULL is fine. */
+int disk_close(struct disk *disk);
+
+/* Bytes, a multiple of DISK_SECTOR. */
+uint64_t disk_size(const struct disk *disk);
+bool disk_is_read_only(const struct disk *disk);
+/* In how large pieces, in bytes, it takes and frees space: a power of two. */
+uint32_t disk_granularity(const struct disk *disk);
+
+enum disk_request_kind {
+    DISK_READ,
+    DISK_WRITE,
+    DISK_FLUSH,        /* what was written by requests that are done stays, even if the host loses power */
+    DISK_DISCARD,      /* the range's content does not matter any more */
+    DISK_WRITE_ZEROES, /* the range reads as zeros; with `unmap` its space may be given back */
+};
+
+/* How formats do what is asked of them; see disk_priv.h. */
+struct disk_io_op {
+    int kind;
+    unsigned file;
+    uint64_t offset, length;
+    const struct iovec *iov;
+    unsigned n_iov;
+    void (*done)(struct disk_io_op *op, int result);
+    int result;
+    struct disk_io_op *next;
+};
+
+struct disk_request {
+    enum disk_request_kind kind;
+    bool unmap;
+    uint64_t offset, length; /* bytes, within the disk */
+    /* Read and write: pieces of memory, `length` bytes in all. They must stay until `done`. */
+    const struct iovec *iov;
+    unsigned n_iov;
+    /* Called once, from the loop, never from within disk_submit. `result`: 0 or -errno. */
+    void (*done)(struct disk_request *request, int result);
+
+    /* The format's own. */
+    struct disk *disk;
+    uint64_t at;
+    unsigned pending;
+    int result;
+    struct disk_request *next;
+    struct disk_io_op op;
+    struct iovec piece;
+};
+
+/* Takes a request; it is sure to begin with the next disk_start. */
+void disk_submit(struct disk *disk, struct disk_request *request);
+void disk_start(struct disk *disk);
+/* `fn` is called after each series of `done` callbacks. */
+void disk_on_batch_end(struct disk *disk, void (*fn)(void *opaque), void *opaque);
+
+#endif

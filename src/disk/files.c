@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Opening and locking an image and what it is based on, by path, while we still may. Of the contents only the
+ * names of backing files are read, and those by the formats' `backing`. No locks of ours.
+ */
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "disk/disk_priv.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/*
+ * Bytes of the file that QEMU's programs lock, so that theirs and ours exclude each other: a lock on
+ * QEMU_LOCK_USES + n says "I do n", one on QEMU_LOCK_REFUSES + n "nobody else may do n". Of what n can be,
+ * reading and writing matter to us.
+ */
+#define QEMU_LOCK_USES    100
+#define QEMU_LOCK_REFUSES 200
+#define QEMU_LOCK_RANGE   64
+#define QEMU_LOCK_READ    0
+#define QEMU_LOCK_WRITE   1
+
+#define HEAD 64u
+
+static int lock_range(int fd, bool exclusive, off_t start, off_t len)
+{
+    struct flock lock = {
+        .l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
+
+    return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
+}
+
+/* The lock belongs to the open file: it goes when the last descriptor of it does, whatever ends the process.
+ */
+static int lock_file(int fd, const char *path, bool read_only, struct error **err)
+{
+    int rc;
+
+    if (read_only) {
+        rc = lock_range(fd, false, QEMU_LOCK_USES + QEMU_LOCK_READ, 1);
+        if (rc == 0)
+            rc = lock_range(fd, false, QEMU_LOCK_REFUSES + QEMU_LOCK_WRITE, 1);
+    } else {
+        rc = lock_range(fd, true, QEMU_LOCK_USES, QEMU_LOCK_RANGE);
+        if (rc == 0)
+            rc = lock_range(fd, true, QEMU_LOCK_REFUSES, QEMU_LOCK_RANGE);
+    }
+    if (rc == -EAGAIN || rc == -EACCES)
+        return error_set(err, EBUSY, "disk '%s' is in use by another program%s", path,
+                         read_only ? ", which writes it" : ": only one may write it");
+    return rc ? error_set_errno(err, -rc, "disk '%s': locking it", path) : 0;
+}
+
+static int open_and_lock(const char *path, bool read_only, struct error **err)
+{
+    cleanup_close int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    struct stat st;
+
+    if (fd < 0 && !read_only && (errno == EACCES || errno == EROFS))
+        return error_set(err, errno, "disk '%s': %s (with ',readonly' it need not be written)", path,
+                         strerror(errno));
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return error_set_errno(err, errno, "disk '%s'", path);
+    if (S_ISDIR(st.st_mode))
+        return error_set(err, EISDIR, "disk '%s' is a directory: give a file or a block device", path);
+    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
+        return error_set(err, EINVAL, "disk '%s' is neither a file nor a block device", path);
+    /* It was for FIFOs. With it, io_uring would fail where it should wait. */
+    fcntl(fd, F_SETFL, 0);
+    int rc = lock_file(fd, path, read_only, err);
+    return rc ? rc : steal_fd(fd);
+}
+
+static int told_format(const struct disk_file *file, const struct disk_format **out, struct error **err)
+{
+    uint8_t head[HEAD] = {0};
+    int rc = disk_read_at(file->fd, head, sizeof(head), 0);
+
+    if (rc)
+        return error_set_errno(err, -rc, "disk '%s'", file->name);
+    *out = disk_format_probe(head, sizeof(head));
+    return 0;
+}
+
+/* A name relative to the directory of the file that it was found in. */
+static char *beside(const char *path, const char *name)
+{
+    const char *slash = strrchr(path, '/');
+    char *whole;
+
+    if (name[0] == '/' || !slash)
+        return strdup(name);
+    return asprintf(&whole, "%.*s/%s", (int)(slash - path), path, name) < 0 ? NULL : whole;
+}
+
+/* Looks for what `file`, with its format not yet set where nobody has declared one, is based on. *name and
+ * *format are that file's, NULL if there is none. */
+static int look_behind(struct disk_file *file, char **name, char **format, struct error **err)
+{
+    bool declared = file->format, other = false;
+    const struct disk_format *f = declared ? disk_format_find(file->format) : NULL;
+    cleanup_free char *found = NULL;
+    int rc = 0;
+
+    *name = *format = NULL;
+    if (!declared)
+        rc = told_format(file, &f, err);
+    else if (!f)
+        rc = error_set(err, EINVAL, "disk '%s': '%s' is no format known here", file->name, file->format);
+    if (rc)
+        return rc;
+    if (!declared) {
+        file->format = strdup(f->name);
+        if (!file->format)
+            return error_set_errno(err, ENOMEM, "disk '%s'", file->name);
+    }
+    if (f->backing)
+        rc = f->backing(file->fd, &found, format, &other, err);
+    if (rc)
+        return error_wrap(err, "disk '%s'", file->name);
+    if (!declared && (found || other))
+        return error_set(err, EINVAL,
+                         "disk '%s' looks like %s and names another file, which a guest could have written "
+                         "there: say format=%s if it is yours",
+                         file->name, f->name, f->name);
+    *name = found ? beside(file->name, found) : NULL;
+    return found && !*name ? error_set_errno(err, ENOMEM, "disk '%s'", file->name) : 0;
+}
+
+static int open_chain(struct disk_files *files, const char *path, const char *format, struct error **err)
+{
+    cleanup_free char *name = strdup(path);
+    cleanup_free char *declared = format ? strdup(format) : NULL;
+
+    if (!name || (format && !declared))
+        return error_set_errno(err, ENOMEM, "disk '%s'", path);
+    while (name) {
+        if (files->n == DISK_FILES_MAX)
+            return error_set(err, ELOOP, "disk '%s' is based on more than %u files, or on itself", path,
+                             DISK_FILES_MAX - 1);
+        int fd = open_and_lock(name, files->read_only || files->n > 0, err);
+        if (fd < 0)
+            return files->n ? error_wrap(err, "what disk '%s' is based on", files->files[files->n - 1].name)
+                            : fd;
+        struct disk_file *file = &files->files[files->n++];
+        *file = (struct disk_file){.fd = fd, .name = steal_ptr(name), .format = steal_ptr(declared)};
+        int rc = look_behind(file, &name, &declared, err);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+int disk_files_open(struct disk_files **out, const char *path, const char *format, bool read_only,
+                    struct error **err)
+{
+    struct disk_files *files = calloc(1, sizeof(*files));
+
+    if (!files)
+        return error_set_errno(err, ENOMEM, "disk '%s'", path);
+    files->read_only = read_only;
+    int rc = open_chain(files, path, format, err);
+    if (rc == 0) {
+        rc = disk_io_create(&files->io, files->files, files->n);
+        if (rc)
+            error_set_errno(err, -rc, "disk '%s'", path);
+    }
+    if (rc) {
+        disk_files_close(files);
+        return rc;
+    }
+    *out = files;
+    return 0;
+}
+
+int disk_files_new(struct disk_files **out, const struct disk_file *list, unsigned n, bool read_only,
+                   struct error **err)
+{
+    struct disk_files *files = calloc(1, sizeof(*files));
+    int rc = n && n <= DISK_FILES_MAX ? 0 : -EINVAL;
+
+    for (unsigned i = 0; files && i < n && !rc; i++) {
+        struct disk_file *file = &files->files[files->n++];
+        *file = (struct disk_file){
+            .fd = list[i].fd, .name = strdup(list[i].name), .format = strdup(list[i].format)};
+        if (!file->name || !file->format)
+            rc = -ENOMEM;
+    }
+    if (!files)
+        rc = -ENOMEM;
+    if (rc == 0) {
+        files->read_only = read_only;
+        rc = disk_io_create(&files->io, files->files, n);
+    }
+    if (rc) {
+        for (unsigned i = files ? files->n : 0; i < n; i++)
+            close(list[i].fd);
+        disk_files_close(files);
+        return error_set_errno(err, -rc, "disk '%s'", list[0].name);
+    }
+    *out = files;
+    return 0;
+}
+
+void disk_files_avoid_uring(struct disk_files *files)
+{
+    disk_io_avoid_uring(files->io);
+}
+
+void disk_files_close(struct disk_files *files)
+{
+    if (!files)
+        return;
+    disk_io_free(files->io);
+    for (unsigned i = 0; i < files->n; i++) {
+        close(files->files[i].fd);
+        free(files->files[i].name);
+        free(files->files[i].format);
+    }
+    free(files);
+}

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The disks of a VM, from its configuration to its devices'. No locks. */
+#include "machine/vm_disks.h"
+
+#include "base/error.h"
+#include "device/virtio/block.h"
+#include "disk/disk.h"
+#include "machine/vm.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+int vm_disks_open(struct vm_disks *disks, const struct vm_disk *wanted, size_t n, struct error **err)
+{
+    *disks = (struct vm_disks){.files = calloc(n + 1, sizeof(*disks->files)),
+                               .configs = calloc(n + 1, sizeof(*disks->configs))};
+    if (!disks->files || !disks->configs)
+        return error_set_errno(err, ENOMEM, "list of disks");
+    for (; disks->n < n; disks->n++) {
+        const struct vm_disk *w = &wanted[disks->n];
+        int rc = disk_files_open(&disks->files[disks->n], w->path, w->format, w->read_only, err);
+
+        if (rc)
+            return rc;
+        disks->configs[disks->n] =
+            (struct virtio_block_config){.files = disks->files[disks->n], .serial = w->serial};
+    }
+    return 0;
+}
+
+void vm_disks_close(struct vm_disks *disks)
+{
+    for (size_t i = 0; i < disks->n; i++)
+        disk_files_close(disks->files[i]);
+    free(disks->files);
+    free(disks->configs);
+    *disks = (struct vm_disks){0};
+}
