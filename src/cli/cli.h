@@ -14,8 +14,9 @@
 struct error;
 struct cli_values;
 
-#define CLI_STATUS_FAILED 1
-#define CLI_STATUS_USAGE  2
+#define CLI_STATUS_FAILED      1
+#define CLI_STATUS_USAGE       2
+#define CLI_STATUS_INTERRUPTED 130
 
 enum cli_type {
     CLI_BOOL,   /* a flag without value */
@@ -48,7 +49,7 @@ struct cli_status {
 };
 
 struct cli_operation {
-    const char *name;
+    const char *name;        /* "verb", or "group verb" of a group in cli_groups */
     const char *summary;     /* one line, no period */
     const char *description; /* paragraphs, separated by \n\n */
     const struct cli_argument *arguments;
@@ -65,8 +66,26 @@ struct cli_operation {
 extern const struct cli_operation cli_operations[];
 extern const size_t cli_n_operations;
 
+/* Operations on one kind of thing, with a first word in common. */
+struct cli_group {
+    const char *name;
+    const char *summary; /* one line, no period */
+};
+
+extern const struct cli_group cli_groups[];
+extern const size_t cli_n_groups;
+
 /* NULL if there is none of that name. */
 const struct cli_operation *cli_find_operation(const char *name);
+const struct cli_group *cli_find_group(const char *name);
+
+/* The group that the operation belongs to, NULL if it stands alone; and its own word in it. */
+const struct cli_group *cli_group_of(const struct cli_operation *operation);
+const char *cli_verb_of(const struct cli_operation *operation);
+
+/* The i-th word that can follow "tabique" (group NULL) or "tabique GROUP", in the table's order and without
+ * what is hidden; NULL after the last. */
+const char *cli_word(const struct cli_group *group, size_t i);
 
 /* ---- parse.c ---- */
 
@@ -94,6 +113,7 @@ const char *cli_suggest(const char *text, const char *const *names, size_t n);
 /* ---- help.c, man.c, completion.c ---- */
 
 void cli_print_help(FILE *out, const struct cli_operation *operation);
+void cli_print_group(FILE *out, const struct cli_group *group);
 void cli_print_overview(FILE *out);
 void cli_print_man(FILE *out);
 void cli_print_bash_completion(FILE *out);
@@ -102,6 +122,10 @@ void cli_print_bash_completion(FILE *out);
 
 int cli_run(const struct cli_values *values, int *status, struct error **err);
 int cli_check(const struct cli_values *values, int *status, struct error **err);
+int cli_image_build(const struct cli_values *values, int *status, struct error **err);
+int cli_image_ls(const struct cli_values *values, int *status, struct error **err);
+int cli_image_inspect(const struct cli_values *values, int *status, struct error **err);
+int cli_image_rm(const struct cli_values *values, int *status, struct error **err);
 int cli_help(const struct cli_values *values, int *status, struct error **err);
 int cli_generate(const struct cli_values *values, int *status, struct error **err);
 

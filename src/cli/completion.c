@@ -24,7 +24,7 @@ static void print_flag_values(FILE *out, const struct cli_operation *op)
 
         if (a->positional || a->type == CLI_BOOL)
             continue;
-        fprintf(out, "        %s:--%s)\n            ", op->name, a->name);
+        fprintf(out, "        '%s':--%s)\n            ", op->name, a->name);
         if (a->type == CLI_ENUM) {
             fputs("words='", out);
             print_choices(out, a);
@@ -38,22 +38,55 @@ static void print_flag_values(FILE *out, const struct cli_operation *op)
     }
 }
 
-void cli_print_bash_completion(FILE *out)
+/* The words that can follow "tabique" or "tabique GROUP". */
+static void print_words(FILE *out, const struct cli_group *group)
+{
+    const char *word;
+
+    for (size_t i = 0; (word = cli_word(group, i)); i++)
+        fprintf(out, "%s ", word);
+}
+
+/* What is being completed: the operation's name as the table has it, and before it its last word's position.
+ */
+static void print_prologue(FILE *out)
 {
     fputs("# Completion of tabique for bash. Made from the table of operations; changes here are lost.\n"
           "_tabique() {\n"
           "    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} words=\n"
+          "    local verb=${COMP_WORDS[1]} last=1\n"
           "    COMPREPLY=()\n"
+          "    case $verb in\n"
+          "    ",
+          out);
+    for (size_t i = 0; i < cli_n_groups; i++)
+        fprintf(out, "%s%s", i ? "|" : "", cli_groups[i].name);
+    fputs(")\n"
+          "        verb=\"$verb ${COMP_WORDS[2]}\" last=2\n"
+          "        ;;\n"
+          "    esac\n"
           "    if ((COMP_CWORD == 1)); then\n"
           "        words='",
           out);
-    for (size_t i = 0; i < cli_n_operations; i++)
-        if (!cli_operations[i].hidden)
-            fprintf(out, "%s ", cli_operations[i].name);
+    print_words(out, NULL);
     fputs("--help --version'\n"
-          "    else\n"
-          "        case ${COMP_WORDS[1]}:$before in\n",
+          "    elif ((COMP_CWORD == last)); then\n"
+          "        case ${COMP_WORDS[1]} in\n",
           out);
+    for (size_t i = 0; i < cli_n_groups; i++) {
+        fprintf(out, "        %s)\n            words='", cli_groups[i].name);
+        print_words(out, &cli_groups[i]);
+        fputs("--help'\n            ;;\n", out);
+    }
+    fputs("        esac\n"
+          "    else\n"
+          "        case $verb:$before in\n",
+          out);
+}
+
+void cli_print_bash_completion(FILE *out)
+{
+    print_prologue(out);
     for (size_t i = 0; i < cli_n_operations; i++)
         if (!cli_operations[i].hidden)
             print_flag_values(out, &cli_operations[i]);
@@ -61,7 +94,11 @@ void cli_print_bash_completion(FILE *out)
         const struct cli_operation *op = &cli_operations[i];
         if (op->hidden)
             continue;
-        fprintf(out, "        %s:*)\n            words='", op->name);
+        fprintf(out, "        '%s':*)\n", op->name);
+        bool files = false;
+        for (size_t n = 0; n < op->n_arguments; n++)
+            files |= op->arguments[n].positional && op->arguments[n].type == CLI_PATH;
+        fprintf(out, "%s            words='", files ? "            compopt -o default\n" : "");
         for (size_t n = 0; n < op->n_arguments; n++)
             if (op->arguments[n].positional && op->arguments[n].type == CLI_ENUM) {
                 print_choices(out, &op->arguments[n]);

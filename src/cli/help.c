@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "cli/cli.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define WIDTH  80
@@ -111,24 +112,57 @@ void cli_print_help(FILE *out, const struct cli_operation *op)
         fprintf(out, "\nexample:\n  %s\n", op->example);
 }
 
+/* The verbs of a group, or of none, a line each. */
+static void print_verbs(FILE *out, const struct cli_group *group)
+{
+    for (size_t i = 0; i < cli_n_operations; i++) {
+        const struct cli_operation *op = &cli_operations[i];
+        if (!op->hidden && cli_group_of(op) == group)
+            print_entry(out, cli_verb_of(op), op->summary);
+    }
+}
+
+void cli_print_group(FILE *out, const struct cli_group *group)
+{
+    fprintf(out, "usage: tabique %s VERB [FLAG...]\n\n%s.\n\nverbs:\n", group->name, group->summary);
+    print_verbs(out, group);
+    fprintf(out, "\n'tabique %s VERB --help' explains a verb.\n", group->name);
+}
+
 void cli_print_overview(FILE *out)
 {
     fputs("Tabique: one machine, many guests.\n\nusage: tabique VERB [FLAG...]\n\nverbs:\n", out);
-    for (size_t i = 0; i < cli_n_operations; i++)
-        if (!cli_operations[i].hidden)
-            print_entry(out, cli_operations[i].name, cli_operations[i].summary);
+    print_verbs(out, NULL);
+    for (size_t i = 0; i < cli_n_groups; i++) {
+        fprintf(out, "\nverbs after '%s':\n", cli_groups[i].name);
+        print_verbs(out, &cli_groups[i]);
+    }
     fputs("\nflags:\n", out);
     print_entry(out, "--help", "Print this, or after a verb what it does, and end.");
     print_entry(out, "--version", "Print the version and end.");
     fputs("\n'tabique VERB --help' explains a verb; 'man tabique' has it all.\n", out);
 }
 
+/* VERB, or GROUP, or GROUP VERB. */
 int cli_help(const struct cli_values *values, int *status, struct error **err)
 {
-    const char *verb = cli_string(values, "VERB");
+    const char *first = cli_string(values, "VERB"), *second = cli_string(values, "SECOND");
+    const struct cli_group *group = first ? cli_find_group(first) : NULL;
+    char name[64];
 
-    if (verb)
-        cli_print_help(stdout, cli_find_operation(verb));
+    *status = CLI_STATUS_USAGE;
+    if (second && !group)
+        return error_set(err, EINVAL, "'%s' has no verbs after it: 'tabique help %s' explains it", first,
+                         first);
+    snprintf(name, sizeof(name), "%s%s%s", first ? first : "", second ? " " : "", second ? second : "");
+    const struct cli_operation *op = cli_find_operation(name);
+    if (second && !op)
+        return error_set(err, EINVAL, "'%s' has no verb '%s': 'tabique help %s' lists them", first, second,
+                         first);
+    if (op)
+        cli_print_help(stdout, op);
+    else if (group)
+        cli_print_group(stdout, group);
     else
         cli_print_overview(stdout);
     *status = 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* tabique VERB ARGUMENTS: finds the operation's row, has it parsed, calls its handler, reports. */
+#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "cli/cli.h"
@@ -23,18 +24,18 @@ static int usage_error(const struct cli_operation *op, const struct error *err)
     return CLI_STATUS_USAGE;
 }
 
-static int unknown_verb(const char *verb)
+/* `group` is NULL where the first word is unknown. */
+static int unknown_verb(const struct cli_group *group, const char *verb)
 {
-    const char *names[32];
+    const char *names[64];
     size_t n = 0;
 
-    for (size_t i = 0; i < cli_n_operations && n < 32; i++)
-        if (!cli_operations[i].hidden)
-            names[n++] = cli_operations[i].name;
+    while (n < ARRAY_SIZE(names) && (names[n] = cli_word(group, n)))
+        n++;
     const char *meant = cli_suggest(verb, names, n);
-    fprintf(stderr, "tabique: unknown %s '%s'%s%s%s\nTry 'tabique --help'.\n",
-            verb[0] == '-' ? "flag" : "verb", verb, meant ? ": did you mean '" : "", meant ? meant : "",
-            meant ? "'?" : "");
+    fprintf(stderr, "tabique%s%s: unknown %s '%s'%s%s%s\nTry 'tabique %s%s--help'.\n", group ? " " : "",
+            group ? group->name : "", verb[0] == '-' ? "flag" : "verb", verb, meant ? ": did you mean '" : "",
+            meant ? meant : "", meant ? "'?" : "", group ? group->name : "", group ? " " : "");
     return CLI_STATUS_USAGE;
 }
 
@@ -57,6 +58,30 @@ static int perform(const struct cli_operation *op, int argc, char **argv)
     return status;
 }
 
+static bool is_help(const char *word)
+{
+    return strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0;
+}
+
+/* What follows "tabique GROUP". */
+static int perform_in_group(const struct cli_group *group, int argc, char **argv)
+{
+    cleanup_free char *name = NULL;
+
+    if (argc == 0) {
+        cli_print_group(stderr, group);
+        return CLI_STATUS_USAGE;
+    }
+    if (is_help(argv[0])) {
+        cli_print_group(stdout, group);
+        return 0;
+    }
+    if (asprintf(&name, "%s %s", group->name, argv[0]) < 0)
+        abort();
+    const struct cli_operation *op = cli_find_operation(name);
+    return op ? perform(op, argc - 1, argv + 1) : unknown_verb(group, argv[0]);
+}
+
 int main(int argc, char **argv)
 {
     int status;
@@ -67,16 +92,19 @@ int main(int argc, char **argv)
         return CLI_STATUS_USAGE;
     }
     const struct cli_operation *op = cli_find_operation(argv[1]);
-    if (op) {
+    const struct cli_group *group = cli_find_group(argv[1]);
+    if (op && !cli_group_of(op)) {
         status = perform(op, argc - 2, argv + 2);
-    } else if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) {
+    } else if (group) {
+        status = perform_in_group(group, argc - 2, argv + 2);
+    } else if (is_help(argv[1])) {
         cli_print_overview(stdout);
         status = 0;
     } else if (strcmp(argv[1], "--version") == 0) {
         puts("tabique " TABIQUE_VERSION);
         status = 0;
     } else {
-        return unknown_verb(argv[1]);
+        return unknown_verb(NULL, argv[1]);
     }
     /* Output that did not arrive is a failure, though only where nothing worse happened. */
     if ((fflush(stdout) != 0 || ferror(stdout)) && status == 0) {

@@ -9,6 +9,7 @@
 #include "cli/options.h"
 #include "device/guest_memory.h"
 #include "engine/engine.h"
+#include "image/image.h"
 
 #include <string.h>
 
@@ -17,12 +18,9 @@ static const char *engine_choice(size_t i)
     return i == 0 ? "auto" : engine_classes[i - 1] ? engine_classes[i - 1]->name : NULL;
 }
 
-static const char *operation_choice(size_t i)
+static const char *first_word_choice(size_t i)
 {
-    for (size_t n = 0; n < cli_n_operations; n++)
-        if (!cli_operations[n].hidden && i-- == 0)
-            return cli_operations[n].name;
-    return NULL;
+    return cli_word(NULL, i);
 }
 
 static const char *generate_choice(size_t i)
@@ -110,12 +108,114 @@ static const struct cli_status check_statuses[] = {
     {"1", "no engine can run on this host"},
 };
 
+static const char *template_choice(size_t i)
+{
+    return i == 0 ? "debian" : NULL;
+}
+
+static const char *suite_choice(size_t i)
+{
+    static const char *const choices[] = {"bookworm", "trixie"};
+
+    return i < ARRAY_SIZE(choices) ? choices[i] : NULL;
+}
+
+static const char *arch_choice(size_t i)
+{
+    return i == 0 ? "amd64" : NULL;
+}
+
+static const struct cli_argument image_build_arguments[] = {
+    {.name = "WHAT",
+     .type = CLI_ENUM,
+     .positional = true,
+     .required = true,
+     .choice = template_choice,
+     .help = "What to build: debian."},
+    {.name = "name",
+     .type = CLI_STRING,
+     .metavar = "NAME",
+     .fallback = "debian",
+     .help =
+         "The image's name. If there is one of this name, the name goes over to the new image, and guests "
+         "that are built on the old one keep that."},
+    {.name = "suite",
+     .type = CLI_ENUM,
+     .metavar = "SUITE",
+     .fallback = "bookworm",
+     .choice = suite_choice,
+     .help = "Debian's release."},
+    {.name = "size",
+     .type = CLI_SIZE,
+     .metavar = "SIZE",
+     .fallback = "4G",
+     .min = IMAGE_DISK_MINIMUM,
+     .max = IMAGE_DISK_MAXIMUM,
+     .multiple = 1 << 20,
+     .help = "The size of the disk. The host gives what is written to it only."},
+    {.name = "package",
+     .type = CLI_STRING,
+     .metavar = "PACKAGE",
+     .repeatable = true,
+     .help = "One more package to install. May be given more than once."},
+    {.name = "arch",
+     .type = CLI_ENUM,
+     .metavar = "ARCH",
+     .fallback = "amd64",
+     .choice = arch_choice,
+     .help = "The processor architecture, as Debian calls it."},
+    {.name = "mirror",
+     .type = CLI_STRING,
+     .metavar = "URL",
+     .help = "Where packages come from. Default: the mirror that this host's apt uses, else deb.debian.org."},
+    {.name = "rebuild",
+     .type = CLI_BOOL,
+     .help = "Build even if the same image is there, to take in what the distribution has updated since."},
+};
+
+static const struct cli_status image_build_statuses[] = {
+    {"0", "the image is there"},
+    {"1", "it could not be built; the message says why"},
+    {"130", "you interrupted it; nothing has changed"},
+};
+
+static const struct cli_argument image_ls_arguments[] = {
+    {.name = "json", .type = CLI_BOOL, .help = "Print one JSON array, for programs."},
+};
+
+static const struct cli_argument image_name_arguments[] = {
+    {.name = "IMAGE",
+     .type = CLI_STRING,
+     .positional = true,
+     .required = true,
+     .help = "The image's name, or the beginning of its id."},
+};
+
+static const struct cli_argument image_names_arguments[] = {
+    {.name = "IMAGE",
+     .type = CLI_STRING,
+     .positional = true,
+     .required = true,
+     .repeatable = true,
+     .help = "The images' names, or the beginnings of their ids."},
+};
+
+static const struct cli_status image_statuses[] = {
+    {"0", "done"},
+    {"1", "it could not be done; the message says why"},
+};
+
 static const struct cli_argument help_arguments[] = {
     {.name = "VERB",
      .type = CLI_ENUM,
      .positional = true,
-     .choice = operation_choice,
-     .help = "The operation to explain; all of them in a line each without it."},
+     .choice = first_word_choice,
+     .help =
+         "The operation to explain, or the first word of several; without it, all of them in a line each."},
+    {.name = "SECOND",
+     .type = CLI_STRING,
+     .positional = true,
+     .help = "The operation's second word, if it has one."},
 };
 
 static const struct cli_status help_statuses[] = {{"0", "always"}};
@@ -156,6 +256,45 @@ const struct cli_operation cli_operations[] = {
      ARGUMENTS(check_arguments),
      STATUSES(check_statuses),
      .run = cli_check},
+    {.name = "image build",
+     .summary = "Build an image from a distribution's packages",
+     .description =
+         "Makes a Debian that boots in a virtual machine without a boot loader: a disk with a file system, "
+         "the "
+         "kernel, and a small initial RAM disk. The packages are checked against Debian's keys and kept for "
+         "the "
+         "next build. The console logs root in without a password, the network has nothing that listens.\n\n"
+         "What was built before with the same flags is not built again. Takes no root, where user namespaces "
+         "and the package uidmap are there; mounts nothing that others see.",
+     ARGUMENTS(image_build_arguments),
+     STATUSES(image_build_statuses),
+     .example = "tabique image build debian --suite trixie --size 8G --package openssh-server --name web",
+     .run = cli_image_build},
+    {.name = "image ls",
+     .summary = "List the images",
+     .description =
+         "Prints a line for each image: its name, its id, what it is from, the size of its disk as "
+         "guests see it, what it takes on this host, and how many guests are built on it. One "
+         "without a name was replaced under guests that still need it; it goes with the last of "
+         "them.",
+     ARGUMENTS(image_ls_arguments),
+     STATUSES(image_statuses),
+     .run = cli_image_ls},
+    {.name = "image inspect",
+     .summary = "Print all that is known of an image, as JSON",
+     .description = "Prints one JSON object, with the paths of the image's files. These files must not be "
+                    "written to: guests are built on them.",
+     ARGUMENTS(image_name_arguments),
+     STATUSES(image_statuses),
+     .run = cli_image_inspect},
+    {.name = "image rm",
+     .summary = "Remove images",
+     .description =
+         "Removes them in this order, and ends at the first that can't be removed: one that guests "
+         "are built on is kept, and the message names them.",
+     ARGUMENTS(image_names_arguments),
+     STATUSES(image_statuses),
+     .run = cli_image_rm},
     {.name = "help",
      .summary = "Explain an operation",
      .description = "The same as 'tabique VERB --help'.",
@@ -172,10 +311,51 @@ const struct cli_operation cli_operations[] = {
 
 const size_t cli_n_operations = ARRAY_SIZE(cli_operations);
 
+const struct cli_group cli_groups[] = {
+    {.name = "image", .summary = "Images: what guests are made from"},
+};
+
+const size_t cli_n_groups = ARRAY_SIZE(cli_groups);
+
 const struct cli_operation *cli_find_operation(const char *name)
 {
     for (size_t i = 0; i < cli_n_operations; i++)
         if (strcmp(cli_operations[i].name, name) == 0)
             return &cli_operations[i];
     return NULL;
+}
+
+const struct cli_group *cli_find_group(const char *name)
+{
+    for (size_t i = 0; i < cli_n_groups; i++)
+        if (strcmp(cli_groups[i].name, name) == 0)
+            return &cli_groups[i];
+    return NULL;
+}
+
+const struct cli_group *cli_group_of(const struct cli_operation *operation)
+{
+    size_t len = strcspn(operation->name, " ");
+
+    for (size_t i = 0; operation->name[len] && i < cli_n_groups; i++)
+        if (strlen(cli_groups[i].name) == len && memcmp(cli_groups[i].name, operation->name, len) == 0)
+            return &cli_groups[i];
+    return NULL;
+}
+
+const char *cli_verb_of(const struct cli_operation *operation)
+{
+    const char *space = strchr(operation->name, ' ');
+
+    return space ? space + 1 : operation->name;
+}
+
+const char *cli_word(const struct cli_group *group, size_t i)
+{
+    for (size_t n = 0; n < cli_n_operations; n++) {
+        const struct cli_operation *op = &cli_operations[n];
+        if (!op->hidden && cli_group_of(op) == group && i-- == 0)
+            return cli_verb_of(op);
+    }
+    return !group && i < cli_n_groups ? cli_groups[i].name : NULL;
 }

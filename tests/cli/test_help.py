@@ -11,29 +11,66 @@ from program import TABIQUE, TREE, run
 VERBS = {
     "run": ["--kernel", "--initrd", "--append", "--memory", "--cpus", "--engine", "--disk", "--debug-exit", "--module"],
     "check": ["--json"],
+    "image build": ["--name", "--suite", "--size", "--package", "--arch", "--mirror", "--rebuild"],
+    "image ls": ["--json"],
+    "image inspect": [],
+    "image rm": [],
     "help": [],
 }
+GROUPS = ["image"]
+
+
+def words(group=None):
+    """The words that can follow `tabique` or `tabique GROUP`, in their order."""
+    if group:
+        return [verb.split()[1] for verb in VERBS if verb.startswith(group + " ")]
+    return [verb for verb in VERBS if " " not in verb] + GROUPS
 
 
 def test_overview_names_each_verb():
     result = run("--help")
     assert result.returncode == 0 and result.stderr == ""
-    assert re.findall(r"^  (\w+) ", result.stdout, re.MULTILINE) == list(VERBS)
+    listed = [word for name in [None, *GROUPS] for word in words(name) if word not in GROUPS]
+    assert re.findall(r"^  (\w+) ", result.stdout, re.MULTILINE) == listed
     assert run("-h").stdout == result.stdout
     assert run("help").stdout == result.stdout
 
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_of_a_verb(verb):
-    result = run(verb, "--help")
+    result = run(*verb.split(), "--help")
     assert result.returncode == 0 and result.stderr == ""
     assert result.stdout.startswith(f"usage: tabique {verb}")
     assert re.findall(r"^  (--[\w-]+)", result.stdout, re.MULTILINE) == VERBS[verb] + ["--help"]
     example = result.stdout.find("\nexample:")
     assert all(len(line) <= 80 for line in result.stdout[:example].splitlines())
-    assert run("help", verb).stdout == result.stdout
+    assert run("help", *verb.split()).stdout == result.stdout
     # Wherever it stands, and whatever else is wrong after it.
-    assert run(verb, "-h", "--nonsense").stdout == result.stdout
+    assert run(*verb.split(), "-h", "--nonsense").stdout == result.stdout
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_help_of_a_group(group):
+    result = run(group, "--help")
+    assert result.returncode == 0 and result.stderr == ""
+    assert result.stdout.startswith(f"usage: tabique {group} VERB")
+    assert re.findall(r"^  (\w+) ", result.stdout, re.MULTILINE) == words(group)
+    assert run("help", group).stdout == result.stdout
+    alone = run(group)
+    assert alone.returncode == 2 and alone.stdout == "" and alone.stderr == result.stdout
+
+
+def test_words_that_are_no_verbs():
+    for args, said in [
+        (["image", "biuld"], "tabique image: unknown verb 'biuld': did you mean 'build'?\nTry 'tabique image --help'.\n"),
+        (["image", "--json"], "tabique image: unknown flag '--json'\nTry 'tabique image --help'.\n"),
+        (["imago"], "tabique: unknown verb 'imago': did you mean 'image'?\nTry 'tabique --help'.\n"),
+        (["image build"], "tabique: unknown verb 'image build'\nTry 'tabique --help'.\n"),
+        (["help", "check", "ls"], "tabique help: 'check' has no verbs after it: 'tabique help check' explains it\n"),
+        (["help", "image", "sl"], "tabique help: 'image' has no verb 'sl': 'tabique help image' lists them\n"),
+    ]:
+        result = run(*args)
+        assert (result.returncode, result.stdout, result.stderr) == (2, "", said)
 
 
 def test_help_documents_the_exit_statuses():
@@ -99,7 +136,7 @@ def complete(*words):
 
 @pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
 def test_completion():
-    assert complete("tabique", "") == sorted([*VERBS, "--help", "--version"])
+    assert complete("tabique", "") == sorted([*words(), "--help", "--version"])
     assert complete("tabique", "r") == ["run"]
     assert complete("tabique", "run", "--") == sorted(VERBS["run"] + ["--help"])
     assert complete("tabique", "run", "--m") == ["--memory", "--module"]
@@ -109,3 +146,9 @@ def test_completion():
     assert complete("tabique", "run", "--kernel", "x") == []  # bash's own file names
     assert complete("tabique", "help", "c") == ["check"]
     assert complete("tabique", "check", "--j") == ["--json"]
+    for group in GROUPS:
+        assert complete("tabique", group, "") == sorted([*words(group), "--help"])
+    assert complete("tabique", "image", "b") == ["build"]
+    assert complete("tabique", "image", "build", "") == sorted(["debian", *VERBS["image build"], "--help"])
+    assert complete("tabique", "image", "build", "debian", "--suite", "t") == ["trixie"]
+    assert complete("tabique", "image", "ls", "--j") == ["--json"]

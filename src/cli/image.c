@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The verbs `image ...`. */
+#include "image/image.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <string.h>
+
+/* With one digit behind the point where it says something: "4G", "371M", "1.5K". */
+static const char *human_size(uint64_t bytes, char buf[16])
+{
+    static const char units[] = "BKMGT";
+    double n = (double)bytes;
+    int unit = 0;
+
+    for (; n >= 1024 && unit < 4; unit++)
+        n /= 1024;
+    bool whole = n >= 10 || n == (double)(uint64_t)n;
+    snprintf(buf, 16, whole ? "%.0f%c" : "%.1f%c", n, units[unit]);
+    return buf;
+}
+
+static const char *local_time(time_t t, char buf[24])
+{
+    struct tm tm;
+
+    strftime(buf, 24, "%Y-%m-%d %H:%M", localtime_r(&t, &tm));
+    return buf;
+}
+
+/* ---- build ---- */
+
+struct bar {
+    bool terminal;
+    char last[96];
+    time_t drawn;
+};
+
+static void on_progress(void *opaque, const char *what, double fraction)
+{
+    struct bar *bar = opaque;
+    char filled[31];
+
+    if (!bar->terminal) {
+        if (strcmp(bar->last, what) != 0)
+            fprintf(stderr, "%s\n", what);
+        snprintf(bar->last, sizeof(bar->last), "%s", what);
+        return;
+    }
+    for (int i = 0; i < 30; i++)
+        filled[i] = i < (int)(fraction * 30 + 0.5) ? '#' : '.';
+    filled[30] = '\0';
+    fprintf(stderr, "\r[%s] %3d%% %.40s\033[K", filled, (int)(fraction * 100), what);
+    snprintf(bar->last, sizeof(bar->last), "%s", what);
+}
+
+/* Wipes the bar away. */
+static void bar_end(struct bar *bar)
+{
+    if (bar->terminal && bar->last[0])
+        fputs("\r\033[K", stderr);
+}
+
+int cli_image_build(const struct cli_values *values, int *status, struct error **err)
+{
+    struct bar bar = {.terminal = isatty(STDERR_FILENO)};
+    const struct image_progress progress = {.report = on_progress, .opaque = &bar};
+    struct image_build request = {
+        .name = cli_string(values, "name"),
+        .suite = cli_string(values, "suite"),
+        .arch = cli_string(values, "arch"),
+        .mirror = cli_string(values, "mirror"),
+        .size = cli_uint(values, "size"),
+        .rebuild = cli_bool(values, "rebuild"),
+    };
+    cleanup_image struct image *image = NULL;
+    char bytes[16], size[16];
+    bool built;
+
+    request.packages = cli_list(values, "package", &request.n_packages);
+    int rc = image_build_debian(NULL, &request, &progress, &image, &built, err);
+    bar_end(&bar);
+    if (rc) {
+        *status = rc == -EINTR ? CLI_STATUS_INTERRUPTED : CLI_STATUS_FAILED;
+        return rc;
+    }
+    printf("image %s: %s, %.*s, a disk of %s that takes %s%s\n", image->name, image->origin, IMAGE_ID_SHORT,
+           image->id, human_size(image->size, size), human_size(image->bytes, bytes),
+           built ? "" : "; it was there already");
+    *status = 0;
+    return 0;
+}
+
+/* ---- ls, inspect, rm ---- */
+
+static json_t *image_to_json(const struct image *image)
+{
+    json_t *packages = json_array(), *guests = json_array();
+
+    for (size_t i = 0; i < image->n_packages; i++)
+        json_array_append_new(packages, json_string(image->packages[i]));
+    for (size_t i = 0; i < image->n_guests; i++)
+        json_array_append_new(guests, json_string(image->guests[i]));
+    return json_pack("{s:s?, s:s, s:s, s:s?, s:s, s:o, s:I, s:I, s:I, s:s, s:s, s:s?, s:s?, s:s?, s:o}",
+                     "name", image->name, "id", image->id, "origin", image->origin, "suite", image->suite,
+                     "arch", image->arch, "packages", packages, "size", (json_int_t)image->size, "bytes",
+                     (json_int_t)image->bytes, "created", (json_int_t)image->created, "disk", image->disk,
+                     "disk_format", image->disk_format, "kernel", image->kernel, "initrd", image->initrd,
+                     "append", image->append, "guests", guests);
+}
+
+static int print_json(json_t *json, struct error **err)
+{
+    int rc = 0;
+
+    if (!json || json_dumpf(json, stdout, JSON_INDENT(2)) < 0)
+        rc = error_set(err, EIO, "the answer could not be written as JSON");
+    putchar('\n');
+    json_decref(json);
+    return rc;
+}
+
+static void print_table(struct image **images, size_t n)
+{
+    char size[16], bytes[16], created[24];
+
+    printf("%-20s  %-12s  %-24s  %6s  %8s  %-16s  %s\n", "NAME", "ID", "FROM", "DISK", "ON HOST", "CREATED",
+           "GUESTS");
+    for (size_t i = 0; i < n; i++) {
+        const struct image *image = images[i];
+        printf("%-20s  %-12.*s  %-24s  %6s  %8s  %-16s  %zu\n", image->name ? image->name : "-",
+               IMAGE_ID_SHORT, image->id, image->origin, human_size(image->size, size),
+               human_size(image->bytes, bytes), local_time(image->created, created), image->n_guests);
+    }
+}
+
+int cli_image_ls(const struct cli_values *values, int *status, struct error **err)
+{
+    struct image **images;
+    size_t n;
+    int rc = image_list(NULL, &images, &n, err);
+
+    if (rc)
+        return rc;
+    if (cli_bool(values, "json")) {
+        json_t *list = json_array();
+        for (size_t i = 0; i < n; i++)
+            json_array_append_new(list, image_to_json(images[i]));
+        rc = print_json(list, err);
+    } else if (n) {
+        print_table(images, n);
+    } else {
+        fputs("There are no images; 'tabique image build debian' makes one.\n", stderr);
+    }
+    image_list_free(images, n);
+    *status = rc ? CLI_STATUS_FAILED : 0;
+    return rc;
+}
+
+int cli_image_inspect(const struct cli_values *values, int *status, struct error **err)
+{
+    cleanup_image struct image *image = NULL;
+    int rc = image_lookup(NULL, cli_string(values, "IMAGE"), &image, err);
+
+    if (rc == 0)
+        rc = print_json(image_to_json(image), err);
+    *status = rc ? CLI_STATUS_FAILED : 0;
+    return rc;
+}
+
+int cli_image_rm(const struct cli_values *values, int *status, struct error **err)
+{
+    size_t n;
+    const char **names = cli_list(values, "IMAGE", &n);
+
+    for (size_t i = 0; i < n; i++) {
+        int rc = image_remove(NULL, names[i], err);
+        if (rc)
+            return rc;
+    }
+    *status = 0;
+    return 0;
+}
