@@ -31,10 +31,20 @@ static const char *generate_choice(size_t i)
 }
 
 static const struct cli_argument run_arguments[] = {
+    {.name = "firmware",
+     .type = CLI_PATH,
+     .metavar = "bios|FILE",
+     .help =
+         "Start with a firmware, which boots from a disk, instead of a kernel: bios is the distribution's "
+         "SeaBIOS (package seabios), FILE a flat image that is mapped so that it ends at 4 GiB. bios is the "
+         "default when there is a disk and no kernel."},
+    {.name = "firmware-log",
+     .type = CLI_PATH,
+     .metavar = "FILE",
+     .help = "Append what the firmware logs (to port 0x402) to this file."},
     {.name = "kernel",
      .type = CLI_PATH,
      .metavar = "FILE",
-     .required = true,
      .help = "The kernel: a Linux bzImage, an ELF file with a PVH entry note, or a Multiboot 1 kernel. Which "
              "one it is, is told from its content."},
     {.name = "initrd",

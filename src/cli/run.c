@@ -31,6 +31,8 @@ static int take_disks(const struct cli_values *values, struct vm_disk **out, siz
 int cli_run(const struct cli_values *values, int *status, struct error **err)
 {
     struct vm_config config = {
+        .firmware = cli_string(values, "firmware"),
+        .firmware_log = cli_string(values, "firmware-log"),
         .kernel = cli_string(values, "kernel"),
         .initrd = cli_string(values, "initrd"),
         .append = cli_string(values, "append"),

@@ -44,6 +44,7 @@ enum {
     REG_CENTURY = CMOS_CENTURY,
     RAM_ABOVE_16M = 0x34, /* in 64 KiB, below 4 GiB */
     RAM_ABOVE_4G = 0x5b,  /* in 64 KiB, three bytes */
+    RAM_MORE_CPUS = 0x5f, /* processors but the first */
     RAM_SIZE = 128,
 };
 
@@ -475,6 +476,7 @@ static void power_on(struct cmos *c)
     c->ram[REG_D] = D_VALID;
     c->ram[RAM_EQUIPMENT] = 0x02; /* a floating-point unit */
     describe_memory(c, memory);
+    c->ram[RAM_MORE_CPUS] = (uint8_t)(c->config.cpus ? c->config.cpus - 1 : 0);
     uint16_t sum = 0;
     for (unsigned i = 0x10; i < RAM_CHECKSUM; i++)
         sum = (uint16_t)(sum + c->ram[i]);

@@ -13,6 +13,7 @@
 /* The configuration that cmos_class.create takes; NULL: all from the host and the machine. */
 struct cmos_config {
     uint64_t memory; /* bytes of RAM to tell; 0: what the machine has */
+    unsigned cpus;   /* processors to tell; 0: one */
     /* ns since the epoch, UTC; NULL: the host's CLOCK_REALTIME. Any thread. */
     uint64_t (*realtime)(void *opaque);
     void *opaque;

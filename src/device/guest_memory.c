@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Guest RAM behind one memfd. The layout never changes after creation, so readers take no lock. */
+/* Guest RAM and ROM behind one memfd. The layout never changes after creation, so readers take no lock. */
 #include "device/guest_memory.h"
 
 #include "base/error.h"
@@ -45,10 +45,29 @@ int guest_memory_create(struct guest_memory **out, uint64_t size, struct error *
     return 0;
 }
 
+int guest_memory_add_rom(struct guest_memory *mem, uint64_t size, struct error **err)
+{
+    if (!size || size > GUEST_ROM_MAX || size % GUEST_PAGE_SIZE || guest_memory_rom(mem))
+        return error_set(err, EINVAL, "ROM of %llu bytes: must be a multiple of 4K up to %lluM",
+                         (unsigned long long)size, GUEST_ROM_MAX >> 20);
+    if (ftruncate(mem->fd, (off_t)(mem->size + size)) < 0)
+        return error_set_errno(err, errno, "ROM");
+    void *host =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, mem->fd, (off_t)mem->size);
+    if (host == MAP_FAILED)
+        return error_set_errno(err, errno, "mapping the ROM");
+    mem->blocks[mem->n_blocks++] = (struct guest_memory_block){
+        .gpa = GUEST_ROM_END - size, .size = size, .host = host, .offset = mem->size, .rom = true};
+    return 0;
+}
+
 void guest_memory_free(struct guest_memory *mem)
 {
     if (!mem)
         return;
+    const struct guest_memory_block *rom = mem->n_blocks ? guest_memory_rom(mem) : NULL;
+    if (rom)
+        munmap(rom->host, rom->size);
     if (mem->n_blocks)
         munmap(mem->blocks[0].host, mem->size);
     if (mem->fd >= 0)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The guest's RAM: one memfd, mapped once, seen at one or two ranges of guest-physical addresses (below the
- * PCI hole and from 4 GiB up). Pages cost the host nothing until they are touched. Used by engines, devices
- * and boot loaders.
+ * The guest's memory: RAM, one memfd, mapped once, seen at one or two ranges of guest-physical addresses
+ * (below the PCI hole and from 4 GiB up), and, where there is a firmware, the ROM that ends at 4 GiB. Pages
+ * cost the host nothing until they are touched. Used by engines, devices and boot loaders.
  */
 #ifndef TABIQUE_DEVICE_GUEST_MEMORY_H
 #define TABIQUE_DEVICE_GUEST_MEMORY_H
@@ -19,19 +19,22 @@ struct error;
 #define GUEST_PAGE_SIZE   4096ull
 #define GUEST_MEMORY_MIN  (1ull << 20)
 #define GUEST_MEMORY_MAX  (1ull << 40)
+#define GUEST_ROM_END     0x100000000ull /* the processor starts 16 bytes below it */
+#define GUEST_ROM_MAX     (16ull << 20)  /* from 0xFF000000: above the local APICs */
 
 struct guest_memory_block {
     uint64_t gpa;    /* first guest-physical address, page-aligned */
     uint64_t size;   /* bytes, page-aligned */
     uint8_t *host;   /* where it is mapped here */
     uint64_t offset; /* in the memfd */
+    bool rom;        /* the vCPUs' stores change nothing */
 };
 
 struct guest_memory {
-    uint64_t size;
+    uint64_t size; /* of RAM */
     int fd;
-    unsigned n_blocks; /* 1 or 2 */
-    struct guest_memory_block blocks[2];
+    unsigned n_blocks; /* RAM, 1 or 2, and perhaps the ROM, which is the last */
+    struct guest_memory_block blocks[3];
     /*
      * Told after a device or the monitor has written RAM (not by the vCPUs' own stores): the soft engine
      * drops translations of that range. Set by the engine; NULL otherwise. Any thread.
@@ -44,8 +47,19 @@ struct guest_memory {
 int guest_memory_create(struct guest_memory **out, uint64_t size, struct error **err);
 void guest_memory_free(struct guest_memory *mem);
 
-/* Host pointer to [gpa, gpa+len), or NULL unless all of it is RAM in one block (len 0: gpa must still be
- * RAM). */
+/* Adds `size` bytes of ROM that end at GUEST_ROM_END: a multiple of 4 KiB, at most GUEST_ROM_MAX; once,
+ * before an engine sees the memory. 0 or -errno with *err. */
+int guest_memory_add_rom(struct guest_memory *mem, uint64_t size, struct error **err);
+
+/* The ROM, or NULL. */
+static inline const struct guest_memory_block *guest_memory_rom(const struct guest_memory *mem)
+{
+    const struct guest_memory_block *last = &mem->blocks[mem->n_blocks - 1];
+    return last->rom ? last : NULL;
+}
+
+/* Host pointer to [gpa, gpa+len), or NULL unless all of it is RAM or ROM in one block (len 0: gpa must still
+ * be RAM). */
 static inline void *guest_memory_at(const struct guest_memory *mem, uint64_t gpa, uint64_t len)
 {
     for (unsigned i = 0; i < mem->n_blocks; i++) {

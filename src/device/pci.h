@@ -39,6 +39,10 @@ struct pci_bus;
 #define PCI_MMIO_BASE 0xC0000000ull
 #define PCI_MMIO_SIZE 0x20000000ull
 
+/* The rest of the hole below 4 GiB, up to the I/O APIC: they may be moved here, but none begins here. */
+#define PCI_MMIO_HIGH_BASE 0xF0000000ull
+#define PCI_MMIO_HIGH_SIZE 0x0EC00000ull
+
 /* What I/O BARs may use. */
 #define PCI_PIO_BASE 0xC000u
 #define PCI_PIO_SIZE 0x4000u

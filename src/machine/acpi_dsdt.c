@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "device/acpi_pm.h"
+#include "device/fw_cfg.h"
 #include "device/pci.h"
 #include "machine/acpi_aml.h"
 
@@ -58,6 +59,8 @@ static void write_pci_windows(struct aml *a)
     aml_window_io(a, 0x0000, 0x0cf7);
     aml_window_io(a, 0x0d00, 0xffff);
     aml_window_memory32(a, PCI_MMIO_BASE, PCI_MMIO_BASE + PCI_MMIO_SIZE - 1);
+    /* Firmware that knows nothing of this host bridge fills memory from here downwards. */
+    aml_window_memory32(a, PCI_MMIO_HIGH_BASE, PCI_MMIO_HIGH_BASE + PCI_MMIO_HIGH_SIZE - 1);
     aml_resources_end(a, crs);
 }
 
@@ -141,6 +144,21 @@ static void write_motherboard(struct aml *a)
     aml_end(a, device);
 }
 
+static void write_fw_cfg(struct aml *a)
+{
+    size_t device = aml_device(a, "FWCF");
+
+    aml_name(a, "_HID");
+    aml_string(a, "QEMU0002");
+    aml_name(a, "_STA");
+    aml_integer(a, 0x0b); /* present, enabled, working; not to be shown to people */
+    aml_name(a, "_CRS");
+    size_t crs = aml_resources(a);
+    aml_io(a, FW_CFG_BASE, FW_CFG_SIZE);
+    aml_resources_end(a, crs);
+    aml_end(a, device);
+}
+
 /* SLP_TYP for soft off; the second value is for a PM1b that there isn't. */
 static void write_soft_off(struct aml *a)
 {
@@ -161,6 +179,7 @@ void acpi_write_dsdt(struct aml *a, const struct acpi_config *config)
     write_motherboard(a);
     write_legacy(a, "COM1", "PNP0501", 1, 0x3f8, 8, 4);
     write_legacy(a, "RTC0", "PNP0B00", 0, 0x70, 2, 8);
+    write_fw_cfg(a);
     aml_end(a, system_bus);
     write_soft_off(a);
 }

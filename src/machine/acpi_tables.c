@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * All ACPI tables but the DSDT's contents, and where they go in memory. Called by the machine before each
- * boot. No locks.
+ * All ACPI tables but the DSDT's contents, as one block with a list of the pointers in it and of the
+ * checksums over it: whoever places the block, we or a firmware, fills these in. Called by the machine before
+ * each boot. No locks.
  *
  *   RSDP -> RSDT, XSDT -> FADT -> FACS, DSDT
  *                      -> MADT
@@ -18,12 +19,12 @@
 #include "machine/memory_map.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define HEADER_SIZE 36
 #define FADT_SIZE   276
 #define FACS_SIZE   64
-#define RSDP_SIZE   36
 
 #define SPACE_IO 1 /* address space ids of generic address structures (5.2.3.2) */
 
@@ -38,11 +39,12 @@
 #define SCI_IRQ            9
 #define LATENCY_NO_C_STATE 0xffff
 
-/* The tables' memory as it is filled from its beginning. */
+/* Room for the block; that of eight processors has some 6 KiB. */
+#define BLOCK_SIZE (MAP_ACPI_END - MAP_ACPI - 64)
+
+/* The block as it is filled from its beginning. */
 struct builder {
-    uint8_t *memory;
-    uint64_t gpa;
-    size_t size, used;
+    struct acpi_tables *out;
     uint32_t tables[8]; /* what RSDT and XSDT list */
     unsigned n_tables;
     bool overflow;
@@ -50,20 +52,46 @@ struct builder {
 
 /* `size` zeroed bytes at a multiple of `align`; where they do not fit, a scratch place so that callers need
  * not check. */
-static uint8_t *reserve(struct builder *b, size_t size, size_t align, uint32_t *gpa)
+static uint8_t *reserve(struct builder *b, size_t size, size_t align, uint32_t *offset)
 {
     static uint8_t scratch[512];
-    size_t at = ALIGN_UP(b->used, align);
+    size_t at = ALIGN_UP(b->out->size, align);
 
-    if (at > b->size || size > b->size - at) {
+    if (at > BLOCK_SIZE || size > BLOCK_SIZE - at) {
         b->overflow = true;
-        *gpa = 0;
+        *offset = 0;
         return scratch;
     }
-    b->used = at + size;
-    *gpa = (uint32_t)(b->gpa + at);
-    memset(b->memory + at, 0, size);
-    return b->memory + at;
+    b->out->size = at + size;
+    *offset = (uint32_t)at;
+    memset(b->out->data + at, 0, size);
+    return b->out->data + at;
+}
+
+/* A field that holds the offset of another table, and becomes its address. */
+static void add_pointer(struct builder *b, bool in_rsdp, uint32_t at, unsigned size, uint32_t to)
+{
+    struct acpi_tables *t = b->out;
+    uint8_t *field = (in_rsdp ? t->rsdp : t->data) + at;
+
+    if (b->overflow || t->n_pointers == ARRAY_SIZE(t->pointers)) {
+        b->overflow = true;
+        return;
+    }
+    put_le32(field, to);
+    t->pointers[t->n_pointers++] = (struct acpi_pointer){.in_rsdp = in_rsdp, .at = at, .size = size};
+}
+
+static void add_checksum(struct builder *b, bool in_rsdp, uint32_t at, uint32_t start, uint32_t length)
+{
+    struct acpi_tables *t = b->out;
+
+    if (b->overflow || t->n_checksums == ARRAY_SIZE(t->checksums)) {
+        b->overflow = true;
+        return;
+    }
+    t->checksums[t->n_checksums++] =
+        (struct acpi_checksum){.in_rsdp = in_rsdp, .at = at, .start = start, .length = length};
 }
 
 static uint8_t checksum(const uint8_t *p, size_t n)
@@ -75,18 +103,21 @@ static uint8_t checksum(const uint8_t *p, size_t n)
     return (uint8_t)-sum;
 }
 
-static void write_header(uint8_t *table, const char *signature, uint8_t revision, size_t length)
+static void write_header(struct builder *b, uint32_t offset, const char *signature, uint8_t revision,
+                         size_t length)
 {
+    if (b->overflow)
+        return;
+    uint8_t *table = b->out->data + offset;
     memcpy(table, signature, 4);
     put_le32(table + 4, (uint32_t)length);
     table[8] = revision;
-    table[9] = 0;
     memcpy(table + 10, "TABIQU", 6);
     memcpy(table + 16, "TABIQUE ", 8);
     put_le32(table + 24, 1);
     memcpy(table + 28, "TABQ", 4);
     put_le32(table + 32, 1);
-    table[9] = checksum(table, length);
+    add_checksum(b, false, offset + 9, offset, (uint32_t)length);
 }
 
 static void write_gas_port(uint8_t *p, uint16_t port, unsigned bytes)
@@ -100,10 +131,12 @@ static void write_gas_port(uint8_t *p, uint16_t port, unsigned bytes)
 
 static void write_fadt(struct builder *b, uint32_t facs, uint32_t dsdt)
 {
-    uint8_t *t = reserve(b, FADT_SIZE, 16, &b->tables[b->n_tables++]);
+    uint32_t offset;
+    uint8_t *t = reserve(b, FADT_SIZE, 16, &offset);
 
-    put_le32(t + 36, facs);
-    put_le32(t + 40, dsdt);
+    b->tables[b->n_tables++] = offset;
+    add_pointer(b, false, offset + 36, 4, facs);
+    add_pointer(b, false, offset + 40, 4, dsdt);
     put_le16(t + 46, SCI_IRQ);
     /* No SMI command port: the machine is always in ACPI mode. */
     put_le32(t + 56, ACPI_PM_EVENT);
@@ -121,21 +154,23 @@ static void write_fadt(struct builder *b, uint32_t facs, uint32_t dsdt)
     t[128] = PCI_RESET_SYSTEM | PCI_RESET_TRIGGER;
     t[131] = 5; /* FADT 6.5 */
     /* The FACS by its 32-bit pointer alone: kernels that find both list it twice. */
-    put_le64(t + 140, dsdt);
+    add_pointer(b, false, offset + 140, 8, dsdt);
     write_gas_port(t + 148, ACPI_PM_EVENT, 4);
     t[148 + 3] = 2; /* two 16-bit registers */
     write_gas_port(t + 172, ACPI_PM_CONTROL, 2);
     write_gas_port(t + 208, ACPI_PM_TIMER, 4);
     memcpy(t + 268, "TABIQUE", 8);
-    write_header(t, "FACP", 6, FADT_SIZE);
+    write_header(b, offset, "FACP", 6, FADT_SIZE);
 }
 
 /* Interrupt controllers (5.2.12): each entry is its type, its length, its fields. */
 static void write_madt(struct builder *b, unsigned cpus)
 {
     size_t size = HEADER_SIZE + 8 + 8 * (size_t)cpus + 12 + 2 * 10 + 6;
-    uint8_t *t = reserve(b, size, 16, &b->tables[b->n_tables++]), *e = t + HEADER_SIZE + 8;
+    uint32_t offset;
+    uint8_t *t = reserve(b, size, 16, &offset), *e = t + HEADER_SIZE + 8;
 
+    b->tables[b->n_tables++] = offset;
     put_le32(t + 36, MAP_LAPIC);
     put_le32(t + 40, 1); /* there are 8259s too */
     for (unsigned i = 0; i < cpus; i++, e += 8)
@@ -150,89 +185,132 @@ static void write_madt(struct builder *b, unsigned cpus)
     memcpy(e, (uint8_t[10]){2, 10, 0, SCI_IRQ, SCI_IRQ, 0, 0, 0, 0x0d, 0}, 10);
     e += 10;
     memcpy(e, (uint8_t[6]){4, 6, 0xff, 0, 0, 1}, 6); /* NMI at LINT1 of all processors */
-    write_header(t, "APIC", 6, size);
+    write_header(b, offset, "APIC", 6, size);
 }
 
 static void write_mcfg(struct builder *b)
 {
     size_t size = HEADER_SIZE + 8 + 16;
-    uint8_t *t = reserve(b, size, 16, &b->tables[b->n_tables++]), *e = t + HEADER_SIZE + 8;
+    uint32_t offset;
+    uint8_t *e = reserve(b, size, 16, &offset) + HEADER_SIZE + 8;
 
+    b->tables[b->n_tables++] = offset;
     put_le64(e, PCI_ECAM_BASE);
     e[11] = (uint8_t)(PCI_ECAM_SIZE / (1u << 20) - 1); /* last bus; segment and first bus are 0 */
-    write_header(t, "MCFG", 1, size);
+    write_header(b, offset, "MCFG", 1, size);
 }
 
 static uint32_t write_dsdt(struct builder *b, const struct acpi_config *config)
 {
-    uint32_t gpa;
-    uint8_t *t = reserve(b, HEADER_SIZE, 16, &gpa);
-    struct aml aml = {.buf = b->memory + b->used, .size = b->size - b->used};
+    uint32_t offset;
 
+    reserve(b, HEADER_SIZE, 16, &offset);
+    struct aml aml = {.buf = b->out->data + b->out->size, .size = BLOCK_SIZE - b->out->size};
     acpi_write_dsdt(&aml, config);
-    b->used += aml.used;
+    b->out->size += aml.used;
     b->overflow |= aml.overflow;
-    if (!b->overflow)
-        write_header(t, "DSDT", 2, HEADER_SIZE + aml.used);
-    return gpa;
+    write_header(b, offset, "DSDT", 2, HEADER_SIZE + aml.used);
+    return offset;
 }
 
 static uint32_t write_facs(struct builder *b)
 {
-    uint32_t gpa;
-    uint8_t *t = reserve(b, FACS_SIZE, 64, &gpa);
+    uint32_t offset;
+    uint8_t *t = reserve(b, FACS_SIZE, ACPI_ALIGNMENT, &offset);
 
     memcpy(t, "FACS", 4);
     put_le32(t + 4, FACS_SIZE);
     t[32] = 2; /* version */
-    return gpa;
+    return offset;
 }
 
 /* RSDT and XSDT: the same list with pointers of 4 and 8 bytes. */
 static uint32_t write_root(struct builder *b, const char *signature, unsigned pointer_size)
 {
-    uint32_t gpa;
+    uint32_t offset;
     size_t size = HEADER_SIZE + (size_t)b->n_tables * pointer_size;
-    uint8_t *t = reserve(b, size, 16, &gpa);
 
+    reserve(b, size, 16, &offset);
     for (unsigned i = 0; i < b->n_tables; i++)
-        put_le32(t + HEADER_SIZE + i * pointer_size, b->tables[i]);
-    write_header(t, signature, 1, size);
-    return gpa;
+        add_pointer(b, false, offset + HEADER_SIZE + i * pointer_size, pointer_size, b->tables[i]);
+    write_header(b, offset, signature, 1, size);
+    return offset;
 }
 
-static void write_rsdp(uint8_t *t, uint32_t rsdt, uint32_t xsdt)
+static void write_rsdp(struct builder *b, uint32_t rsdt, uint32_t xsdt)
 {
+    uint8_t *t = b->out->rsdp;
+
     memcpy(t, "RSD PTR ", 8);
     memcpy(t + 9, "TABIQU", 6);
     t[15] = 2;
-    put_le32(t + 16, rsdt);
-    put_le32(t + 20, RSDP_SIZE);
-    put_le64(t + 24, xsdt);
-    t[8] = checksum(t, 20);
-    t[32] = checksum(t, RSDP_SIZE);
+    add_pointer(b, true, 16, 4, rsdt);
+    put_le32(t + 20, ACPI_RSDP_SIZE);
+    add_pointer(b, true, 24, 8, xsdt);
+    add_checksum(b, true, 8, 0, 20);
+    add_checksum(b, true, 32, 0, ACPI_RSDP_SIZE);
 }
 
-int acpi_write(struct guest_memory *memory, const struct acpi_config *config, uint64_t *rsdp,
-               struct error **err)
+int acpi_build(struct acpi_tables *out, const struct acpi_config *config, struct error **err)
 {
-    struct builder b = {.gpa = MAP_FIRMWARE, .size = MAP_FIRMWARE_END - MAP_FIRMWARE};
-    uint32_t rsdp_gpa;
+    struct builder b = {.out = out};
 
-    b.memory = guest_memory_at(memory, b.gpa, b.size);
-    if (!b.memory)
-        return error_set(err, ENOMEM, "no RAM for the ACPI tables: choose a larger --memory");
-    /* First, where scanning kernels look first. */
-    uint8_t *root_pointer = reserve(&b, RSDP_SIZE, 16, &rsdp_gpa);
+    *out = (struct acpi_tables){.data = calloc(1, BLOCK_SIZE)};
+    if (!out->data)
+        return error_set_errno(err, ENOMEM, "ACPI tables");
     uint32_t facs = write_facs(&b), dsdt = write_dsdt(&b, config);
     write_fadt(&b, facs, dsdt);
     write_madt(&b, config->cpus);
     write_mcfg(&b);
     uint32_t rsdt = write_root(&b, "RSDT", 4), xsdt = write_root(&b, "XSDT", 8);
-    write_rsdp(root_pointer, rsdt, xsdt);
-    if (b.overflow)
-        return error_set(err, ENOSPC, "the ACPI tables do not fit below 1 MiB");
-    guest_memory_mark_written(memory, b.gpa, b.size);
-    *rsdp = rsdp_gpa;
+    write_rsdp(&b, rsdt, xsdt);
+    if (!b.overflow)
+        return 0;
+    acpi_tables_free(out);
+    return error_set(err, ENOSPC, "the ACPI tables do not fit below 1 MiB");
+}
+
+void acpi_tables_free(struct acpi_tables *tables)
+{
+    free(tables->data);
+    *tables = (struct acpi_tables){0};
+}
+
+/* What a firmware does by the loader's script. */
+static void link_at(struct acpi_tables *t, uint64_t gpa)
+{
+    for (unsigned i = 0; i < t->n_pointers; i++) {
+        uint8_t *field = (t->pointers[i].in_rsdp ? t->rsdp : t->data) + t->pointers[i].at;
+
+        put_le32(field, get_le32(field) + (uint32_t)gpa);
+    }
+    for (unsigned i = 0; i < t->n_checksums; i++) {
+        const struct acpi_checksum *c = &t->checksums[i];
+        uint8_t *base = c->in_rsdp ? t->rsdp : t->data;
+
+        base[c->at] = checksum(base + c->start, c->length);
+    }
+}
+
+int acpi_write(struct guest_memory *memory, const struct acpi_config *config, uint64_t *rsdp,
+               struct error **err)
+{
+    /* The root pointer first, where scanning kernels look first. */
+    const uint64_t gpa = ALIGN_UP(MAP_ACPI + ACPI_RSDP_SIZE, ACPI_ALIGNMENT);
+    struct acpi_tables tables;
+    uint8_t *to = guest_memory_at(memory, MAP_ACPI, MAP_ACPI_END - MAP_ACPI);
+
+    if (!to)
+        return error_set(err, ENOMEM, "no RAM for the ACPI tables: choose a larger --memory");
+    int rc = acpi_build(&tables, config, err);
+    if (rc)
+        return rc;
+    link_at(&tables, gpa);
+    memset(to, 0, gpa - MAP_ACPI);
+    memcpy(to, tables.rsdp, ACPI_RSDP_SIZE);
+    memcpy(to + (gpa - MAP_ACPI), tables.data, tables.size);
+    guest_memory_mark_written(memory, MAP_ACPI, MAP_ACPI_END - MAP_ACPI);
+    acpi_tables_free(&tables);
+    *rsdp = MAP_ACPI;
     return 0;
 }

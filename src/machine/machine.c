@@ -9,12 +9,17 @@
 #include "base/error.h"
 #include "device/acpi_pm.h"
 #include "device/devices.h"
+#include "device/fw_cfg.h"
 #include "device/pci.h"
+#include "device/virtio/block.h"
 #include "device/virtio/console.h"
+#include "device/virtio/virtio.h"
 #include "engine/engine.h"
 #include "host/loop.h"
 #include "machine/acpi.h"
+#include "machine/firmware.h"
 #include "machine/machine_devices.h"
+#include "machine/smbios.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -139,6 +144,8 @@ static int build(struct machine *m, const struct machine_config *config, struct 
     if (!m->env.pio || !m->env.mmio)
         return error_set_errno(err, ENOMEM, "I/O spaces");
     int rc = guest_memory_create(&m->env.memory, config->memory, err);
+    if (rc == 0 && config->firmware_size)
+        rc = guest_memory_add_rom(m->env.memory, config->firmware_size, err);
     if (rc == 0)
         rc = pci_bus_create(&m->env.pci, &m->env, err);
     if (rc == 0)
@@ -204,9 +211,39 @@ void machine_press_power_button(struct machine *m)
             acpi_pm_press_power_button(m->devices[i]);
 }
 
-int machine_load(struct machine *m, const struct machine_payload *payload, struct error **err)
+/* The disks in the order in which they were given, which is that of their devices. */
+static size_t boot_slots(const struct machine *m, unsigned *slots)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < m->n_devices; i++)
+        if (m->devices[i]->class == &virtio_block_class)
+            slots[n++] = virtio_device_slot(m->devices[i]);
+    return n;
+}
+
+static int describe(struct machine *m, struct error **err)
+{
+    unsigned slots[MAX_DEVICES];
+    const struct firmware_config config = {
+        .memory = m->env.memory,
+        .cpus = m->cpus,
+        .boot_slots = slots,
+        .n_boot_slots = boot_slots(m, slots),
+    };
+
+    for (size_t i = 0; i < m->n_devices; i++)
+        if (m->devices[i]->class == &fw_cfg_class)
+            return firmware_describe(m->devices[i], &config, err);
+    return 0;
+}
+
+/* The tables that a firmware would write, then the kernel. */
+static int load_kernel(struct machine *m, const struct machine_payload *payload, struct cpu_state *entry,
+                       struct error **err)
 {
     struct acpi_config acpi = {.cpus = m->cpus};
+    struct smbios_config smbios = {.memory = m->env.memory->size, .cpus = m->cpus};
     struct boot_request request = {
         .kernel = payload->kernel,
         .initrd = payload->initrd,
@@ -215,12 +252,25 @@ int machine_load(struct machine *m, const struct machine_payload *payload, struc
         .command_line = payload->command_line ? payload->command_line : "",
         .memory = m->env.memory,
     };
-    struct cpu_state entry;
 
     memory_map_build(&request.map, m->env.memory);
     int rc = acpi_write(m->env.memory, &acpi, &request.rsdp, err);
     if (rc == 0)
-        rc = boot_load(&request, &entry, err);
+        rc = smbios_write(m->env.memory, &smbios, err);
+    return rc ? rc : boot_load(&request, entry, err);
+}
+
+int machine_load(struct machine *m, const struct machine_payload *payload, struct error **err)
+{
+    struct cpu_state entry;
+    int rc = describe(m, err);
+
+    if (rc == 0 && payload->firmware.data) {
+        cpu_state_reset(&entry, true);
+        rc = firmware_load(m->env.memory, &payload->firmware, err);
+    } else if (rc == 0) {
+        rc = load_kernel(m, payload, &entry, err);
+    }
     if (rc == 0)
         rc = m->engine->class->set_state(m->engine, 0, &entry, err);
     return rc;

@@ -25,6 +25,8 @@ struct machine_config {
     const struct engine_class *engine;
     int engine_fd; /* of the class's open, which stays the caller's; -1: the engine opens it itself */
     bool debug_exit;
+    uint64_t firmware_size;       /* bytes of ROM for the firmware that machine_load gets; 0: none */
+    int firmware_log;             /* where the firmware logs to, or -1 */
     struct char_backend *serial;  /* the far side of COM1 */
     struct char_backend *console; /* the far side of the virtio console */
     uint16_t columns, rows;       /* of the terminal behind it; 0 if unknown */
@@ -38,8 +40,10 @@ int machine_create(struct machine **out, const struct machine_config *config, st
 /* Stops the vCPUs and frees everything. NULL is fine. */
 void machine_free(struct machine *machine);
 
-/* What is to be booted; command_line and initrd as in struct boot_request. */
+/* What is to be booted: a firmware (data not NULL), or a kernel; command_line and initrd as in struct
+ * boot_request. */
 struct machine_payload {
+    struct boot_file firmware;
     struct boot_file kernel, initrd;
     const struct boot_file *modules;
     size_t n_modules;
@@ -47,8 +51,8 @@ struct machine_payload {
 };
 
 /*
- * Brings a machine that is not running (after create or machine_reset) to the kernel's first instruction. The
- * payload's bytes are copied. 0 or -errno with *err.
+ * Brings a machine that is not running (after create or machine_reset) to the first instruction of kernel or
+ * firmware. The payload's bytes are copied. 0 or -errno with *err.
  */
 int machine_load(struct machine *machine, const struct machine_payload *payload, struct error **err);
 /* Lets the vCPUs run. 0 or -errno with *err. */

@@ -11,6 +11,8 @@ void device_configs_init(struct device_configs *configs, const struct machine_co
     *configs = (struct device_configs){
         .machine = machine,
         .serial = {.backend = machine->serial},
+        .firmware_log = {.fd = machine->firmware_log},
+        .cmos = {.cpus = machine->cpus},
         .virtio_console = {.backend = machine->console, .columns = machine->columns, .rows = machine->rows},
     };
 }
@@ -21,6 +23,8 @@ size_t device_configs_count(const struct device_configs *configs, const struct d
         return configs->machine->debug_exit;
     if (class == &virtio_block_class)
         return configs->machine->n_disks;
+    if (class == &firmware_log_class)
+        return configs->machine->firmware_log >= 0;
     return 1;
 }
 
@@ -29,6 +33,10 @@ const void *device_configs_get(const struct device_configs *configs, const struc
 {
     if (class == &uart16550_class)
         return &configs->serial;
+    if (class == &firmware_log_class)
+        return &configs->firmware_log;
+    if (class == &cmos_class)
+        return &configs->cmos;
     if (class == &virtio_console_class)
         return &configs->virtio_console;
     if (class == &virtio_block_class)

@@ -3,6 +3,8 @@
 #ifndef TABIQUE_MACHINE_MACHINE_DEVICES_H
 #define TABIQUE_MACHINE_MACHINE_DEVICES_H
 
+#include "device/cmos.h"
+#include "device/firmware_log.h"
 #include "device/uart16550.h"
 #include "device/virtio/console.h"
 #include "machine/machine.h"
@@ -12,6 +14,8 @@
 /* All configurations of one machine; must stay while its devices are created. */
 struct device_configs {
     const struct machine_config *machine;
+    struct cmos_config cmos;
+    struct firmware_log_config firmware_log;
     struct uart16550_config serial;
     struct virtio_console_config virtio_console;
 };

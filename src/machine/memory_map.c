@@ -23,6 +23,6 @@ void memory_map_build(struct memory_map *map, const struct guest_memory *memory)
     add(map, MAP_HIGH_MEMORY, low_end, MEMORY_RAM);
     /* Kernels trust ECAM only where the firmware says that it is not free memory. */
     add(map, PCI_ECAM_BASE, PCI_ECAM_BASE + PCI_ECAM_SIZE, MEMORY_RESERVED);
-    for (unsigned i = 1; i < memory->n_blocks; i++)
+    for (unsigned i = 1; i < memory->n_blocks && !memory->blocks[i].rom; i++)
         add(map, memory->blocks[i].gpa, memory->blocks[i].gpa + memory->blocks[i].size, MEMORY_RAM);
 }

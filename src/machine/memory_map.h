@@ -7,13 +7,16 @@
  *        500 ..   7FFFF  free (kernels may load here)
  *      80000 ..   9FBFF  boot data: GDT, page tables, boot information, command line
  *      9FC00 ..   9FFFF  extended BIOS data area
- *      E0000 ..   FFFFF  ACPI tables
+ *      E0000 ..   EFFFF  ACPI tables
+ *      F0000 ..   FFFFF  SMBIOS tables
  *     100000 .. BFFFFFFF RAM at most; kernels load here
  *   C0000000 .. DFFFFFFF window for PCI functions' memory
  *   E0000000 .. EFFFFFFF PCI Express configuration space (ECAM)
+ *   F0000000 .. FEBFFFFF the second window for PCI functions' memory
  *   FEC00000             I/O APIC
  *   FEE00000             local APICs
- *  100000000 ..          the rest of RAM
+ *   FF000000 .. FFFFFFFF firmware, at the end; its last 256 KiB are at C0000 too, in RAM, in place of the
+ * tables tables 100000000 ..          the rest of RAM
  */
 #ifndef TABIQUE_MACHINE_MEMORY_MAP_H
 #define TABIQUE_MACHINE_MEMORY_MAP_H
@@ -30,6 +33,10 @@ struct guest_memory;
 #define MAP_EBDA_END      0xa0000ull
 #define MAP_FIRMWARE      0xe0000ull
 #define MAP_FIRMWARE_END  0x100000ull
+#define MAP_ACPI          0xe0000ull
+#define MAP_ACPI_END      0xf0000ull
+#define MAP_SMBIOS        0xf0000ull
+#define MAP_SMBIOS_END    0x100000ull
 #define MAP_HIGH_MEMORY   0x100000ull /* "high" to the 8086: from here up kernels load */
 #define MAP_IOAPIC        0xfec00000ull
 #define MAP_LAPIC         0xfee00000ull

@@ -11,10 +11,12 @@
 #include "host/loop.h"
 #include "machine/boot_source.h"
 #include "machine/console.h"
+#include "machine/firmware.h"
 #include "machine/machine.h"
 #include "machine/vm_disks.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/epoll.h>
 
@@ -23,7 +25,9 @@
 
 struct vm {
     const struct vm_config *config;
-    struct boot_source kernel, initrd;
+    const char *firmware_name; /* as in the configuration, or what its disks imply; NULL: a kernel */
+    struct boot_source firmware, kernel, initrd;
+    int firmware_log;
     struct boot_source *modules;
     size_t n_modules; /* opened so far */
     struct vm_disks disks;
@@ -39,8 +43,17 @@ struct vm {
 
 static int check_config(const struct vm_config *config, struct error **err)
 {
-    if (!config->kernel)
-        return error_set(err, EINVAL, "no kernel: give --kernel FILE");
+    if (!config->kernel && !config->firmware && !config->n_disks)
+        return error_set(err, EINVAL, "nothing to boot: give --kernel FILE or --disk FILE");
+    if (config->kernel && config->firmware)
+        return error_set(
+            err, EINVAL,
+            "a kernel and a firmware: give --kernel to boot it without firmware, or --firmware to "
+            "boot from a disk");
+    if (!config->kernel && (config->initrd || config->append || config->n_modules))
+        return error_set(
+            err, EINVAL,
+            "--initrd, --append and --module are for a kernel: give --kernel too, or leave them out");
     if (config->cpus < 1 || config->cpus > ENGINE_MAX_CPUS)
         return error_set(err, EINVAL, "%u processors: choose --cpus from 1 to %u", config->cpus,
                          ENGINE_MAX_CPUS);
@@ -53,7 +66,28 @@ static int check_config(const struct vm_config *config, struct error **err)
     return 0;
 }
 
-static int open_sources(struct vm *vm, struct error **err)
+static int open_firmware(struct vm *vm, struct error **err)
+{
+    const char *path = firmware_path(vm->firmware_name, err);
+
+    if (!path)
+        return -ENOENT;
+    int rc = boot_source_open(&vm->firmware, "firmware", path, GUEST_ROM_MAX, err);
+    if (rc)
+        return rc;
+    rc = firmware_check_size(vm->firmware.size, err);
+    return rc ? error_wrap(err, "firmware '%s'", path) : 0;
+}
+
+static int open_firmware_log(struct vm *vm, struct error **err)
+{
+    const char *path = vm->config->firmware_log;
+
+    vm->firmware_log = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0666);
+    return vm->firmware_log < 0 ? error_set_errno(err, errno, "firmware log '%s'", path) : 0;
+}
+
+static int open_kernel(struct vm *vm, struct error **err)
 {
     const struct vm_config *config = vm->config;
     int rc = boot_source_open(&vm->kernel, "kernel", config->kernel, config->memory, err);
@@ -71,7 +105,16 @@ static int open_sources(struct vm *vm, struct error **err)
         if (rc)
             return rc;
     }
-    return vm_disks_open(&vm->disks, config->disks, config->n_disks, err);
+    return 0;
+}
+
+static int open_sources(struct vm *vm, struct error **err)
+{
+    int rc = vm->firmware_name ? open_firmware(vm, err) : open_kernel(vm, err);
+
+    if (rc == 0 && vm->config->firmware_log)
+        rc = open_firmware_log(vm, err);
+    return rc ? rc : vm_disks_open(&vm->disks, vm->config->disks, vm->config->n_disks, err);
 }
 
 /* What can't fit is told before it is read. */
@@ -97,8 +140,21 @@ static int load_kernel(const struct boot_source *source, struct boot_file *file,
     return rc ? error_wrap(err, "kernel") : 0;
 }
 
+static int boot_firmware(struct vm *vm, struct error **err)
+{
+    struct machine_payload payload = {0};
+    int rc = boot_source_load(&vm->firmware, &payload.firmware, err);
+
+    if (rc == 0)
+        rc = machine_load(vm->machine, &payload, err);
+    boot_source_unload(&payload.firmware);
+    return rc ? error_wrap(err, "firmware") : 0;
+}
+
 static int boot(struct vm *vm, struct error **err)
 {
+    if (vm->firmware_name)
+        return boot_firmware(vm, err);
     struct machine_payload payload = {.command_line = vm->config->append};
     cleanup_free struct boot_file *modules = calloc(vm->n_modules + 1, sizeof(*modules));
 
@@ -298,7 +354,9 @@ int vm_open(struct vm **out, const struct vm_config *config, struct error **err)
     if (!vm)
         return error_set_errno(err, ENOMEM, "virtual machine");
     vm->config = config;
-    vm->kernel = vm->initrd = BOOT_SOURCE_NONE;
+    vm->firmware_name = config->firmware || config->kernel ? config->firmware : FIRMWARE_BIOS;
+    vm->firmware = vm->kernel = vm->initrd = BOOT_SOURCE_NONE;
+    vm->firmware_log = -1;
     vm->engine_fd = -1;
     int rc = open_all(vm, err);
     if (rc) {
@@ -322,6 +380,8 @@ static int build(struct vm *vm, struct error **err)
         .console = &vm->console.ports[CONSOLE_VIRTIO],
         .columns = config->columns,
         .rows = config->rows,
+        .firmware_size = vm->firmware_name ? vm->firmware.size : 0,
+        .firmware_log = vm->firmware_log,
     };
     int rc = loop_create(&vm->loop, err);
 
@@ -366,6 +426,8 @@ void vm_free(struct vm *vm)
     console_close(&vm->console);
     loop_watch_remove(vm->control_watch);
     loop_free(vm->loop);
+    boot_source_close(&vm->firmware);
+    cleanup_close_fn(&vm->firmware_log);
     boot_source_close(&vm->kernel);
     boot_source_close(&vm->initrd);
     for (size_t i = 0; i < vm->n_modules; i++)

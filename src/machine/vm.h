@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The life of one VM in this process: builds a PC, boots a kernel in it, and serves it until it ends. In two
- * steps, so that the process can give up its rights between them: vm_open opens every file and reads none,
- * vm_serve reads them. Called by vm_process.c.
+ * The life of one VM in this process: builds a PC, boots a kernel or a firmware in it, and serves it until it
+ * ends. In two steps, so that the process can give up its rights between them: vm_open opens every file and
+ * reads none, vm_serve reads them. Called by vm_process.c.
  */
 #ifndef TABIQUE_MACHINE_VM_H
 #define TABIQUE_MACHINE_VM_H
@@ -25,14 +25,17 @@ struct vm_disk {
 };
 
 struct vm_config {
-    const char *kernel;   /* path: bzImage, ELF with a PVH note, or Multiboot 1 */
-    const char *initrd;   /* path, or NULL */
-    const char *append;   /* the kernel's command line, or NULL for an empty one */
-    uint64_t memory;      /* bytes of RAM, a multiple of 4 KiB */
-    unsigned cpus;        /* 1..ENGINE_MAX_CPUS */
-    const char *engine;   /* "auto", "kvm", "soft"; NULL is "auto" */
-    bool debug_exit;      /* the guest may leave through port 0xF4 */
-    const char **modules; /* each "PATH" or "PATH=COMMAND LINE"; Multiboot and PVH only */
+    /* One of the two. */
+    const char *firmware;     /* path of a flat image, or FIRMWARE_BIOS; NULL: the kernel is booted */
+    const char *kernel;       /* path: bzImage, ELF with a PVH note, or Multiboot 1 */
+    const char *initrd;       /* path, or NULL */
+    const char *append;       /* the kernel's command line, or NULL for an empty one */
+    uint64_t memory;          /* bytes of RAM, a multiple of 4 KiB */
+    unsigned cpus;            /* 1..ENGINE_MAX_CPUS */
+    const char *engine;       /* "auto", "kvm", "soft"; NULL is "auto" */
+    const char *firmware_log; /* path of a file that the firmware's own log goes to, or NULL */
+    bool debug_exit;          /* the guest may leave through port 0xF4 */
+    const char **modules;     /* each "PATH" or "PATH=COMMAND LINE"; Multiboot and PVH only */
     size_t n_modules;
     const struct vm_disk *disks;
     size_t n_disks;
@@ -63,7 +66,7 @@ int vm_open(struct vm **out, const struct vm_config *config, struct error **err)
 /*
  * Builds the machine, boots, and runs the guest to its end. To be called once, from the only thread. *end and
  * *status tell of the end also where it is a failure: then -errno with *err. A guest's reset is not an end:
- * the kernel is loaded again.
+ * kernel or firmware are loaded again.
  */
 int vm_serve(struct vm *vm, enum vm_end *end, int *status, struct error **err);
 /* NULL is fine. */

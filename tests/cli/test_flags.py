@@ -12,7 +12,6 @@ WRONG = [
     (["rnu"], "unknown verb 'rnu': did you mean 'run'"),
     (["frobnicate"], "unknown verb 'frobnicate'\n"),
     (["--frobnicate"], "unknown flag '--frobnicate'"),
-    (["run"], "--kernel FILE is missing"),
     (["run", "--cpu", "2"], "unknown flag --cpu: did you mean --cpus?"),
     (["run", "--memroy=1G"], "unknown flag --memroy: did you mean --memory?"),
     (["run", "--initrdd", "x"], "did you mean --initrd?"),

@@ -9,7 +9,8 @@ import pytest
 from program import TABIQUE, TREE, run
 
 VERBS = {
-    "run": ["--kernel", "--initrd", "--append", "--memory", "--cpus", "--engine", "--disk", "--debug-exit", "--module"],
+    "run": ["--firmware", "--firmware-log", "--kernel", "--initrd", "--append", "--memory", "--cpus", "--engine", "--disk",
+            "--debug-exit", "--module"],
     "check": ["--json"],
     "image build": ["--name", "--suite", "--size", "--package", "--arch", "--mirror", "--rebuild"],
     "image ls": ["--json"],

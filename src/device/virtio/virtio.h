@@ -122,6 +122,9 @@ void virtio_device_fini(struct virtio_device *vdev);
 /* The `reset` of any virtio device's device_class: device and transport as after power-on. */
 void virtio_device_power_on(struct device *device);
 
+/* The PCI slot of a virtio device that is on a bus. */
+unsigned virtio_device_slot(const struct device *device);
+
 static inline bool virtio_has_feature(const struct virtio_device *vdev, unsigned bit)
 {
     return vdev->driver_features >> bit & 1;

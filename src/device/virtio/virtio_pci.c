@@ -413,6 +413,11 @@ fail:
     return rc;
 }
 
+unsigned virtio_device_slot(const struct device *device)
+{
+    return container_of(device, struct virtio_device, device)->pci->function.devfn / PCI_SLOT_FUNCS;
+}
+
 void virtio_pci_reset(struct virtio_device *vdev)
 {
     pci_function_reset(&vdev->pci->function);

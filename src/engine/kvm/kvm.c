@@ -21,6 +21,7 @@ static int add_memory(struct kvm_engine *k, struct error **err)
     for (unsigned i = 0; i < mem->n_blocks; i++) {
         const struct guest_memory_block *b = &mem->blocks[i];
         struct kvm_userspace_memory_region region = {.slot = i,
+                                                     .flags = b->rom ? KVM_MEM_READONLY : 0,
                                                      .guest_phys_addr = b->gpa,
                                                      .memory_size = b->size,
                                                      .userspace_addr = (uintptr_t)b->host};

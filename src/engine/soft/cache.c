@@ -28,7 +28,11 @@ static void *reserve(size_t size, int prot)
 
 int soft_cache_create(struct soft *s, struct error **err)
 {
-    s->n_pages = s->memory->size >> 12;
+    const struct guest_memory_block *rom = guest_memory_rom(s->memory);
+
+    s->ram_pages = s->memory->size >> 12;
+    s->n_pages = s->ram_pages + (rom ? rom->size >> 12 : 0);
+    s->rom_base = rom ? rom->gpa : GUEST_ROM_END;
     pthread_mutex_init(&s->lock, NULL);
     s->cache = reserve(CODE_SIZE + META_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
     s->blocks = reserve(MAX_BLOCKS * sizeof(*s->blocks), PROT_READ | PROT_WRITE);
@@ -84,22 +88,16 @@ struct soft_block *soft_cache_find_locked(struct soft *s, uint64_t rip, uint64_t
 
 /* ---- pages ---- */
 
-static uint64_t page_number(uint64_t gpa)
-{
-    uint64_t page = gpa >> 12;
-    return gpa >= GUEST_HIGH_RAM ? page - ((GUEST_HIGH_RAM - GUEST_LOW_RAM_END) >> 12) : page;
-}
-
 static struct soft_code_page *code_page(struct soft *s, uint64_t gpa)
 {
-    uint64_t page = page_number(gpa);
+    uint64_t page = soft_page_number(s, gpa);
     uint32_t i = page < s->n_pages ? s->page_index[page] : 0;
     return i ? &s->code_pages[i] : NULL;
 }
 
 bool soft_cache_mark_page_locked(struct soft *s, struct soft_vcpu *self, uint64_t gpa)
 {
-    uint64_t page = page_number(gpa);
+    uint64_t page = soft_page_number(s, gpa);
 
     if (!soft_ram_page(s, gpa))
         return false;
@@ -162,7 +160,7 @@ static void remove_from_page(struct soft *s, struct soft_block *b, uint64_t gpa)
         }
     }
     if (!p->blocks) {
-        uint64_t page = page_number(gpa);
+        uint64_t page = soft_page_number(s, gpa);
         uint32_t i = s->page_index[page];
         __atomic_store_n(&s->page_index[page], 0, __ATOMIC_SEQ_CST);
         p->next_free = s->free_code_page;
@@ -190,7 +188,7 @@ bool soft_cache_has_room_locked(struct soft *s)
 void soft_cache_flush_locked(struct soft *s)
 {
     for (uint32_t i = 1; i < s->n_code_pages; i++) {
-        uint64_t page = page_number(s->code_pages[i].gpa);
+        uint64_t page = soft_page_number(s, s->code_pages[i].gpa);
         if (s->page_index[page] == i)
             s->page_index[page] = 0;
     }
@@ -337,7 +335,7 @@ void soft_cache_revalidate(struct soft *s, struct soft_vcpu *c)
         struct soft_code_page *p = &s->code_pages[*at];
         uint64_t page_gpa = p->gpa;
 
-        if ((p->waiting & bit) && s->page_index[page_number(page_gpa)] == *at) {
+        if ((p->waiting & bit) && s->page_index[soft_page_number(s, page_gpa)] == *at) {
             for (struct soft_block *b = p->blocks, *next; b; b = next) {
                 next = *next_in_page(b, page_gpa);
                 if (soft_block_hash(s, b) != b->source_hash)

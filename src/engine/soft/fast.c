@@ -61,7 +61,7 @@ uint64_t soft_fast_access(struct soft_vcpu *c, const struct soft_site *site)
         return 1;
     uint64_t gpa = (e & ADDRESS & ~((1ull << shift) - 1)) | (linear & ((1ull << shift) - 1));
     uint8_t *page = guest_memory_at(c->soft->memory, gpa & ~4095ull, 4096);
-    if (!page || (write && soft_is_code_page(c->soft, gpa)))
+    if (!page || (write && soft_is_guarded_page(c->soft, gpa)))
         return 1;
     if (shift > 12)
         soft_note_large_page(c, linear, shift);

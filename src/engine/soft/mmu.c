@@ -358,6 +358,8 @@ void soft_physical(struct soft_vcpu *c, uint64_t gpa, uint8_t *buf, unsigned len
 {
     uint8_t *host = guest_memory_at(c->soft->memory, gpa, len);
 
+    if (host && write && soft_is_rom(c->soft, gpa))
+        return;
     if (host) {
         copy(write ? (void *)host : buf, write ? buf : (void *)host, len);
         if (write)
@@ -435,7 +437,7 @@ int soft_host_pointer(struct soft_vcpu *c, uint64_t linear, unsigned access, uin
     if (rc != SOFT_NEXT)
         return rc;
     uint8_t *page = soft_ram_page(c->soft, w.gpa);
-    if (!page || soft_page_watched(c, linear) || (write && soft_is_code_page(c->soft, w.gpa))) {
+    if (!page || soft_page_watched(c, linear) || (write && soft_is_guarded_page(c->soft, w.gpa))) {
         *host = NULL;
         return SOFT_NEXT;
     }
@@ -458,7 +460,7 @@ static int rmw_locate(struct soft_vcpu *c, uint64_t linear, unsigned size, uint6
         rc = soft_translate(c, linear + *first, ACCESS_WRITE, &gpa[1]);
     if (rc != SOFT_NEXT)
         return rc;
-    *host = guest_memory_at(c->soft->memory, gpa[0], size);
+    *host = soft_is_rom(c->soft, gpa[0]) ? NULL : guest_memory_at(c->soft->memory, gpa[0], size);
     if (*first < size && gpa[1] != gpa[0] + *first)
         *host = NULL;
     return SOFT_NEXT;

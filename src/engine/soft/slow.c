@@ -84,6 +84,8 @@ static uint64_t special(struct soft_vcpu *c, const struct soft_site *site, uint6
     c->post.first = (uint8_t)first;
     c->post.bounced = false;
     uint8_t *host = guest_memory_at(c->soft->memory, c->post.gpa[0], site->size);
+    if (write && soft_is_rom(c->soft, c->post.gpa[0]))
+        host = NULL;
     if (host && (first == site->size || c->post.gpa[1] == c->post.gpa[0] + first)) {
         go_on(c, site, host, write);
         return 0;

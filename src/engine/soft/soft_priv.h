@@ -154,8 +154,10 @@ struct soft {
     uint32_t n_blocks;
     struct soft_block **hash;
     struct soft_stubs stubs;
-    uint32_t *page_index; /* of each page of RAM: into code_pages, 0 for none; read without the lock */
-    uint64_t n_pages;
+    uint32_t
+        *page_index; /* of each page of RAM and ROM: into code_pages, 0 for none; read without the lock */
+    uint64_t n_pages, ram_pages;
+    uint64_t rom_base; /* ROM is from here to GUEST_ROM_END, if not empty */
     struct soft_code_page *code_pages;
     uint32_t n_code_pages, free_code_page, unsettled;
     uint64_t flushes;
@@ -215,13 +217,31 @@ void soft_cache_revalidate(struct soft *s, struct soft_vcpu *c);
 struct soft_block *soft_cache_block_at(struct soft *s, const uint8_t *host);
 /* The guest's RIP of the copied instruction at (or last before) `host`; 0 if that is in no block. */
 uint64_t soft_cache_guest_rip(struct soft *s, const uint8_t *host);
+static inline bool soft_is_rom(const struct soft *s, uint64_t gpa)
+{
+    return gpa >= s->rom_base && gpa < GUEST_ROM_END;
+}
+/* The page's place in page_index: RAM's in order, then ROM's; at least n_pages for what is neither. */
+static inline uint64_t soft_page_number(const struct soft *s, uint64_t gpa)
+{
+    uint64_t page = gpa >> 12;
+    if (soft_is_rom(s, gpa))
+        return s->ram_pages + ((gpa - s->rom_base) >> 12);
+    if (gpa >= GUEST_HIGH_RAM)
+        page -= (GUEST_HIGH_RAM - GUEST_LOW_RAM_END) >> 12;
+    return page < s->ram_pages ? page : UINT64_MAX;
+}
 /* Whether a page may hold translated code: stores to it must go through soft_cache_written. */
 static inline bool soft_is_code_page(const struct soft *s, uint64_t gpa)
 {
-    uint64_t page = gpa >> 12;
-    if (gpa >= GUEST_HIGH_RAM)
-        page -= (GUEST_HIGH_RAM - GUEST_LOW_RAM_END) >> 12;
+    uint64_t page = soft_page_number(s, gpa);
     return page < s->n_pages && __atomic_load_n(&s->page_index[page], __ATOMIC_ACQUIRE);
+}
+
+/* Whether stores to a page must not go to it directly: code, or ROM, which they don't change. */
+static inline bool soft_is_guarded_page(const struct soft *s, uint64_t gpa)
+{
+    return soft_is_code_page(s, gpa) || soft_is_rom(s, gpa);
 }
 
 /* ---- stubs.c ---- */

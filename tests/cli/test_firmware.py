@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Machines that start with a firmware: SeaBIOS from Debian's package, and small images made here."""
+import pathlib
+
+import pytest
+
+from program import Terminal, run
+
+BIOS = pathlib.Path("/usr/share/seabios/bios-256k.bin")
+needs_bios = pytest.mark.skipif(not BIOS.exists(), reason="the package seabios is not installed")
+
+
+def expect_error(result, *parts):
+    assert result.returncode == 1, result
+    assert result.stdout == ""
+    for part in parts:
+        assert part in result.stderr
+
+
+def assemble(code, size=64 << 10):
+    """A flat image whose reset vector jumps to `code` at its beginning's offset in F000 (real mode)."""
+    image = bytearray(b"\xf4" * size)
+    image[-0x10000:-0x10000 + len(code)] = code
+    image[-16:-11] = b"\xea\x00\x00\x00\xf0"  # jmp F000:0000
+    return bytes(image)
+
+
+# mov dx, 0xF4; mov al, VALUE; out dx, al; hlt
+LEAVE = b"\xba\xf4\x00\xb0%c\xee\xf4"
+
+
+@needs_bios
+@pytest.mark.parametrize("cpus", [1, 2, 4])
+def test_seabios_without_a_disk(engine, cpus, tmp_path):
+    """Everything up to the search for a disk: it comes to the end of its work, on the serial line."""
+    log = tmp_path / "log"
+    with Terminal("run", "--engine", engine, "--firmware", "bios", "--firmware-log", log, "--memory", "256M",
+                  "--cpus", cpus) as terminal:
+        terminal.expect(rb"SeaBIOS \(version", timeout=120)
+        terminal.expect(rb"No bootable device\.", timeout=120)
+        terminal.send(b"\x1d")
+        assert terminal.wait() == 130
+    text = log.read_text(errors="replace")
+    assert f"Found {cpus} cpu(s) max supported {cpus} cpu(s)" in text
+    assert "QEMU fw_cfg DMA interface supported" in text
+    assert "Copying SMBIOS from" in text
+    assert "ACPI: parse DSDT at" in text
+    assert "WARNING" not in text and "nternal error" not in text
+    assert text.count("SeaBIOS (version") == 2  # at the start of its two halves: it was not reset
+
+
+@needs_bios
+def test_seabios_finds_all_memory(engine, tmp_path):
+    log = tmp_path / "log"
+    with Terminal("run", "--engine", engine, "--firmware", "bios", "--firmware-log", log, "--memory", "5G") as terminal:
+        terminal.expect(rb"No bootable device\.", timeout=120)
+    text = log.read_text(errors="replace")
+    assert "addr 0x0000000100000000 len 0x0000000080000000 [RAM]" in text
+    assert "0000000100000000 - 0000000180000000 = 1 RAM" in text
+    assert "00000000e0000000 - 00000000f0000000 = 2 RESERVED" in text
+
+
+@pytest.mark.parametrize("size", [4 << 10, 64 << 10, 1 << 20, 16 << 20])
+def test_flat_image(engine, size, tmp_path):
+    """It begins at the reset vector, and its end is below 1 MiB too."""
+    image = tmp_path / "image"
+    if size < 64 << 10:
+        data = bytearray(b"\xf4" * size)
+        data[-16:] = b"\xba\xf4\x00\xb0\x15\xee".ljust(16, b"\xf4")
+        image.write_bytes(data)
+    else:
+        image.write_bytes(assemble(LEAVE % 0x15, size))
+    result = run("run", "--engine", engine, "--firmware", image, "--memory", "16M", "--debug-exit", timeout=60)
+    assert result.returncode == 0x2b, result
+
+
+# With a flat DS in real mode ("unreal"): RAM at 0xFFE00 changes, and ROM at 0xFFFFFE00 does not, by a plain store or
+# by a locked one. AL is then RAM's byte, AH ROM's (0xF4, the filling).
+STORE_TO_ROM = bytes.fromhex(
+    "fa 2e660f01164800"              # cli; lgdt cs:[0x48]
+    "0f20c0 0c01 0f22c0"             # protected mode on
+    "bb0800 8edb"                    # ds: the flat segment
+    "24fe 0f22c0"                    # protected mode off
+    "66bb00fe0f00 67c60377 678a03"   # ebx = 0xffe00; byte [ebx] = 0x77; al = [ebx]
+    "66bb00feffff 67c60377"          # ebx = 0xfffffe00; byte [ebx] = 0x77
+    "67f00003 678a23"                # lock add [ebx], al; ah = [ebx]
+    "3d77f4 b015 7402 b001"          # al = ax == 0xf477 ? 0x15 : 1
+    "baf400 ee f4 6690"              # out 0xf4, al; hlt
+    "0f00 50000f00 6690"             # 0x48: the table's limit and address
+    "0000000000000000 ffff000000 92cf00")
+
+# The first time through it marks memory that no reset clears (the clock's), and resets by port 0xCF9.
+RESET_ONCE = bytes.fromhex(
+    "b070 e670 e471"         # al = the clock's register 0x70
+    "3c5a b015 740b"         # is it 0x5a? then leave with 0x15
+    "b05a e671"
+    "baf90c b006 ee f4"      # out 0xcf9, 6; hlt
+    "baf400 ee f4")          # out 0xf4, al; hlt
+
+
+@pytest.mark.parametrize("code", [STORE_TO_ROM, RESET_ONCE], ids=["store to ROM", "reset"])
+def test_code_in_rom(engine, code, tmp_path):
+    image = tmp_path / "image"
+    image.write_bytes(assemble(code))
+    result = run("run", "--engine", engine, "--firmware", image, "--memory", "16M", "--debug-exit", timeout=60)
+    assert result.returncode == 0x2b, result
+
+
+@pytest.mark.parametrize("size, part", [(0, "no flat firmware image"), (1000, "no flat firmware image"),
+                                        (17 << 20, "no flat firmware image")])
+def test_file_that_is_no_image(size, part, tmp_path):
+    path = tmp_path / "image"
+    with open(path, "wb") as f:
+        f.truncate(size)
+    expect_error(run("run", "--firmware", path), f"'{path}'", part, "give a file like")
+
+
+def test_missing_image(tmp_path):
+    expect_error(run("run", "--firmware", tmp_path / "none"), "firmware", "No such file or directory")
+
+
+def test_log_that_cannot_be_written(tmp_path):
+    image = tmp_path / "image"
+    image.write_bytes(assemble(LEAVE % 0))
+    expect_error(run("run", "--firmware", image, "--firmware-log", tmp_path / "no" / "log"), "firmware log",
+                 "No such file or directory")
+
+
+def test_contradictions(tmp_path):
+    image = tmp_path / "image"
+    image.write_bytes(assemble(LEAVE % 0))
+    expect_error(run("run"), "nothing to boot: give --kernel FILE or --disk FILE")
+    expect_error(run("run", "--firmware", image, "--kernel", image), "a kernel and a firmware")
+    expect_error(run("run", "--firmware", image, "--append", "quiet"), "are for a kernel")
