@@ -10,7 +10,7 @@
 #include <pthread.h>
 #include <string.h>
 
-static ZydisDecoder decoders[3];
+static ZydisDecoder decoders[4]; /* the last: 64-bit code as AMD's processors have it */
 static pthread_once_t decoders_once = PTHREAD_ONCE_INIT;
 
 static void init_decoders(void)
@@ -18,10 +18,11 @@ static void init_decoders(void)
     ZydisDecoderInit(&decoders[0], ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
     ZydisDecoderInit(&decoders[1], ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
     ZydisDecoderInit(&decoders[2], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-    for (int i = 0; i < 3; i++) {
+    ZydisDecoderInit(&decoders[3], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    for (int i = 0; i < 4; i++) {
         /* Not announced to guests: their encodings are other instructions or #UD. */
         ZydisDecoderEnableMode(&decoders[i], ZYDIS_DECODER_MODE_KNC, ZYAN_FALSE);
-        ZydisDecoderEnableMode(&decoders[i], ZYDIS_DECODER_MODE_AMD_BRANCHES, ZYAN_FALSE);
+        ZydisDecoderEnableMode(&decoders[i], ZYDIS_DECODER_MODE_AMD_BRANCHES, i == 3);
         ZydisDecoderEnableMode(&decoders[i], ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
         ZydisDecoderEnableMode(&decoders[i], ZYDIS_DECODER_MODE_WBNOINVD, ZYAN_FALSE);
         ZydisDecoderEnableMode(&decoders[i], ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
@@ -250,11 +251,26 @@ bool soft_x87_waits(const struct soft_decoded *d)
     return class == FPU_X87 || class == FPU_MMX;
 }
 
+/* AMD's processors have near branches of 16 bits in 64-bit mode. Zydis knows the length of their
+ * displacement, but not that RIP, what is pushed and what is popped have 16 bits too. */
+static void make_short_branch(struct soft_decoded *d)
+{
+    ZydisDecodedOperand *o = &d->ops[0];
+
+    if (d->z.meta.branch_type != ZYDIS_BRANCH_TYPE_SHORT && d->z.meta.branch_type != ZYDIS_BRANCH_TYPE_NEAR)
+        return;
+    if (!(d->z.attributes & ZYDIS_ATTRIB_HAS_OPERANDSIZE) || (d->at.rex & 8))
+        return;
+    d->z.operand_width = 16;
+    if (d->z.operand_count_visible && o->type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        o->size = 16;
+}
+
 enum soft_decode_result soft_decode(struct soft_decoded *d, const uint8_t *bytes, unsigned length,
-                                    unsigned bits, uint64_t rip)
+                                    unsigned bits, bool amd, uint64_t rip)
 {
     pthread_once(&decoders_once, init_decoders);
-    const ZydisDecoder *decoder = &decoders[bits == 64 ? 2 : bits == 32 ? 1 : 0];
+    const ZydisDecoder *decoder = &decoders[bits == 64 ? (amd ? 3 : 2) : bits == 32 ? 1 : 0];
 
     memset(&d->at, 0, sizeof(d->at));
     d->reads = d->writes = d->address_regs = 0;
@@ -274,6 +290,8 @@ enum soft_decode_result soft_decode(struct soft_decoded *d, const uint8_t *bytes
         return DECODE_INVALID;
     find_layout(d, bits);
     repair_base(d);
+    if (amd && bits == 64)
+        make_short_branch(d);
     note_operands(d);
     d->row = soft_insn_find((uint16_t)d->z.mnemonic);
     d->fpu = soft_fpu_class(d) != FPU_NONE;
@@ -292,8 +310,17 @@ static const struct {
 };
 _Static_assert(ZYDIS_ISA_EXT_MAX_VALUE < SOFT_ISA_EXTS, "struct soft");
 
+bool soft_is_amd(const struct soft_vcpu *c)
+{
+    return c->soft->amd;
+}
+
 void soft_isa_init(struct soft *s)
 {
+    const struct cpuid_entry *vendor = cpuid_find(s->cpuid, 0, 0);
+    uint32_t ebx = vendor ? vendor->reg[CPUID_EBX] : 0;
+
+    s->amd = ebx == 0x68747541 || ebx == 0x6f677948; /* Auth(enticAMD), Hygo(nGenuine) */
     memset(s->isa, 0, sizeof(s->isa));
     for (unsigned n = 0; n < sizeof(isa_rows) / sizeof(isa_rows[0]); n++) {
         uint32_t subleaf = isa_rows[n].leaf == 0xd ? 1 : 0;

@@ -38,7 +38,7 @@ enum soft_decode_result { DECODE_OK, DECODE_MORE, DECODE_INVALID, DECODE_TOO_LON
 /* bits: 16, 32 or 64. DECODE_MORE: `length` bytes are not enough. At most 15 are looked at:
  * what goes on after that is DECODE_TOO_LONG, which raises #GP(0) (SDM vol. 2 2.3.11). */
 enum soft_decode_result soft_decode(struct soft_decoded *d, const uint8_t *bytes, unsigned length,
-                                    unsigned bits, uint64_t rip);
+                                    unsigned bits, bool amd, uint64_t rip);
 
 /* Which check of the x87, SSE and AVX enable bits an instruction needs. */
 enum soft_fpu_class { FPU_NONE, FPU_X87, FPU_WAIT, FPU_MMX, FPU_SSE, FPU_AVX };

@@ -41,7 +41,8 @@ static int check_rip(struct soft_vcpu *c, const struct soft_descriptor *cs, uint
             return soft_raise(c, VEC_GP);
         return SOFT_NEXT;
     }
-    *rip = (uint32_t)*rip;
+    if (!soft_is_amd(c)) /* AMD's hold all of an IRETQ's RIP against the limit */
+        *rip = (uint32_t)*rip;
     return *rip > cs->seg.limit ? soft_raise(c, VEC_GP) : SOFT_NEXT;
 }
 
@@ -218,7 +219,7 @@ static int far_transfer(struct soft_vcpu *c, const struct soft_insn *i, uint16_t
 
 int soft_far_branch(struct soft_vcpu *c, const struct soft_insn *i, bool call)
 {
-    unsigned size = i->operand_size;
+    unsigned size = soft_pointer_size(c, i);
     uint8_t pointer[10] = {0};
     uint64_t linear;
 

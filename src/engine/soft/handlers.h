@@ -75,6 +75,12 @@ static inline uint64_t soft_next_rip(const struct soft_vcpu *c, const struct sof
     return soft_is64(c) ? next : (uint32_t)next;
 }
 
+/* Of the offset in a far pointer in memory: AMD's processors have none of 64 bits (APM vol. 3 CALL, LSS). */
+static inline unsigned soft_pointer_size(const struct soft_vcpu *c, const struct soft_insn *i)
+{
+    return i->operand_size == 8 && soft_is_amd(c) ? 4 : i->operand_size;
+}
+
 /* The ModRM byte's reg field, of an instruction whose last opcode byte is followed by ModRM and that has no
  * VEX prefix. */
 unsigned soft_modrm_reg(const struct soft_vcpu *c, const struct soft_insn *i);

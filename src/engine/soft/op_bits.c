@@ -282,13 +282,15 @@ int op_bound(struct soft_vcpu *c, const struct soft_insn *i)
 {
     unsigned size = i->operand_size;
     int64_t index = (int64_t)soft_sign_extend(soft_reg_read(c, i->operand[0].reg, size, false), size);
-    int64_t bound;
+    int64_t bound, upper;
 
     if (read_bound(c, i, 0, &bound))
         return SOFT_FAULT;
+    if (soft_is_amd(c) && read_bound(c, i, size, &upper)) /* theirs read both first */
+        return SOFT_FAULT;
     if (index < bound)
         return soft_raise(c, VEC_BR);
-    if (read_bound(c, i, size, &bound))
+    if (read_bound(c, i, size, &upper))
         return SOFT_FAULT;
-    return index > bound ? soft_raise(c, VEC_BR) : SOFT_NEXT;
+    return index > upper ? soft_raise(c, VEC_BR) : SOFT_NEXT;
 }

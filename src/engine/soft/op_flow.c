@@ -8,10 +8,11 @@
 
 /* ---- near ---- */
 
-/* The size of RIP that a near branch computes: 64-bit mode ignores the operand-size prefix. */
+/* The size of RIP that a near branch computes: in 64-bit mode the operand-size prefix is for AMD's processors
+ * only. */
 static unsigned branch_size(const struct soft_vcpu *c, const struct soft_insn *i)
 {
-    return soft_is64(c) ? 8 : i->operand_size;
+    return soft_is64(c) && !(soft_is_amd(c) && i->operand_size == 2) ? 8 : i->operand_size;
 }
 
 /* Truncates the target and checks it. */
@@ -216,22 +217,13 @@ static void load_flat(struct soft_vcpu *c, unsigned cs, unsigned ss, bool code64
     c->cpl = (uint8_t)cpl;
 }
 
-/* Whether the guest sees a processor of AMD's (or Hygon's), as it does on such a host. */
-static bool is_amd(struct soft_vcpu *c)
-{
-    uint32_t out[4];
-
-    soft_cpuid(c, 0, 0, out);
-    return out[1] == 0x68747541 || out[1] == 0x6f677948; /* Auth(enticAMD), Hygo(nGenuine) */
-}
-
 /* In compatibility mode only AMD's processors have it; there it is how Linux's 32-bit programs call their
  * kernel. */
 int op_syscall(struct soft_vcpu *c, const struct soft_insn *i)
 {
     unsigned selector = c->star >> 32 & 0xfffc;
 
-    if (!soft_long(c) || !(c->efer & EFER_SCE) || (!soft_is64(c) && !is_amd(c)))
+    if (!soft_long(c) || !(c->efer & EFER_SCE) || (!soft_is64(c) && !soft_is_amd(c)))
         return soft_raise(c, VEC_UD);
     c->gpr[CPU_RCX] = soft_next_rip(c, i);
     c->gpr[CPU_R11] = soft_rflags(c) & ~(uint64_t)FLAG_RF;
@@ -247,9 +239,10 @@ int op_sysret(struct soft_vcpu *c, const struct soft_insn *i)
     const uint64_t mask = FLAG_CF | FLAG_PF | FLAG_AF | FLAG_ZF | FLAG_SF | FLAG_TF | FLAG_IF | FLAG_DF |
                           FLAG_OF | FLAG_IOPL | FLAG_NT | FLAG_AC | FLAG_VIF | FLAG_VIP | FLAG_ID;
     unsigned selector = c->star >> 48;
-    bool to64 = i->operand_size == 8;
+    bool to64 = soft_is64(c) && i->operand_size == 8;
 
-    if (!soft_is64(c) || !(c->efer & EFER_SCE))
+    /* AMD's processors return from compatibility mode as well (APM vol. 3 SYSRET). */
+    if (!(soft_is64(c) || (soft_is_amd(c) && soft_long(c))) || !(c->efer & EFER_SCE))
         return soft_raise(c, VEC_UD);
     if (c->cpl != 0 || (to64 && !soft_canonical(c->gpr[CPU_RCX])))
         return soft_raise(c, VEC_GP);
@@ -270,6 +263,8 @@ int op_sysenter(struct soft_vcpu *c, const struct soft_insn *i)
     unsigned selector = c->sysenter_cs & 0xfffc;
     unsigned size = soft_long(c) ? 8 : 4;
 
+    if (soft_is_amd(c) && soft_long(c)) /* APM vol. 3 SYSENTER: legacy mode only */
+        return soft_raise(c, VEC_UD);
     if (!soft_protected(c) || selector == 0)
         return soft_raise(c, VEC_GP);
     soft_set_rflags(c, 0, FLAG_IF | FLAG_VM | FLAG_RF);
@@ -286,6 +281,8 @@ int op_sysexit(struct soft_vcpu *c, const struct soft_insn *i)
 
     if (!soft_protected(c) || (c->sysenter_cs & 0xfffc) == 0 || c->cpl != 0)
         return soft_raise(c, VEC_GP);
+    if (soft_is_amd(c) && soft_long(c))
+        return soft_raise(c, VEC_UD);
     if (to64 && (!soft_canonical(c->gpr[CPU_RCX]) || !soft_canonical(c->gpr[CPU_RDX])))
         return soft_raise(c, VEC_GP);
     c->rip = soft_truncate(c->gpr[CPU_RDX], to64 ? 8 : 4);

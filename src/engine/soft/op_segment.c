@@ -34,7 +34,7 @@ static int read_selector(struct soft_vcpu *c, const struct soft_insn *i, unsigne
 
 static int load_far_pointer(struct soft_vcpu *c, const struct soft_insn *i, unsigned seg)
 {
-    unsigned size = i->operand_size;
+    unsigned size = soft_pointer_size(c, i);
     uint64_t address = soft_effective_address(c, i), linear;
     uint8_t offset[8] = {0}, selector[2];
 

@@ -15,15 +15,17 @@ int op_push(struct soft_vcpu *c, const struct soft_insn *i)
     if (soft_operand_read(c, i, 0, &value))
         return SOFT_FAULT;
     soft_stack_current(c, &st);
-    /* A segment register in a 32-bit slot: the upper half of the slot stays as it is. */
-    if (soft_stack_push_slot(c, &st, value, i->operand[0].kind == OPERAND_SEGMENT && size == 4 ? 2 : size,
+    /* A segment register in a 32-bit slot: on Intel's processors the upper half of the slot stays as it is.
+     */
+    if (soft_stack_push_slot(c, &st, value,
+                             i->operand[0].kind == OPERAND_SEGMENT && size == 4 && !soft_is_amd(c) ? 2 : size,
                              size))
         return SOFT_FAULT;
     soft_stack_commit(c, &st);
     return SOFT_NEXT;
 }
 
-/* Of the stack's slot only the selector's two bytes are read. */
+/* Of the stack's slot Intel's processors read the selector's two bytes only. */
 static int pop_segment(struct soft_vcpu *c, const struct soft_insn *i)
 {
     unsigned seg = i->operand[0].reg;
@@ -31,7 +33,8 @@ static int pop_segment(struct soft_vcpu *c, const struct soft_insn *i)
     uint64_t value;
 
     soft_stack_current(c, &st);
-    if (soft_stack_peek(c, &st, 0, &value, 2) || soft_load_segment(c, seg, (uint16_t)value))
+    if (soft_stack_peek(c, &st, 0, &value, soft_is_amd(c) ? i->operand_size : 2) ||
+        soft_load_segment(c, seg, (uint16_t)value))
         return SOFT_FAULT;
     st.sp = (st.sp + i->operand_size) & st.mask;
     soft_stack_commit(c, &st);

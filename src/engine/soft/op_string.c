@@ -241,8 +241,8 @@ static int after_run(const struct string *s, uint64_t n, uint64_t *left)
 
 static struct string begin(struct soft_vcpu *c, const struct soft_insn *i)
 {
-    /* The count is written back whatever happens: 32-bit addresses clear its upper half. */
-    if (i->rep)
+    /* Intel's processors write the count back whatever happens: 32-bit addresses clear its upper half. */
+    if (i->rep && !soft_is_amd(c))
         soft_reg_write(c, CPU_RCX, i->address_size, false, c->gpr[CPU_RCX]);
     return (struct string){
         .c = c, .i = i, .size = element_size(i), .asize = i->address_size, .down = c->flags & FLAG_DF};
@@ -259,7 +259,7 @@ static int transfer(struct soft_vcpu *c, const struct soft_insn *i, enum transfe
     int result;
 
     /* So do REP MOVS and REP STOS with the pointers. */
-    if (i->rep && kind != TRANSFER_LODS) {
+    if (i->rep && !soft_is_amd(c) && kind != TRANSFER_LODS) {
         soft_reg_write(c, CPU_RDI, s.asize, false, c->gpr[CPU_RDI]);
         if (kind == TRANSFER_MOVS)
             soft_reg_write(c, CPU_RSI, s.asize, false, c->gpr[CPU_RSI]);
@@ -372,6 +372,19 @@ static int compare_run(const struct string *s, const struct side *a, const struc
     return SOFT_NEXT;
 }
 
+static int next_comparison(const struct string *s, bool scan, struct side *a, struct side *b, uint64_t *n,
+                           struct compare *r)
+{
+    if (scan ? next_run(s, b, NULL, n) : next_run(s, b, a, n))
+        return SOFT_FAULT;
+    return compare_run(s, scan ? NULL : a, b, *n, r);
+}
+
+static void set_comparison(struct soft_vcpu *c, const struct compare *r, unsigned size)
+{
+    c->flags = (c->flags & FLAG_DF) | subtract_flags(r->a, r->b, size);
+}
+
 static int compare(struct soft_vcpu *c, const struct soft_insn *i, bool scan)
 {
     struct string s = begin(c, i);
@@ -379,6 +392,7 @@ static int compare(struct soft_vcpu *c, const struct soft_insn *i, bool scan)
     struct side b = {.reg = CPU_RDI, .seg = CPU_ES};
     struct compare r = {.a = soft_truncate(c->gpr[CPU_RAX], s.size)};
     uint64_t left = wanted(&s);
+    bool any = false;
     int result;
 
     if (left == 0)
@@ -386,11 +400,14 @@ static int compare(struct soft_vcpu *c, const struct soft_insn *i, bool scan)
     do {
         uint64_t n = c->key & KEY_STEP ? 1 : left;
 
-        /* A fault leaves the flags as they were when the instruction began (SDM vol. 2 REP). */
-        if (scan ? next_run(&s, &b, NULL, &n) : next_run(&s, &b, &a, &n))
+        if (next_comparison(&s, scan, &a, &b, &n, &r)) {
+            /* A fault leaves the flags as they were when the instruction began (SDM vol. 2 REP), on AMD's
+             * processors as after the last element. */
+            if (soft_is_amd(c) && any)
+                set_comparison(c, &r, s.size);
             return SOFT_FAULT;
-        if (compare_run(&s, scan ? NULL : &a, &b, n, &r))
-            return SOFT_FAULT;
+        }
+        any = true;
         if (!scan)
             advance(&s, CPU_RSI, r.n);
         advance(&s, CPU_RDI, r.n);
@@ -398,7 +415,7 @@ static int compare(struct soft_vcpu *c, const struct soft_insn *i, bool scan)
         if (r.stop)
             result = SOFT_NEXT;
     } while (result < 0);
-    c->flags = (c->flags & FLAG_DF) | subtract_flags(r.a, r.b, s.size);
+    set_comparison(c, &r, s.size);
     return result;
 }
 

@@ -173,7 +173,7 @@ static int gather(struct soft_vcpu *c, const struct soft_insn *i, unsigned index
     unsigned n = vector / (index_size > size ? index_size : size);
     unsigned to = i->operand[0].reg, mask_reg = i->operand[2].reg;
     uint64_t base = (uint64_t)i->disp + (i->base == INSN_NO_REG ? 0 : c->gpr[i->base & 15]);
-    uint8_t data[32], mask[32], index[32];
+    uint8_t data[32], mask[32], index[32], left[32];
     int result = SOFT_NEXT;
 
     if (to == mask_reg || to == i->index || mask_reg == i->index)
@@ -182,19 +182,24 @@ static int gather(struct soft_vcpu *c, const struct soft_insn *i, unsigned index
     soft_vector_read(c, to, data);
     soft_vector_read(c, mask_reg, mask);
     soft_vector_read(c, i->index, index);
+    memcpy(left, mask, sizeof(left));
     spread_mask(mask, vector, size);
     for (unsigned k = 0; k < n && result == SOFT_NEXT; k++) {
         uint64_t offset = base + (uint64_t)index_value(index, k, index_size) * i->scale;
         uint64_t linear;
 
-        if (!enabled(mask, k, size))
+        if (!enabled(mask, k, size)) {
+            memset(left + k * size, 0, size);
             continue;
+        }
         result = soft_linear(c, i->segment, soft_truncate(offset, i->address_size), size, false, &linear);
         if (result == SOFT_NEXT)
             result = soft_read(c, linear, data + k * size, size, ACCESS_READ);
         if (result == SOFT_NEXT) {
             memset(mask + k * size, 0, size);
-            memset(data + vector, 0, sizeof(data) - vector);
+            memset(left + k * size, 0, size);
+            if (!soft_is_amd(c)) /* theirs clear it at the end */
+                memset(data + vector, 0, sizeof(data) - vector);
         }
     }
     if (result == SOFT_NEXT) {
@@ -202,7 +207,8 @@ static int gather(struct soft_vcpu *c, const struct soft_insn *i, unsigned index
         memset(mask, 0, sizeof(mask));
     }
     soft_vector_write(c, to, data);
-    soft_vector_write(c, mask_reg, mask);
+    /* What is left to do is told by whole elements; AMD's processors leave that part as it was. */
+    soft_vector_write(c, mask_reg, result == SOFT_NEXT || !soft_is_amd(c) ? mask : left);
     return result;
 }
 

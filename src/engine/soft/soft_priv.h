@@ -143,6 +143,7 @@ struct soft {
     /* the host's processor */
     bool use_pext, have_xsave, have_avx;
 
+    bool amd;                   /* the guest sees a processor of AMD's or Hygon's, as on such a host */
     uint8_t isa[SOFT_ISA_EXTS]; /* by ZydisISAExt: whether the guest's CPUID has it; decode.c */
 
     /* the code cache, all under `lock` but for running the code */
@@ -248,7 +249,7 @@ static inline bool soft_is_guarded_page(const struct soft *s, uint64_t gpa)
 void soft_stubs_generate(struct soft *s);
 
 /* ---- decode.c ---- */
-/* Fills in s->isa from s->cpuid. */
+/* Fills in s->isa and s->amd from s->cpuid. */
 void soft_isa_init(struct soft *s);
 
 /* ---- translate.c ---- */

@@ -130,6 +130,21 @@ static void raise_always(struct translator *t, soft_handler *handler)
 
 /* ---- which instructions the guest may have ---- */
 
+/* Forms that AMD's processors refuse: PREFETCH and PREFETCHW of a register, and outside 64-bit mode VPINSRD
+ * and VPEXTRD with VEX.W, which Intel's ignore. */
+static bool amd_refuses(const struct translator *t, const struct soft_decoded *d)
+{
+    switch (d->z.mnemonic) {
+    case ZYDIS_MNEMONIC_NOP:
+        return d->z.opcode_map == ZYDIS_OPCODE_MAP_0F && d->z.opcode == 0x0d && d->mem < 0;
+    case ZYDIS_MNEMONIC_VPINSRD:
+    case ZYDIS_MNEMONIC_VPEXTRD:
+        return t->bits != 64 && d->z.raw.vex.W;
+    default:
+        return false;
+    }
+}
+
 /* Instructions of an extension that CPUID does not announce are #UD, even if the host has them. */
 static bool isa_allowed(const struct soft *s, const struct soft_decoded *d)
 {
@@ -204,15 +219,15 @@ static void load_fpu(struct translator *t)
 /* ---- copies ---- */
 
 /* Bytes that the instruction touches; 0 if it only names an address. */
-static unsigned access_size(const struct soft_decoded *d)
+static unsigned access_size(const struct soft_decoded *d, bool amd)
 {
     switch (d->z.mnemonic) {
     case ZYDIS_MNEMONIC_CLFLUSH:
     case ZYDIS_MNEMONIC_CLFLUSHOPT:
     case ZYDIS_MNEMONIC_CLWB:
         return 1;
-    case ZYDIS_MNEMONIC_MOVSXD: /* to 16 bits it reads as many; Zydis says 32 */
-        return d->z.operand_width == 16 ? 2 : 4;
+    case ZYDIS_MNEMONIC_MOVSXD: /* to 16 bits Intel's read as many; Zydis says 32 */
+        return d->z.operand_width == 16 && !amd ? 2 : 4;
     default:
         return d->ops[d->mem].size / 8;
     }
@@ -273,7 +288,7 @@ static void translate_copy(struct translator *t)
 
     if (is_hint(d))
         return;
-    if (d->mem >= 0 && d->ops[d->mem].mem.type == ZYDIS_MEMOP_TYPE_MEM && access_size(d)) {
+    if (d->mem >= 0 && d->ops[d->mem].mem.type == ZYDIS_MEMOP_TYPE_MEM && access_size(d, t->soft->amd)) {
         struct guest_address a;
         struct memory_access m;
         unsigned flags = 0;
@@ -292,7 +307,7 @@ static void translate_copy(struct translator *t)
             flags |= SITE_WAITS;
         tr_operand_address(t, &a);
         tr_need_all(t, d->reads & (uint16_t)~BIT(CPU_RCX));
-        tr_access_begin(t, &a, access_size(d), flags, regs, d->high_byte, &m);
+        tr_access_begin(t, &a, access_size(d, t->soft->amd), flags, regs, d->high_byte, &m);
         if (regs & BIT(CPU_RCX))
             tr_need(t, CPU_RCX);
         tr_record(t);
@@ -370,7 +385,7 @@ static void translate_insn(struct translator *t)
 {
     const struct soft_decoded *d = t->d;
 
-    if (!isa_allowed(t->soft, d) ||
+    if (!isa_allowed(t->soft, d) || (t->soft->amd && amd_refuses(t, d)) ||
         (d->z.encoding == ZYDIS_INSTRUCTION_ENCODING_VEX && !(t->key & KEY_PROTECTED))) {
         raise_always(t, raise_ud);
         return;
@@ -449,7 +464,7 @@ static int read_source(struct translator *t, struct block_source *src, uint64_t 
         unsigned have = in_page - offset;
 
         memcpy(bytes, host + offset, have < 15 ? have : 15);
-        enum soft_decode_result r = soft_decode(d, bytes, have < 15 ? have : 15, t->bits, rip);
+        enum soft_decode_result r = soft_decode(d, bytes, have < 15 ? have : 15, t->bits, t->soft->amd, rip);
         if (r == DECODE_MORE) {
             if (src->n)
                 return SOFT_NEXT; /* it gets its own block */
@@ -465,7 +480,7 @@ static int read_source(struct translator *t, struct block_source *src, uint64_t 
             if (!more || !soft_cache_mark_page_locked(t->soft, c, w.gpa))
                 return soft_raise_error(c, VEC_GP, 0);
             memcpy(bytes + have, more, 15 - have);
-            r = soft_decode(d, bytes, 15, t->bits, rip);
+            r = soft_decode(d, bytes, 15, t->bits, t->soft->amd, rip);
         }
         if (r != DECODE_OK) {
             src->invalid_at_end = true;

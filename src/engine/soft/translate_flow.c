@@ -242,6 +242,8 @@ bool tr_flow(struct translator *t)
 {
     const struct soft_decoded *d = t->d;
 
+    if (t->bits == 64 && d->z.operand_width == 16)
+        return false; /* a branch of 16 bits, as AMD's processors have it */
     switch (d->z.mnemonic) {
     case ZYDIS_MNEMONIC_JMP:
         if (is_far(d))

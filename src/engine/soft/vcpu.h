@@ -366,6 +366,12 @@ uint64_t soft_debug_match(const struct soft_vcpu *c, uint64_t linear, unsigned l
                           enum soft_debug_kind kind);
 
 /* ---- what the engine gives to handlers ---- */
+/*
+ * Whether the guest sees a processor of AMD's or Hygon's, as it does on such a host. What AMD's manual (APM
+ * vol. 2 and 3) has otherwise than Intel's, and what such processors are seen to do otherwise, is done their
+ * way: copied instructions follow the host's vendor anyhow.
+ */
+bool soft_is_amd(const struct soft_vcpu *c);
 void soft_cpuid(struct soft_vcpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 uint64_t soft_pio_read(struct soft_vcpu *c, uint16_t port, unsigned size);
 void soft_pio_write(struct soft_vcpu *c, uint16_t port, unsigned size, uint64_t value);

@@ -7,8 +7,9 @@
 #include "base/bytes.h"
 #include "engine/soft/handlers.h"
 
+#include <pthread.h>
+
 #define FCW_INIT   0x037fu
-#define MXCSR_MASK 0xffffu
 #define FSW_ES     0x0080u
 #define FSW_B      0x8000u
 #define FSW_TOP    0x3800u
@@ -86,11 +87,25 @@ int soft_x87_check(struct soft_vcpu *c)
     return get_le16(c->xsave + XSAVE_FSW) & FSW_ES ? soft_raise(c, VEC_MF) : SOFT_NEXT;
 }
 
-static uint32_t mxcsr_mask(const struct soft_vcpu *c)
-{
-    uint32_t mask = get_le32(c->xsave + XSAVE_MXCSR_MASK);
+/* The host's: LDMXCSR is executed by it. */
+static uint32_t host_mxcsr_mask;
 
-    return mask ? mask : MXCSR_MASK;
+static void read_mxcsr_mask(void)
+{
+    uint8_t area[XSAVE_LEGACY] __attribute__((aligned(16)));
+
+    __asm__ volatile("fxsave %0" : "=m"(area));
+    host_mxcsr_mask = get_le32(area + XSAVE_MXCSR_MASK);
+    if (!host_mxcsr_mask)
+        host_mxcsr_mask = 0xffbf; /* SDM vol. 1 11.6.6 */
+}
+
+static uint32_t mxcsr_mask(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+    pthread_once(&once, read_mxcsr_mask);
+    return host_mxcsr_mask;
 }
 
 /* ---- the legacy area ---- */
@@ -126,7 +141,7 @@ static void load_x87(struct soft_vcpu *c, const uint8_t *from, bool wide)
 static void store_mxcsr(const struct soft_vcpu *c, uint8_t *to)
 {
     memcpy(to + XSAVE_MXCSR, c->xsave + XSAVE_MXCSR, 4);
-    put_le32(to + XSAVE_MXCSR_MASK, mxcsr_mask(c));
+    put_le32(to + XSAVE_MXCSR_MASK, mxcsr_mask());
 }
 
 static int check_x87_enabled(struct soft_vcpu *c)
@@ -176,7 +191,7 @@ static int fxrstor(struct soft_vcpu *c, const struct soft_insn *i, bool wide)
     if (check_x87_enabled(c) || area(c, i, XSAVE_LEGACY, 16, false, &linear) ||
         soft_read(c, linear, image, sizeof(image), ACCESS_READ))
         return SOFT_FAULT;
-    if (get_le32(image + XSAVE_MXCSR) & ~mxcsr_mask(c))
+    if (get_le32(image + XSAVE_MXCSR) & ~mxcsr_mask())
         return soft_raise(c, VEC_GP);
     soft_xstate_modify(c, XSTATE_X87 | XSTATE_SSE);
     load_x87(c, image, wide);
@@ -258,7 +273,7 @@ static int xrstor(struct soft_vcpu *c, const struct soft_insn *i, bool wide)
     bv = get_le64(image + XSAVE_BV);
     if ((bv & ~c->xcr0) || get_le64(image + XSAVE_BV + 8) || get_le64(image + XSAVE_BV + 16))
         return soft_raise(c, VEC_GP);
-    if ((rfbm & (XSTATE_SSE | XSTATE_AVX)) && (get_le32(image + XSAVE_MXCSR) & ~mxcsr_mask(c)))
+    if ((rfbm & (XSTATE_SSE | XSTATE_AVX)) && (get_le32(image + XSAVE_MXCSR) & ~mxcsr_mask()))
         return soft_raise(c, VEC_GP);
 
     soft_xstate_normalise(c);

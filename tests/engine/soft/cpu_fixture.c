@@ -212,6 +212,7 @@ struct soft_vcpu *fixture_cpu(enum fixture_mode mode, unsigned cpl)
     f.mode = mode;
     assert_int_equal(guest_memory_create(&f.memory, RAM_SIZE, NULL), 0);
     assert_int_equal(soft_test_create(&f.soft, f.memory, NULL), 0);
+    f.soft->amd = false; /* whatever the host's processor is */
     f.c = soft_vcpu(f.soft, 0);
     set_tables();
     set_pages();

@@ -46,8 +46,8 @@
 
 enum fixture_mode { MODE_REAL, MODE_PROTECTED16, MODE_PROTECTED32, MODE_COMPAT, MODE_LONG };
 
-/* The vCPU in this mode and CPL: RIP at CODE_AT, RSP at the CPL's stack top, interrupts off, all else zero.
- */
+/* The vCPU in this mode and CPL: RIP at CODE_AT, RSP at the CPL's stack top, interrupts off, all else zero;
+ * with the ways of Intel's processors (fixture_soft()->amd is false). */
 struct soft_vcpu *fixture_cpu(enum fixture_mode mode, unsigned cpl);
 void fixture_end(void);
 

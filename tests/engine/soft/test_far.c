@@ -3,7 +3,6 @@
  * and 6.12. */
 #include "cpu_fixture.h"
 
-#include "engine/cpuid.h"
 #include "engine/soft/soft_priv.h"
 
 #include <setjmp.h>
@@ -351,27 +350,6 @@ static void syscall_and_sysret(void **state)
     ASSERT_FAULT(STEP(0x0f, 0x05), VEC_UD, 0);
 }
 
-static void syscall_in_compatibility_mode_is_amds(void **state)
-{
-    struct soft_vcpu *c = fixture_cpu(MODE_COMPAT, 3);
-    struct cpuid_entry *leaf = cpuid_find(fixture_soft()->cpuid, 0, 0);
-
-    c->star = (uint64_t)CODE0_64 << 32;
-    c->lstar = 0x1111;
-    c->cstar = 0xffff800000002222;
-    leaf->reg[CPUID_EBX] = 0x756e6547; /* Genu(ineIntel) */
-    ASSERT_FAULT(STEP(0x0f, 0x05), VEC_UD, 0);
-    leaf->reg[CPUID_EBX] = 0x68747541;
-    ASSERT_DONE(STEP(0x0f, 0x05));
-    assert_true(c->rip == 0xffff800000002222);
-    assert_int_equal(c->gpr[CPU_RCX], CODE_AT + 2);
-    assert_true(c->key & KEY_CODE64);
-    assert_int_equal(c->cpl, 0);
-    c = fixture_cpu(MODE_PROTECTED32, 3);
-    c->efer |= EFER_SCE;
-    ASSERT_FAULT(STEP(0x0f, 0x05), VEC_UD, 0);
-}
-
 static void sysenter_and_sysexit(void **state)
 {
     for (unsigned wide = 0; wide < 2; wide++) {
@@ -459,7 +437,6 @@ int main(void)
         cmocka_unit_test(iret_is_checked),
         cmocka_unit_test(a_stack_of_16_bits_keeps_the_upper_half),
         cmocka_unit_test(syscall_and_sysret),
-        cmocka_unit_test(syscall_in_compatibility_mode_is_amds),
         cmocka_unit_test(sysenter_and_sysexit),
         cmocka_unit_test(near_jumps_of_16_bits_wrap),
     };

@@ -273,8 +273,11 @@ static bool unknown_here(const struct diff_insn *i)
     case ZYDIS_ISA_EXT_TBM:
     case ZYDIS_ISA_EXT_XOP:
         return true;
-    default:
-        return false;
+    case ZYDIS_ISA_EXT_VTX:
+        return diff_host_is_amd();
+    default: /* Intel's take UD0 and UD1 to have an operand */
+        return diff_host_is_amd() &&
+               (i->z.mnemonic == ZYDIS_MNEMONIC_UD0 || i->z.mnemonic == ZYDIS_MNEMONIC_UD1);
     }
 }
 

@@ -147,6 +147,8 @@ int diff_classes_make(struct diff_classes *out, unsigned bits, const char *only)
  * skip.c), or too long. */
 bool diff_insn_make(struct diff_random *r, const struct diff_class *c, unsigned bits, uint64_t rip, bool tame,
                     struct diff_insn *out);
+/* The host's processor is of AMD's or Hygon's, and so is the one that the soft engine shows. */
+bool diff_host_is_amd(void);
 /* Why an instruction is not executed on both sides, or NULL. */
 const char *diff_skip(const struct diff_insn *i);
 
@@ -185,6 +187,7 @@ struct diff_undefined {
     bool x87_on_fault;    /* the x87 state, if it ended in a fault */
     bool mxcsr_on_fault;  /* MXCSR */
     bool cr2;             /* which part of the operands a page fault is about */
+    bool order;           /* which of several faults comes first */
     bool stack_or_gp;     /* whether an address that is not canonical raises #SS or #GP */
     /* Bytes of the data that are not compared: where x87 pointers were stored. */
     int64_t hole;

@@ -26,6 +26,7 @@ void diff_decoders_init(void)
     ZydisDecoder *const both[] = {&decoder64, &decoder32};
 
     ZydisDecoderInit(&decoder64, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    ZydisDecoderEnableMode(&decoder64, ZYDIS_DECODER_MODE_AMD_BRANCHES, diff_host_is_amd());
     ZydisDecoderInit(&decoder32, ZYDIS_MACHINE_MODE_LONG_COMPAT_32, ZYDIS_STACK_WIDTH_32);
     /* Without MPX its instructions are hints on any processor. */
     for (unsigned n = 0; n < 2; n++) {

@@ -179,6 +179,7 @@ static bool undefined_by_any_input(const struct diff_insn *i, struct diff_undefi
         u->stack_or_gp |= one.stack_or_gp;
         u->cr2 |= one.cr2;
         u->mxcsr_on_fault |= one.mxcsr_on_fault;
+        u->order |= one.order;
     }
     return u->gprs || u->memory;
 }

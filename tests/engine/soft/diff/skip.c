@@ -5,6 +5,8 @@
  */
 #include "diff.h"
 
+#include <cpuid.h>
+
 #define HOST_KERNEL "enters the host's kernel or hypervisor"
 #define VARIES      "reads a clock, a counter or the identity of the processor"
 #define LINUX       "the host's kernel emulates it under UMIP"
@@ -51,7 +53,32 @@ static const struct {
     {ZYDIS_ISA_EXT_XSAVEC, "XCR0 is not the host's"},
     {ZYDIS_ISA_EXT_XSAVEOPT, "XCR0 is not the host's"},
     {ZYDIS_ISA_EXT_XSAVES, NOT_TOLD},
+    {ZYDIS_ISA_EXT_SVM, NOT_TOLD},
+    {ZYDIS_ISA_EXT_SNP, NOT_TOLD},
+    {ZYDIS_ISA_EXT_CLZERO, NOT_TOLD},
+    {ZYDIS_ISA_EXT_MONITORX, NOT_TOLD},
+    {ZYDIS_ISA_EXT_MCOMMIT, NOT_TOLD},
+    {ZYDIS_ISA_EXT_RDPRU, NOT_TOLD},
+    {ZYDIS_ISA_EXT_SSE4A, NOT_TOLD},
+    {ZYDIS_ISA_EXT_GFNI, NOT_TOLD},
+    {ZYDIS_ISA_EXT_VAES, NOT_TOLD},
+    {ZYDIS_ISA_EXT_VPCLMULQDQ, NOT_TOLD},
 };
+
+bool diff_host_is_amd(void)
+{
+    unsigned a, b = 0, c, d;
+
+    return __get_cpuid(0, &a, &b, &c, &d) && (b == 0x68747541 || b == 0x6f677948); /* Auth..., Hygo... */
+}
+
+static bool has_repeat_prefix(const struct diff_insn *i)
+{
+    for (unsigned n = 0; n < i->z.raw.prefix_count; n++)
+        if (i->z.raw.prefixes[n].value == 0xf2 || i->z.raw.prefixes[n].value == 0xf3)
+            return true;
+    return false;
+}
 
 /* Undecodable bytes must not be something that is skipped by its name in another form: 0F 01 D0 and so on are
  * told by opcode. */
@@ -63,6 +90,8 @@ static const char *skip_bytes(const struct diff_insn *i)
             return "undocumented: real processors take some forms of VEX 0F AE for those without VEX";
         if (i->bytes[n] != 0x0f)
             continue;
+        if (i->bytes[n + 1] == 0x00 && diff_host_is_amd())
+            return "AMD's processors look at the operand of VERW before they refuse a LOCK";
         if (i->bytes[n + 1] == 0x05 || i->bytes[n + 1] == 0x34)
             return HOST_KERNEL;
         if (i->bytes[n + 1] == 0x01 && n + 2 < sizeof(i->bytes) && i->bytes[n + 2] >= 0xc0)
@@ -71,12 +100,28 @@ static const char *skip_bytes(const struct diff_insn *i)
     return NULL;
 }
 
+/* What processors of AMD's do their own way. */
+static const char *skip_amd(const struct diff_insn *i)
+{
+    switch (i->z.mnemonic) {
+    case ZYDIS_MNEMONIC_INT1:
+        return "hypervisors over AMD-V leave RIP at the instruction, or behind it";
+    case ZYDIS_MNEMONIC_LOOPE:
+    case ZYDIS_MNEMONIC_LOOPNE:
+        return has_repeat_prefix(i) ? "undocumented: a repeat prefix changes the condition" : NULL;
+    default:
+        return NULL;
+    }
+}
+
 const char *diff_skip(const struct diff_insn *i)
 {
     if (!i->valid)
         return skip_bytes(i);
     if (i->z.mnemonic == ZYDIS_MNEMONIC_INT && i->z.raw.imm[0].value.u == 0x80)
         return HOST_KERNEL;
+    if (diff_host_is_amd() && skip_amd(i))
+        return skip_amd(i);
     for (unsigned n = 0; n < sizeof(mnemonics) / sizeof(mnemonics[0]); n++)
         if (i->z.mnemonic == mnemonics[n].mnemonic)
             return mnemonics[n].reason;

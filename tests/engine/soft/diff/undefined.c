@@ -169,6 +169,30 @@ static bool several_accesses(const struct diff_insn *i)
     }
 }
 
+static bool is_cmps(const struct diff_insn *i)
+{
+    switch (i->z.mnemonic) {
+    case ZYDIS_MNEMONIC_CMPSB:
+    case ZYDIS_MNEMONIC_CMPSW:
+    case ZYDIS_MNEMONIC_CMPSD:
+    case ZYDIS_MNEMONIC_CMPSQ:
+        return i->z.meta.category == ZYDIS_CATEGORY_STRINGOP;
+    default:
+        return false;
+    }
+}
+
+/*
+ * In what order a processor looks for faults is its own affair where the manuals don't say. The soft engine's
+ * is that of Intel's processors; AMD's read all that a return or an ENTER takes from the stack first, either
+ * operand of CMPS, and both bounds of BOUND, look at the alignment of SHA's operands after their pages.
+ */
+static void undefined_on_amd(const struct diff_insn *i, struct diff_undefined *out)
+{
+    out->cr2 |= is_cmps(i) || i->z.mnemonic == ZYDIS_MNEMONIC_BOUND;
+    out->order = out->cr2 || i->z.meta.isa_ext == ZYDIS_ISA_EXT_SHA;
+}
+
 void diff_undefined(const struct diff_insn *i, const struct diff_state *in, struct diff_undefined *out)
 {
     memset(out, 0, sizeof(*out));
@@ -181,6 +205,8 @@ void diff_undefined(const struct diff_insn *i, const struct diff_state *in, stru
     find_hole(i, in, out);
     out->x87_on_fault = uses_mmx(i);
     out->cr2 = several_accesses(i);
+    if (diff_host_is_amd())
+        undefined_on_amd(i, out);
     /* Overrides that 64-bit mode ignores are seen by some instructions of real processors. */
     out->stack_or_gp =
         i->bits == 64 && (i->z.attributes & (ZYDIS_ATTRIB_HAS_SEGMENT_CS | ZYDIS_ATTRIB_HAS_SEGMENT_SS |
