@@ -82,11 +82,30 @@ static int perform_in_group(const struct cli_group *group, int argc, char **argv
     return op ? perform(op, argc - 1, argv + 1) : unknown_verb(group, argv[0]);
 }
 
-int main(int argc, char **argv)
+/* A confined process wipes the arguments that it was started with (host/confine.h), so nothing points to
+ * them. */
+static char **copy_arguments(int argc, char **argv)
 {
+    char **copy = calloc((size_t)argc + 1, sizeof(*copy));
+
+    for (int i = 0; copy && i < argc; i++) {
+        copy[i] = strdup(argv[i]);
+        if (!copy[i])
+            return NULL;
+    }
+    return copy;
+}
+
+int main(int argc, char **original)
+{
+    char **argv = copy_arguments(argc, original);
     int status;
 
     open_standard_files();
+    if (!argv) {
+        fputs("tabique: out of memory\n", stderr);
+        return CLI_STATUS_FAILED;
+    }
     if (argc < 2) {
         cli_print_overview(stderr);
         return CLI_STATUS_USAGE;

@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "host/confine.h"
 #include "host/loop.h"
 #include "host/stream.h"
 #include "host/terminal.h"
@@ -231,12 +232,15 @@ static void on_vm_gone(struct supervisor *s)
     status = vm_process_end(&s->vm);
     s->vm.console_fd = console_fd;
     if (!s->ended && !s->left) {
-        char text[128];
+        const char *violation = confine_violation(status);
+        char text[256];
 
         s->end = (struct vm_message){.type = VM_ENDED, .end = VM_END_FAILED, .status = VM_EXIT_FAILED};
         snprintf(text, sizeof(text), "the virtual machine's process ended by %s %d",
                  WIFSIGNALED(status) ? "signal" : "itself with status",
                  WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+        if (violation)
+            snprintf(text, sizeof(text), "the virtual machine's process: %s", violation);
         vm_message_set_text(&s->end, text);
     }
     if (!s->console || s->console_ended)

@@ -16,15 +16,17 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <time.h>
 
 static bool confined;
+static pid_t bound_to; /* 0: nobody */
 
 static const char *const step_names[CONFINE_STEPS] = {
     [CONFINE_USER] = "user namespace",   [CONFINE_MOUNT] = "mount namespace",
     [CONFINE_NETWORK] = "net namespace", [CONFINE_IPC] = "ipc namespace",
     [CONFINE_UTS] = "uts namespace",     [CONFINE_CGROUP] = "cgroup namespace",
     [CONFINE_ROOT] = "empty root",       [CONFINE_IDENTITY] = "own user id",
-    [CONFINE_LANDLOCK] = "Landlock",     [CONFINE_SESSION] = "own session",
+    [CONFINE_LANDLOCK] = "Landlock",     [CONFINE_SESSION] = "own keyring",
 };
 
 void confine_mark(struct confine_status *status, enum confine_step step, int rc)
@@ -33,27 +35,50 @@ void confine_mark(struct confine_status *status, enum confine_step step, int rc)
     status->error[step] = (uint16_t)-rc;
 }
 
-/* Limits, privileges and lists are per thread or would be passed by: all threads must come after. */
+/*
+ * Limits, privileges and lists are per thread or would be passed by: all threads must come after. One that
+ * has been joined may be on its way out still.
+ */
 static int check_single_thread(struct error **err)
 {
+    const struct timespec pause = {.tv_nsec = 1000000};
     struct stat st;
 
-    if (!CONFINE_SANITIZED && stat("/proc/self/task", &st) == 0 && st.st_nlink != 3)
-        return error_set(err, EBUSY, "the process to be confined has %lu threads instead of one",
-                         (unsigned long)st.st_nlink - 2);
+    for (unsigned tries = 0; stat("/proc/self/task", &st) == 0 && st.st_nlink != 3; tries++) {
+        if (CONFINE_SANITIZED) /* some have a thread of their own */
+            return 0;
+        if (tries == 2000)
+            return error_set(err, EBUSY, "the process to be confined has %lu threads instead of one",
+                             (unsigned long)st.st_nlink - 2);
+        nanosleep(&pause, NULL);
+    }
     return 0;
 }
 
-/* The kernel forgets the wish whenever user ids or capabilities change, so it comes after those. */
-static int bind_to_parent(pid_t parent, struct error **err)
+static int bind_to_parent(struct error **err)
 {
-    if (!parent)
+    if (!bound_to)
         return 0;
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
         return error_set_errno(err, errno, "dying with the supervisor");
-    if (getppid() != parent)
+    /* It may have died before that. */
+    if (getppid() != bound_to)
         return error_set(err, ESRCH, "the supervisor has ended");
     return 0;
+}
+
+int confine_begin(pid_t parent, const char *name, const int *keep, size_t n_keep, struct error **err)
+{
+    bound_to = parent;
+    int rc = bind_to_parent(err);
+    if (rc)
+        return rc;
+    prctl(PR_SET_NAME, name);
+    /* What is typed at the supervisor's terminal must not signal this process, which has no business there.
+     * Fails for the leader of a group, which a fresh child is not. */
+    setsid();
+    confine_signals();
+    return confine_descriptors(keep, n_keep, err);
 }
 
 static int drop_rights(const struct confine_config *config, struct confine_status *status, struct error **err)
@@ -68,7 +93,8 @@ static int drop_rights(const struct confine_config *config, struct confine_statu
         return error_set_errno(err, errno, "no new privileges");
     if (prctl(PR_SET_DUMPABLE, 0) < 0)
         return error_set_errno(err, errno, "no core dumps and no tracing");
-    rc = bind_to_parent(config->parent, err);
+    /* The kernel has forgotten it: user ids or capabilities have changed. */
+    rc = bind_to_parent(err);
     if (rc)
         return rc;
     confine_landlock(config, status);
@@ -91,18 +117,17 @@ int confine_process(const struct confine_config *config, struct confine_status *
         error_wrap(err, "confinement");
         return rc;
     }
-    confine_signals();
     umask(077);
+    tzset(); /* the C library's first look at a clock reads the time zone's file, and no later one does */
     confine_session(&status);
     confine_prefer_as_victim();
     if (config->title)
         confine_wipe(config->title);
-    rc = confine_descriptors(config, err);
-    if (rc == 0) {
-        confine_namespaces(config, &status);
-        confine_root(config->file, &status);
-        rc = drop_rights(config, &status, err);
-    }
+    if (config->headroom)
+        confine_watch_size();
+    confine_namespaces(config, &status);
+    confine_root(config->file, &status);
+    rc = drop_rights(config, &status, err);
     if (rc) {
         error_wrap(err, "confinement");
         return rc;
@@ -202,15 +227,17 @@ const char *confine_violation(int wait_status)
 
 /* ---- a trial ---- */
 
-static _Noreturn void try_in_child(int out)
+static _Noreturn void try_in_child(int out, pid_t parent)
 {
-    struct confine_config config = {.kind = CONFINE_START, .keep = &out, .n_keep = 1, .parent = getppid()};
+    const struct confine_config config = {.kind = CONFINE_START};
     struct {
         struct confine_status status;
         int rc;
     } result = {0};
 
-    result.rc = confine_process(&config, &result.status, NULL);
+    result.rc = confine_begin(parent, "tabique-try", &out, 1, NULL);
+    if (result.rc == 0)
+        result.rc = confine_process(&config, &result.status, NULL);
     if (result.rc == 0)
         result.rc = confine_thread(CONFINE_MAIN);
     if (write(out, &result, sizeof(result)) < 0)
@@ -229,13 +256,13 @@ int confine_try(struct confine_status *status, struct error **err)
     if (pipe2(ends, 0) < 0)
         return error_set_errno(err, errno, "confinement");
     cleanup_close int in = ends[0];
-    pid_t pid = fork();
+    pid_t self = getpid(), pid = fork();
     if (pid < 0) {
         close(ends[1]);
         return error_set_errno(err, errno, "confinement");
     }
     if (pid == 0)
-        try_in_child(ends[1]);
+        try_in_child(ends[1], self);
     close(ends[1]);
     ssize_t n = read(in, &result, sizeof(result));
     while (waitpid(pid, &wait_status, 0) < 0 && errno == EINTR)

@@ -4,8 +4,8 @@
  * a guest or a stranger wrote. Called by the VM process (machine/) and by the process of a user-mode network
  * (net/); `tabique check` tries it in a child. docs/threat-model.md tells what each step is for.
  *
- *     fork -> open files -> confine_process -> build the machine, start threads -> confine_thread(MAIN) ->
- * serve each thread: confine_thread(its kind)
+ *     fork -> confine_begin -> open files -> confine_process -> build the machine, start threads
+ *          each thread: confine_thread(its kind);  then confine_thread(CONFINE_MAIN) -> serve
  *
  * A step that this host does not permit is left out and told in the status; only what works everywhere (no
  * new privileges, no capabilities, the system call lists, closed descriptors, limits) must succeed.
@@ -32,11 +32,17 @@ enum confine_kind {
     CONFINE_KINDS
 };
 
+/*
+ * The first thing in a fresh child: takes it out of its parent's hands but for `keep` (in any order; those
+ * below 0 don't count). All other descriptors are closed, those of standard input, output and error that are
+ * not kept become /dev/null, signals have their standard effect, the session is a new one, without a
+ * terminal; and the process dies when `parent` does, which must be its parent (0: it does not). `name` is the
+ * thread's, of at most 15 bytes. 0 or -errno with *err.
+ */
+int confine_begin(pid_t parent, const char *name, const int *keep, size_t n_keep, struct error **err);
+
 struct confine_config {
     enum confine_kind kind; /* CONFINE_START or CONFINE_NAT: what the calling thread goes on as */
-    const int *keep;        /* the descriptors that stay open, in any order */
-    size_t n_keep;
-    pid_t parent;      /* dies when this process does, which must be its parent; 0: does not */
     const char *title; /* what `ps` shows instead of the arguments; these and the environment are then wiped,
                           so nothing may point into them. NULL leaves both */
     const char *file;  /* CONFINE_NAT: the one file that may still be read (/etc/resolv.conf), or NULL */
@@ -56,7 +62,7 @@ enum confine_step {
     CONFINE_ROOT,     /* an empty, read-only root directory */
     CONFINE_IDENTITY, /* started by root: a user id of its own */
     CONFINE_LANDLOCK, /* no file can be opened, no port used, no process outside signalled */
-    CONFINE_SESSION,  /* a session and a keyring of its own */
+    CONFINE_SESSION,  /* a keyring of its own */
     CONFINE_STEPS
 };
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Who the process is: user ids, capabilities, session, keyring. Capabilities by libcap, whose calls act on
+ * Who the process is: user ids, capabilities, keyring. Capabilities by libcap, whose calls act on
  * the calling thread, the only one there is; no locks.
  */
 #include "host/confine_priv.h"
@@ -87,11 +87,7 @@ int confine_privileges(struct confine_status *status, struct error **err)
 
 void confine_session(struct confine_status *status)
 {
-    /* Without a controlling terminal nothing can be typed into it. Fails for the leader of a group, which the
-     * supervisor's child is not. */
-    int rc = setsid() < 0 && getsid(0) != getpid() ? -errno : 0;
+    int rc = syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 ? -errno : 0;
 
-    if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL) < 0 && rc == 0)
-        rc = -errno;
     confine_mark(status, CONFINE_SESSION, rc);
 }

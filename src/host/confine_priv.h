@@ -33,8 +33,10 @@ void confine_session(struct confine_status *status);
 void confine_landlock(const struct confine_config *config, struct confine_status *status);
 
 /* ---- confine_process.c: what the process has in its hands ---- */
-int confine_descriptors(const struct confine_config *config, struct error **err);
+int confine_descriptors(const int *keep, size_t n_keep, struct error **err);
 int confine_limits(const struct confine_config *config, struct error **err);
+/* Opens what tells the address space's size, while /proc is there. */
+void confine_watch_size(void);
 /* The limits that only hold once the machine is built. 0 or -errno. */
 int confine_limits_final(void);
 void confine_prefer_as_victim(void);
@@ -42,11 +44,11 @@ void confine_signals(void);
 void confine_wipe(const char *title);
 
 /* ---- confine_seccomp.c ---- */
-/* Makes the programs of all lists. Before descriptors are closed. */
+/* Makes the programs of all lists, while files can be made. */
 int confine_seccomp_prepare(struct error **err);
 /* Puts `kind`'s list over the calling thread. 0 or -errno. */
 int confine_seccomp_enter(enum confine_kind kind);
-/* Whether a call outside the list is told before the process dies of it (TABIQUE_SECCOMP=log). */
+/* Whether a call outside the list is told on standard error before the process dies of it. */
 bool confine_seccomp_logs(void);
 
 #endif

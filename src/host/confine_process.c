@@ -29,25 +29,30 @@ static uint64_t headroom;
 
 /* ---- descriptors ---- */
 
-static bool is_kept(const struct confine_config *config, int fd)
+struct kept {
+    const int *fds;
+    size_t n;
+};
+
+static bool is_kept(const struct kept *kept, int fd)
 {
-    if (fd == statm_fd || (fd == STDERR_FILENO && (CONFINE_SANITIZED || confine_seccomp_logs())))
+    if (fd == STDERR_FILENO && (CONFINE_SANITIZED || confine_seccomp_logs()))
         return true;
-    for (size_t i = 0; i < config->n_keep; i++) {
-        if (config->keep[i] == fd)
+    for (size_t i = 0; i < kept->n; i++) {
+        if (kept->fds[i] == fd)
             return true;
     }
     return false;
 }
 
-static int null_standard(const struct confine_config *config, struct error **err)
+static int null_standard(const struct kept *kept, struct error **err)
 {
     cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
     if (null < 0)
         return error_set_errno(err, errno, "/dev/null");
     for (int fd = 0; fd <= STDERR_FILENO; fd++) {
-        if (!is_kept(config, fd) && dup3(null, fd, O_CLOEXEC) < 0 && null != fd)
+        if (!is_kept(kept, fd) && dup3(null, fd, O_CLOEXEC) < 0 && null != fd)
             return error_set_errno(err, errno, "descriptor %d", fd);
     }
     if (null <= STDERR_FILENO)
@@ -56,7 +61,7 @@ static int null_standard(const struct confine_config *config, struct error **err
 }
 
 /* Linux before 5.9, or a filter of an outer container that does not know close_range. */
-static int close_by_list(const struct confine_config *config)
+static int close_by_list(const struct kept *kept)
 {
     DIR *dir = opendir("/proc/self/fd");
     struct dirent *e;
@@ -65,7 +70,7 @@ static int close_by_list(const struct confine_config *config)
         return -errno;
     while ((e = readdir(dir))) {
         int fd = atoi(e->d_name);
-        if (fd > STDERR_FILENO && fd != dirfd(dir) && !is_kept(config, fd))
+        if (fd > STDERR_FILENO && fd != dirfd(dir) && !is_kept(kept, fd))
             close(fd);
     }
     closedir(dir);
@@ -82,32 +87,32 @@ static int compare_fds(const void *a, const void *b)
     return *(const int *)a - *(const int *)b;
 }
 
-int confine_descriptors(const struct confine_config *config, struct error **err)
+static int close_gaps(const struct kept *kept)
 {
-    cleanup_free int *kept = calloc(config->n_keep + 1, sizeof(*kept));
     unsigned next = STDERR_FILENO + 1;
     int rc = 0;
 
-    if (!kept)
-        return error_set_errno(err, ENOMEM, "closing descriptors");
-    if (config->headroom)
-        statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-    headroom = config->headroom;
-    if (config->n_keep)
-        memcpy(kept, config->keep, config->n_keep * sizeof(*kept));
-    kept[config->n_keep] = statm_fd;
-    qsort(kept, config->n_keep + 1, sizeof(*kept), compare_fds);
-    for (size_t i = 0; i <= config->n_keep && rc == 0; i++) {
-        if (kept[i] < (int)next)
+    for (size_t i = 0; i < kept->n && rc == 0; i++) {
+        if (kept->fds[i] < (int)next)
             continue;
-        rc = close_gap(next, (unsigned)kept[i] - 1);
-        next = (unsigned)kept[i] + 1;
+        rc = close_gap(next, (unsigned)kept->fds[i] - 1);
+        next = (unsigned)kept->fds[i] + 1;
     }
-    if (rc < 0 || close_gap(next, ~0u) < 0)
-        rc = close_by_list(config);
-    if (rc < 0)
-        return error_set_errno(err, -rc, "closing descriptors");
-    return null_standard(config, err);
+    return rc ? rc : close_gap(next, ~0u);
+}
+
+int confine_descriptors(const int *keep, size_t n_keep, struct error **err)
+{
+    cleanup_free int *sorted = calloc(n_keep + 1, sizeof(*sorted));
+    struct kept kept = {sorted, n_keep};
+
+    if (!sorted)
+        return error_set_errno(err, ENOMEM, "closing descriptors");
+    if (n_keep)
+        memcpy(sorted, keep, n_keep * sizeof(*sorted));
+    qsort(sorted, n_keep, sizeof(*sorted), compare_fds);
+    int rc = close_gaps(&kept) < 0 ? close_by_list(&kept) : 0;
+    return rc < 0 ? error_set_errno(err, -rc, "closing descriptors") : null_standard(&kept, err);
 }
 
 /* ---- limits ---- */
@@ -128,9 +133,15 @@ int confine_limits(const struct confine_config *config, struct error **err)
     static const int nothing[] = {RLIMIT_CORE, RLIMIT_MSGQUEUE, RLIMIT_NICE, RLIMIT_RTPRIO};
     int rc = limit(RLIMIT_NOFILE, config->descriptors ? config->descriptors : DESCRIPTORS);
 
+    headroom = config->headroom;
     for (size_t i = 0; i < ARRAY_SIZE(nothing) && rc == 0; i++)
         rc = limit(nothing[i], 0);
     return rc ? error_set_errno(err, -rc, "limits") : 0;
+}
+
+void confine_watch_size(void)
+{
+    statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
 }
 
 /* Bytes of address space in use, or 0. */
@@ -152,7 +163,7 @@ int confine_limits_final(void)
 
     if (rc == 0)
         rc = limit(RLIMIT_NPROC, THREADS);
-    if (rc == 0 && used && !CONFINE_SANITIZED)
+    if (rc == 0 && used && headroom && !CONFINE_SANITIZED)
         rc = limit(RLIMIT_AS, used + headroom);
     cleanup_close_fn(&statm_fd);
     statm_fd = -1;

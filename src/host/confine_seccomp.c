@@ -143,7 +143,9 @@ static void tell_violations(void)
 
 bool confine_seccomp_logs(void)
 {
-    return logs;
+    const char *mode = getenv("TABIQUE_SECCOMP");
+
+    return mode && strcmp(mode, "log") == 0;
 }
 
 /* ---- making ---- */
@@ -218,7 +220,7 @@ int confine_seccomp_prepare(struct error **err)
 
     if (mode && mode[0] && strcmp(mode, "log") != 0)
         return error_set(err, EINVAL, "TABIQUE_SECCOMP=%s: only 'log' is known", mode);
-    logs = mode && mode[0];
+    logs = confine_seccomp_logs();
     if (logs)
         tell_violations();
     for (unsigned kind = 0; kind < CONFINE_KINDS; kind++) {
@@ -233,5 +235,13 @@ int confine_seccomp_enter(enum confine_kind kind)
 {
     if ((unsigned)kind >= CONFINE_KINDS || !programs[kind].filter)
         return -EINVAL;
+    if (logs) {
+        sigset_t set;
+
+        /* Threads block what is the main thread's to handle. */
+        sigemptyset(&set);
+        sigaddset(&set, SIGSYS);
+        pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+    }
     return syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &programs[kind]) < 0 ? -errno : 0;
 }

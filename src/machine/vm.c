@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "engine/engine.h"
+#include "host/confine.h"
 #include "host/loop.h"
 #include "machine/boot_source.h"
 #include "machine/console.h"
@@ -367,6 +368,15 @@ int vm_open(struct vm **out, const struct vm_config *config, struct error **err)
     return 0;
 }
 
+uint64_t vm_files_size(const struct vm *vm)
+{
+    uint64_t size = vm->kernel.size + vm->initrd.size;
+
+    for (size_t i = 0; i < vm->n_modules; i++)
+        size += vm->modules[i].size;
+    return size;
+}
+
 static int build(struct vm *vm, struct error **err)
 {
     const struct vm_config *config = vm->config;
@@ -392,6 +402,12 @@ static int build(struct vm *vm, struct error **err)
     machine_config.disks = vm->disks.configs;
     machine_config.n_disks = vm->disks.n;
     rc = machine_create(&vm->machine, &machine_config, err);
+    if (rc == 0) {
+        /* Nothing more is made: no memory to execute, no descriptor, no thread. */
+        rc = confine_thread(CONFINE_MAIN);
+        if (rc < 0)
+            error_set_errno(err, -rc, "confining the main thread");
+    }
     if (rc == 0)
         rc = boot(vm, err);
     if (rc == 0 && config->console_fd >= 0)

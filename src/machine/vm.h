@@ -63,6 +63,8 @@ struct vm_config {
  * configuration must stay until vm_free. 0 or -errno with *err.
  */
 int vm_open(struct vm **out, const struct vm_config *config, struct error **err);
+/* Bytes of all files that are loaded into memory while the machine boots. */
+uint64_t vm_files_size(const struct vm *vm);
 /*
  * Builds the machine, boots, and runs the guest to its end. To be called once, from the only thread. *end and
  * *status tell of the end also where it is a failure: then -errno with *err. A guest's reset is not an end:

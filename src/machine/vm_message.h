@@ -23,8 +23,9 @@ enum vm_message_type {
     VM_TO_LAST = VM_QUIT,
 
     /* From it */
-    VM_READY = 64, /* the guest's first instruction is next. text: the engine */
-    VM_RESTARTED,  /* the guest has reset the machine, which boots again */
+    VM_CONFINED = 64, /* nothing of the guest's has been read yet. text: what the host permitted */
+    VM_READY,         /* the guest's first instruction is next. text: the engine */
+    VM_RESTARTED,     /* the guest has reset the machine, which boots again */
     VM_PAUSED,
     VM_RESUMED,
     VM_STATS,

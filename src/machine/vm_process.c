@@ -4,87 +4,46 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "host/confine.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
-#include <string.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
-#ifdef __SANITIZE_ADDRESS__
-#define KEEP_STDERR true /* the sanitizer's report goes there */
-#else
-#define KEEP_STDERR false
-#endif
-
-static int compare_fds(const void *a, const void *b)
-{
-    return *(const int *)a - *(const int *)b;
-}
+/* Bytes that loading files and serving devices may map on top of the built machine. */
+#define HEADROOM (1ull << 30)
 
 /* The supervisor's files are none of the VM's business: its lock, its clients, the terminal. */
-static void close_others(const struct vm_config *config)
+static int become_vm_process(pid_t supervisor, const struct vm_config *config, struct error **err)
 {
-    size_t n = 0;
     cleanup_free int *keep = calloc(config->n_inherited + 2, sizeof(*keep));
+    size_t n = 0;
 
     if (!keep)
-        _exit(VM_EXIT_FAILED);
+        return error_set_errno(err, ENOMEM, "starting the virtual machine's process");
     keep[n++] = config->console_fd;
     keep[n++] = config->control_fd;
     for (size_t i = 0; i < config->n_inherited; i++)
         keep[n++] = config->inherited[i];
-    qsort(keep, n, sizeof(*keep), compare_fds);
-    int next = STDERR_FILENO + 1;
-    for (size_t i = 0; i < n; i++) {
-        if (keep[i] > next)
-            close_range((unsigned)next, (unsigned)keep[i] - 1, 0);
-        if (keep[i] >= next)
-            next = keep[i] + 1;
-    }
-    close_range((unsigned)next, ~0u, 0);
+    return confine_begin(supervisor, "tabique-vm", keep, n, err);
 }
 
-/* The guest's output has its socket; there is no terminal here to write to. */
-static void close_standard_files(void)
+/* Here the process gives up what it has opened its files with: the guest's data is read from now on. */
+static int confine(const struct vm *vm, const struct vm_config *config, struct error **err)
 {
-    int null = open("/dev/null", O_RDWR);
+    const struct confine_config confinement = {
+        .kind = CONFINE_START, .title = "tabique: vm", .headroom = HEADROOM + vm_files_size(vm)};
+    struct confine_status status;
+    struct vm_message m = {.type = VM_CONFINED};
+    int rc = confine_process(&confinement, &status, err);
 
-    if (null < 0)
-        _exit(VM_EXIT_FAILED);
-    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
-        if (fd != STDERR_FILENO || !KEEP_STDERR)
-            dup2(null, fd);
-    if (null > STDERR_FILENO)
-        close(null);
-}
-
-/* The supervisor's handlers know its terminal, and its mask what it waits for. */
-static void reset_signals(void)
-{
-    struct sigaction action = {.sa_handler = SIG_DFL};
-    sigset_t none;
-
-    for (int sig = 1; sig < NSIG; sig++)
-        sigaction(sig, &action, NULL);
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-}
-
-static void become_vm_process(pid_t supervisor, const struct vm_config *config)
-{
-    prctl(PR_SET_PDEATHSIG, SIGKILL);
-    /* It may have died before that. */
-    if (getppid() != supervisor)
-        _exit(VM_EXIT_FAILED);
-    prctl(PR_SET_NAME, "tabique-vm");
-    /* Out of the terminal's reach: what is typed there must not signal the VM, and it must not open it. */
-    setsid();
-    reset_signals();
-    close_standard_files();
-    close_others(config);
+    if (rc)
+        return rc;
+    confine_describe(&status, m.text, sizeof(m.text));
+    vm_message_send(config->control_fd, &m);
+    return 0;
 }
 
 /* The supervisor reads all that comes, so this waits only for one that is being stopped. */
@@ -106,9 +65,11 @@ _Noreturn static void vm_process_main(pid_t supervisor, const struct vm_config *
     enum vm_end end = VM_END_FAILED;
     int status = VM_EXIT_FAILED;
 
-    become_vm_process(supervisor, config);
-    int rc = vm_open(&vm, config, &err);
-    /* Here the process gives up what it has opened its files with: the guest's data is read from now on. */
+    int rc = become_vm_process(supervisor, config, &err);
+    if (rc == 0)
+        rc = vm_open(&vm, config, &err);
+    if (rc == 0)
+        rc = confine(vm, config, &err);
     if (rc == 0)
         rc = vm_serve(vm, &end, &status, &err);
     vm_free(vm);

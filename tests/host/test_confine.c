@@ -54,10 +54,9 @@ static struct child start(enum fixture_case c, struct confine_config config, bod
         struct confine_status status;
         struct error *why = NULL;
 
-        config.keep = &ends[1];
-        config.n_keep = 1;
         fixture_become(c);
-        if (confine_process(&config, &status, &why) < 0)
+        if (confine_begin(getppid(), "confined", &ends[1], 1, &why) < 0 ||
+            confine_process(&config, &status, &why) < 0)
             errx(98, "%s", error_message(why));
         if (write(ends[1], &status, sizeof(status)) != sizeof(status))
             _exit(97);
@@ -370,7 +369,8 @@ static void test_a_violation_is_told_to_developers(void **state)
 
         dup2(ends[1], STDERR_FILENO);
         setenv("TABIQUE_SECCOMP", "log", 1);
-        if (confine_process(&config, &status, NULL) < 0 || confine_thread(CONFINE_MAIN) < 0)
+        if (confine_begin(getppid(), "confined", NULL, 0, NULL) < 0 ||
+            confine_process(&config, &status, NULL) < 0 || confine_thread(CONFINE_MAIN) < 0)
             _exit(1);
         socket(AF_INET, SOCK_STREAM, 0);
         _exit(0);
@@ -460,11 +460,11 @@ static void test_dies_with_its_parent(void **state)
         pid_t self = getpid();
 
         if (fork() == 0) {
-            struct confine_config config = {
-                .kind = CONFINE_START, .keep = &ends[1], .n_keep = 1, .parent = self};
+            struct confine_config config = {.kind = CONFINE_START};
             struct confine_status status;
 
-            if (confine_process(&config, &status, NULL) == 0 && write(ends[1], "x", 1) == 1)
+            if (confine_begin(self, "confined", &ends[1], 1, NULL) == 0 &&
+                confine_process(&config, &status, NULL) == 0 && write(ends[1], "x", 1) == 1)
                 for (;;)
                     clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_sec = 3600}, NULL);
             _exit(1);
@@ -487,8 +487,7 @@ static void test_wrong_parent(void **state)
     int status;
 
     if (pid == 0) {
-        struct confine_config config = {.kind = CONFINE_START, .parent = getpid()};
-        _exit(confine_process(&config, &(struct confine_status){0}, NULL) == -ESRCH ? 0 : 1);
+        _exit(confine_begin(getpid(), "confined", NULL, 0, NULL) == -ESRCH ? 0 : 1);
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);

@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "host/confine.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -79,8 +80,18 @@ static enum vcpu_next enter(struct kvm_vcpu *v)
 static void *vcpu_thread(void *opaque)
 {
     struct kvm_vcpu *v = opaque;
+    char name[16];
 
     kvm_kick_only();
+    snprintf(name, sizeof(name), "vcpu%u", v->index);
+    pthread_setname_np(pthread_self(), name); /* another thread would need a file of /proc */
+    int rc = confine_thread(CONFINE_VCPU_KVM);
+    if (rc < 0) {
+        kvm_engine_fail(v->engine, "vCPU %u: list of system calls: %s", v->index, strerror(-rc));
+        LOCK_SCOPE(&v->engine->lock);
+        v->parked = true; /* and never anything else */
+        return NULL;
+    }
     while (wait_until_running(v)) {
         enum vcpu_next next = VCPU_GO_ON;
 
@@ -96,14 +107,11 @@ static void *vcpu_thread(void *opaque)
 
 int kvm_vcpu_start(struct kvm_vcpu *v, struct error **err)
 {
-    char name[16];
     int rc = pthread_create(&v->thread, NULL, vcpu_thread, v);
 
     if (rc)
         return error_set_errno(err, rc, "thread of vCPU %u", v->index);
     v->started = true;
-    snprintf(name, sizeof(name), "vcpu%u", v->index);
-    pthread_setname_np(v->thread, name);
     return 0;
 }
 

@@ -11,6 +11,7 @@
 #include "engine/soft/pvclock.h"
 #include "engine/soft/run.h"
 #include "engine/soft/soft_core.h"
+#include "host/confine.h"
 #include "host/loop.h"
 #include "host/tsc.h"
 
@@ -155,29 +156,6 @@ static int make_chips(struct soft *s, struct error **err)
     return make_clock(s, err);
 }
 
-static int create(struct engine **out, const struct engine_config *config, struct error **err)
-{
-    if (config->cpus < 1 || config->cpus > ENGINE_MAX_CPUS)
-        return error_set(err, EINVAL, "%u vCPUs: choose from 1 to %u", config->cpus, ENGINE_MAX_CPUS);
-    struct soft *s = calloc(1, sizeof(*s));
-    if (!s)
-        return error_set_errno(err, ENOMEM, "soft engine");
-    s->engine.class = &soft_engine_class;
-    s->config = *config;
-    s->stopping = true;
-    int rc = soft_core_init(s, config->memory, config->cpus, tsc_frequency(), 0, err);
-    if (rc == 0)
-        rc = make_chips(s, err);
-    if (rc < 0) {
-        destroy(&s->engine);
-        return error_wrap(err, "engine 'soft'");
-    }
-    config->memory->written = written;
-    config->memory->written_opaque = s;
-    *out = &s->engine;
-    return 0;
-}
-
 static void *vcpu_thread(void *opaque)
 {
     struct soft_vcpu *c = opaque;
@@ -186,7 +164,13 @@ static void *vcpu_thread(void *opaque)
 
     snprintf(name, sizeof(name), "vcpu%u", c->index);
     pthread_setname_np(pthread_self(), name);
-    if (soft_signals_thread_start(c, &err) < 0) {
+    int rc = soft_signals_thread_start(c, &err);
+    if (rc == 0) {
+        rc = confine_thread(CONFINE_VCPU_SOFT);
+        if (rc < 0)
+            error_set_errno(&err, -rc, "vCPU %u: list of system calls", c->index);
+    }
+    if (rc < 0) {
         snprintf(c->soft->failure, sizeof(c->soft->failure), "%s", error_message(err));
         c->soft->config.event(c->soft->config.opaque, MACHINE_ENGINE_FAILED, 0);
         soft_vcpu_park(c);
@@ -197,6 +181,7 @@ static void *vcpu_thread(void *opaque)
     return NULL;
 }
 
+/* They stop before their first instruction. A confined process makes no threads later. */
 static int start_threads(struct soft *s, struct error **err)
 {
     sigset_t all, old;
@@ -210,12 +195,42 @@ static int start_threads(struct soft *s, struct error **err)
     pthread_sigmask(SIG_SETMASK, &all, &old);
     int rc = 0;
     while (rc == 0 && s->n_threads < s->n_vcpus) {
+        soft_request(s->vcpu[s->n_threads], REQUEST_STOP);
         rc = pthread_create(&s->threads[s->n_threads], NULL, vcpu_thread, s->vcpu[s->n_threads]);
         if (rc == 0)
             s->n_threads++;
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_mutex_lock(&s->run_lock);
+    while (s->n_stopped < s->n_threads)
+        pthread_cond_wait(&s->run_cond, &s->run_lock);
+    pthread_mutex_unlock(&s->run_lock);
     return rc ? error_set_errno(err, rc, "vCPU %u: thread", s->n_threads) : 0;
+}
+
+static int create(struct engine **out, const struct engine_config *config, struct error **err)
+{
+    if (config->cpus < 1 || config->cpus > ENGINE_MAX_CPUS)
+        return error_set(err, EINVAL, "%u vCPUs: choose from 1 to %u", config->cpus, ENGINE_MAX_CPUS);
+    struct soft *s = calloc(1, sizeof(*s));
+    if (!s)
+        return error_set_errno(err, ENOMEM, "soft engine");
+    s->engine.class = &soft_engine_class;
+    s->config = *config;
+    s->stopping = true;
+    int rc = soft_core_init(s, config->memory, config->cpus, tsc_frequency(), 0, err);
+    if (rc == 0)
+        rc = make_chips(s, err);
+    if (rc == 0)
+        rc = start_threads(s, err);
+    if (rc < 0) {
+        destroy(&s->engine);
+        return error_wrap(err, "engine 'soft'");
+    }
+    config->memory->written = written;
+    config->memory->written_opaque = s;
+    *out = &s->engine;
+    return 0;
 }
 
 static int resume(struct engine *engine, struct error **err)
@@ -226,7 +241,7 @@ static int resume(struct engine *engine, struct error **err)
     s->stopping = false;
     pthread_cond_broadcast(&s->run_cond);
     pthread_mutex_unlock(&s->run_lock);
-    return start_threads(s, err);
+    return 0;
 }
 
 static void pause_all(struct engine *engine)
