@@ -15,6 +15,7 @@
 #include "device/devices.h"
 #include "device/ioapic.h"
 #include "device/uart16550.h"
+#include "device/watchdog.h"
 #include "engine/soft/irqchip.h"
 #include "engine/soft/pvclock.h"
 #include "fake_loop.h"
@@ -32,7 +33,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 #define MIN_PERIOD 50000u /* ns; of each source of timer interrupts */
 #define SOURCES    (CPUS + 2u)
 
-static const char *const class_names[] = {"cmos", "debug-exit", "i8042", "pit", "uart16550", "acpi-pm"};
+static const char *const class_names[] = {"cmos",      "debug-exit", "i8042",   "pit",
+                                          "uart16550", "acpi-pm",    "pvpanic", "watchdog"};
 #define DEVICES ARRAY_SIZE(class_names)
 
 static struct {
@@ -65,7 +67,8 @@ static void irq_set(void *opaque, unsigned gsi, bool level)
 
 static void event(void *opaque, enum machine_event what, int code)
 {
-    expect(what == MACHINE_RESET || what == MACHINE_DEBUG_EXIT || what == MACHINE_POWEROFF,
+    expect(what == MACHINE_RESET || what == MACHINE_DEBUG_EXIT || what == MACHINE_POWEROFF ||
+               what == MACHINE_PANIC || what == MACHINE_CRASH_LOADED || what == MACHINE_WATCHDOG,
            "an event of legacy devices");
 }
 
@@ -171,6 +174,7 @@ static void check_reset(void)
     expect((io_space_read(m.env.pio, 0x3fd, 1) & 0x60) == 0x60, "the serial port can send after a reset");
     io_space_write(m.env.pio, 0x64, 1, 0xaa);
     expect(io_space_read(m.env.pio, 0x60, 1) == 0x55, "the keyboard controller answers after a reset");
+    expect(io_space_read(m.env.pio, WATCHDOG_CONTROL, 4) == 0, "the watchdog stands after a reset");
     struct lapic *l = irqchip_lapic(m.chip, 0);
     expect(lapic_interrupt(l) == -1, "nothing is pending after a reset");
     lapic_write(l, 0xf0, 0x1ff);
@@ -182,10 +186,10 @@ static void check_reset(void)
 
 static uint16_t port(struct fuzz_input *in)
 {
-    static const uint16_t ports[] = {0x20,  0x21,  0xa0,  0xa1,  0x40,  0x41,  0x42,  0x43,
-                                     0x60,  0x61,  0x64,  0x70,  0x71,  0x92,  0xf4,  0x3f8,
-                                     0x3f9, 0x3fa, 0x3fb, 0x3fc, 0x3fd, 0x3fe, 0x3ff, 0x4d0,
-                                     0x4d1, 0x600, 0x602, 0x603, 0x604, 0x605, 0x608};
+    static const uint16_t ports[] = {0x20,  0x21,  0xa0,  0xa1,  0x40,  0x41,  0x42,  0x43,  0x60,  0x61,
+                                     0x64,  0x70,  0x71,  0x92,  0xf4,  0x3f8, 0x3f9, 0x3fa, 0x3fb, 0x3fc,
+                                     0x3fd, 0x3fe, 0x3ff, 0x4d0, 0x4d1, 0x600, 0x602, 0x603, 0x604, 0x605,
+                                     0x608, 0x505, 0x620, 0x624, 0x628, 0x62c, 0x630, 0x621};
     uint8_t n = (uint8_t)fuzz_take(in, 1);
     return n < 0xf8 ? ports[n % ARRAY_SIZE(ports)] : (uint16_t)fuzz_take(in, 2);
 }

@@ -30,6 +30,13 @@ static const char *generate_choice(size_t i)
     return i < ARRAY_SIZE(choices) ? choices[i] : NULL;
 }
 
+static const char *watchdog_choice(size_t i)
+{
+    static const char *const choices[] = {"reset", "poweroff", "none"};
+
+    return i < ARRAY_SIZE(choices) ? choices[i] : NULL;
+}
+
 static const struct cli_argument run_arguments[] = {
     {.name = "firmware",
      .type = CLI_PATH,
@@ -91,6 +98,14 @@ static const struct cli_argument run_arguments[] = {
      .type = CLI_BOOL,
      .help = "Let the guest leave by writing a value to port 0xF4. The exit status is (value << 1) | 1, as "
              "with QEMU's isa-debug-exit."},
+    {.name = "watchdog",
+     .type = CLI_ENUM,
+     .metavar = "ACTION",
+     .fallback = "reset",
+     .choice = watchdog_choice,
+     .help = "What to do when a guest that has started its watchdog does not answer in time: restart it, "
+             "switch it "
+             "off (exit status 5), or only tell of it."},
     {.name = "module",
      .type = CLI_STRING,
      .metavar = "FILE[=TEXT]",
@@ -104,6 +119,7 @@ static const struct cli_status run_statuses[] = {
     {"1", "the virtual machine could not be built or started; the message says why"},
     {"3", "the guest reported a panic"},
     {"4", "the engine could not go on; the message says why"},
+    {"5", "the guest's watchdog expired (--watchdog poweroff only)"},
     {"(value << 1) | 1", "the guest left through the debug-exit port (low eight bits; --debug-exit only)"},
     {"130", "you left with Ctrl-] or an interrupt"},
     {"128 + N", "signal N ended it: 143 after SIGTERM, 129 after SIGHUP"},

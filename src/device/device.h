@@ -23,6 +23,8 @@ enum machine_event {
     MACHINE_RESET,
     MACHINE_DEBUG_EXIT, /* with the guest's code */
     MACHINE_PANIC,
+    MACHINE_CRASH_LOADED,  /* the guest's crash kernel takes over; it runs on */
+    MACHINE_WATCHDOG,      /* the guest was not heard of in time; the code is an enum watchdog_action */
     MACHINE_ENGINE_FAILED, /* the engine can't go on; it has said why in its error */
 };
 

@@ -210,6 +210,14 @@ static void on_ready(struct supervisor *s)
     release_signals(s);
 }
 
+/* What happens in the guest and does not end it. The terminal is raw while the guest has it. */
+static void note(const char *what)
+{
+    const char *end = isatty(STDERR_FILENO) ? "\r\n" : "\n";
+
+    fprintf(stderr, "%stabique: %s%s", isatty(STDERR_FILENO) ? end : "", what, end);
+}
+
 static void on_message(struct supervisor *s, const struct vm_message *m)
 {
     if (m->type == VM_READY) {
@@ -217,6 +225,10 @@ static void on_message(struct supervisor *s, const struct vm_message *m)
     } else if (m->type == VM_ENDED && !s->ended) {
         s->ended = true;
         s->end = *m;
+    } else if (m->type == VM_CRASH_LOADED) {
+        note("the guest has panicked; its crash kernel takes over");
+    } else if (m->type == VM_WATCHDOG) {
+        note("the guest's watchdog has expired");
     }
 }
 

@@ -9,6 +9,7 @@
 #include "device/acpi_pm.h"
 #include "device/fw_cfg.h"
 #include "device/pci.h"
+#include "device/pvpanic.h"
 #include "machine/acpi_aml.h"
 
 #include <stdio.h>
@@ -159,6 +160,24 @@ static void write_fw_cfg(struct aml *a)
     aml_end(a, device);
 }
 
+/* The id under which kernels know the panic notifier, whoever makes it. */
+static void write_pvpanic(struct aml *a)
+{
+    size_t device = aml_device(a, "PEVT");
+
+    aml_name(a, "_HID");
+    aml_string(a, "QEMU0001");
+    aml_name(a, "_UID");
+    aml_integer(a, 0);
+    aml_name(a, "_CRS");
+    size_t crs = aml_resources(a);
+    aml_io(a, PVPANIC_PORT, 1);
+    aml_resources_end(a, crs);
+    aml_name(a, "_STA");
+    aml_integer(a, 0xf); /* present, enabled, shown, working */
+    aml_end(a, device);
+}
+
 /* SLP_TYP for soft off; the second value is for a PM1b that there isn't. */
 static void write_soft_off(struct aml *a)
 {
@@ -180,6 +199,7 @@ void acpi_write_dsdt(struct aml *a, const struct acpi_config *config)
     write_legacy(a, "COM1", "PNP0501", 1, 0x3f8, 8, 4);
     write_legacy(a, "RTC0", "PNP0B00", 0, 0x70, 2, 8);
     write_fw_cfg(a);
+    write_pvpanic(a);
     aml_end(a, system_bus);
     write_soft_off(a);
 }

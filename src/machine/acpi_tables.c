@@ -7,6 +7,7 @@
  *   RSDP -> RSDT, XSDT -> FADT -> FACS, DSDT
  *                      -> MADT
  *                      -> MCFG
+ *                      -> WDAT
  */
 #include "machine/acpi.h"
 
@@ -15,6 +16,7 @@
 #include "device/acpi_pm.h"
 #include "device/guest_memory.h"
 #include "device/pci.h"
+#include "device/watchdog.h"
 #include "machine/acpi_aml.h"
 #include "machine/memory_map.h"
 
@@ -25,6 +27,8 @@
 #define HEADER_SIZE 36
 #define FADT_SIZE   276
 #define FACS_SIZE   64
+#define WDAT_FIELDS 32
+#define WDAT_ENTRY  24
 
 #define SPACE_IO 1 /* address space ids of generic address structures (5.2.3.2) */
 
@@ -200,6 +204,55 @@ static void write_mcfg(struct builder *b)
     write_header(b, offset, "MCFG", 1, size);
 }
 
+/*
+ * The watchdog (Microsoft's "Hardware Watchdog Timers Design Specification", which ACPI 6.5, 5.2.6, refers
+ * to): first which PCI device it is (none), how long a count is and how many there may be, then an entry for
+ * each action.
+ *
+ *   0 action  1 instruction  4 register  16 value  20 mask
+ */
+static void write_wdat(struct builder *b)
+{
+    enum { READ_VALUE, READ_COUNT, WRITE_VALUE, WRITE_COUNT };
+    static const struct {
+        uint8_t action, instruction;
+        uint16_t port;
+        uint32_t value, mask;
+    } entries[] = {
+        {0x01, WRITE_VALUE, WATCHDOG_RELOAD, 1, 1},                 /* begin anew */
+        {0x04, READ_COUNT, WATCHDOG_LEFT, 0, WATCHDOG_COUNT_MAX},   /* what is left */
+        {0x05, READ_COUNT, WATCHDOG_COUNT, 0, WATCHDOG_COUNT_MAX},  /* what it is set to */
+        {0x06, WRITE_COUNT, WATCHDOG_COUNT, 0, WATCHDOG_COUNT_MAX}, /* set it */
+        {0x08, READ_VALUE, WATCHDOG_CONTROL, WATCHDOG_RUNS, WATCHDOG_RUNS},
+        {0x09, WRITE_VALUE, WATCHDOG_CONTROL, WATCHDOG_RUNS, WATCHDOG_RUNS},
+        {0x0a, READ_VALUE, WATCHDOG_CONTROL, 0, WATCHDOG_RUNS},  /* does it stand? */
+        {0x0b, WRITE_VALUE, WATCHDOG_CONTROL, 0, WATCHDOG_RUNS}, /* stop */
+        {0x20, READ_VALUE, WATCHDOG_STATUS, WATCHDOG_RESTARTED, WATCHDOG_RESTARTED},
+        {0x21, WRITE_VALUE, WATCHDOG_STATUS, WATCHDOG_RESTARTED, WATCHDOG_RESTARTED}, /* forget that */
+    };
+    size_t size = HEADER_SIZE + WDAT_FIELDS + WDAT_ENTRY * ARRAY_SIZE(entries);
+    uint32_t offset;
+    uint8_t *t = reserve(b, size, 16, &offset), *e = t + HEADER_SIZE + WDAT_FIELDS;
+
+    b->tables[b->n_tables++] = offset;
+    put_le32(t + 36, WDAT_FIELDS);
+    put_le16(t + 40, 0xff); /* no PCI segment, bus, device, function */
+    memset(t + 42, 0xff, 3);
+    put_le32(t + 48, WATCHDOG_COUNT_MS);
+    put_le32(t + 52, WATCHDOG_COUNT_MAX);
+    put_le32(t + 56, 1);
+    t[60] = 1; /* enabled */
+    put_le32(t + 64, ARRAY_SIZE(entries));
+    for (size_t i = 0; i < ARRAY_SIZE(entries); i++, e += WDAT_ENTRY) {
+        e[0] = entries[i].action;
+        e[1] = entries[i].instruction;
+        write_gas_port(e + 4, entries[i].port, 4);
+        put_le32(e + 16, entries[i].value);
+        put_le32(e + 20, entries[i].mask);
+    }
+    write_header(b, offset, "WDAT", 1, size);
+}
+
 static uint32_t write_dsdt(struct builder *b, const struct acpi_config *config)
 {
     uint32_t offset;
@@ -262,6 +315,7 @@ int acpi_build(struct acpi_tables *out, const struct acpi_config *config, struct
     write_fadt(&b, facs, dsdt);
     write_madt(&b, config->cpus);
     write_mcfg(&b);
+    write_wdat(&b);
     uint32_t rsdt = write_root(&b, "RSDT", 4), xsdt = write_root(&b, "XSDT", 8);
     write_rsdp(&b, rsdt, xsdt);
     if (!b.overflow)

@@ -38,6 +38,7 @@ struct machine {
     bool running;
     atomic_uint pending;   /* one bit for each enum machine_event */
     atomic_int debug_code; /* of the first MACHINE_DEBUG_EXIT */
+    atomic_int watchdog_action;
 };
 
 static void on_event(void *opaque, enum machine_event event, int code)
@@ -46,6 +47,8 @@ static void on_event(void *opaque, enum machine_event event, int code)
 
     if (event == MACHINE_DEBUG_EXIT && !(atomic_load(&m->pending) & 1u << event))
         atomic_store(&m->debug_code, code);
+    if (event == MACHINE_WATCHDOG)
+        atomic_store(&m->watchdog_action, code);
     atomic_fetch_or(&m->pending, 1u << event);
     loop_stop(m->env.loop, 0);
 }
@@ -54,14 +57,17 @@ bool machine_take_event(struct machine *m, enum machine_event *event, int *code)
 {
     /* What ends the machine goes before what restarts it, and what tells most before the rest. */
     static const enum machine_event by_gravity[] = {MACHINE_ENGINE_FAILED, MACHINE_DEBUG_EXIT, MACHINE_PANIC,
-                                                    MACHINE_POWEROFF, MACHINE_RESET};
+                                                    MACHINE_POWEROFF,      MACHINE_WATCHDOG,   MACHINE_RESET,
+                                                    MACHINE_CRASH_LOADED};
     unsigned pending = atomic_exchange(&m->pending, 0);
 
     for (size_t i = 0; i < sizeof(by_gravity) / sizeof(by_gravity[0]); i++) {
         if (!(pending & 1u << by_gravity[i]))
             continue;
         *event = by_gravity[i];
-        *code = by_gravity[i] == MACHINE_DEBUG_EXIT ? atomic_load(&m->debug_code) : 0;
+        *code = by_gravity[i] == MACHINE_DEBUG_EXIT ? atomic_load(&m->debug_code)
+                : by_gravity[i] == MACHINE_WATCHDOG ? atomic_load(&m->watchdog_action)
+                                                    : 0;
         return true;
     }
     return false;

@@ -7,6 +7,7 @@
 #define TABIQUE_MACHINE_MACHINE_H
 
 #include "device/device.h"
+#include "device/watchdog.h"
 #include "machine/boot.h"
 
 #include <stdbool.h>
@@ -25,11 +26,12 @@ struct machine_config {
     const struct engine_class *engine;
     int engine_fd; /* of the class's open, which stays the caller's; -1: the engine opens it itself */
     bool debug_exit;
-    uint64_t firmware_size;       /* bytes of ROM for the firmware that machine_load gets; 0: none */
-    int firmware_log;             /* where the firmware logs to, or -1 */
-    struct char_backend *serial;  /* the far side of COM1 */
-    struct char_backend *console; /* the far side of the virtio console */
-    uint16_t columns, rows;       /* of the terminal behind it; 0 if unknown */
+    enum watchdog_action watchdog; /* what is done when the guest's watchdog expires */
+    uint64_t firmware_size;        /* bytes of ROM for the firmware that machine_load gets; 0: none */
+    int firmware_log;              /* where the firmware logs to, or -1 */
+    struct char_backend *serial;   /* the far side of COM1 */
+    struct char_backend *console;  /* the far side of the virtio console */
+    uint16_t columns, rows;        /* of the terminal behind it; 0 if unknown */
     const struct virtio_block_config *disks;
     size_t n_disks;
     struct loop *loop; /* must outlive the machine */

@@ -14,6 +14,7 @@ void device_configs_init(struct device_configs *configs, const struct machine_co
         .firmware_log = {.fd = machine->firmware_log},
         .cmos = {.cpus = machine->cpus},
         .virtio_console = {.backend = machine->console, .columns = machine->columns, .rows = machine->rows},
+        .watchdog = {.action = machine->watchdog},
     };
 }
 
@@ -41,5 +42,7 @@ const void *device_configs_get(const struct device_configs *configs, const struc
         return &configs->virtio_console;
     if (class == &virtio_block_class)
         return &configs->machine->disks[i];
+    if (class == &watchdog_class)
+        return &configs->watchdog;
     return NULL;
 }

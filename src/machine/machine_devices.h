@@ -18,6 +18,7 @@ struct device_configs {
     struct firmware_log_config firmware_log;
     struct uart16550_config serial;
     struct virtio_console_config virtio_console;
+    struct watchdog_config watchdog;
 };
 
 void device_configs_init(struct device_configs *configs, const struct machine_config *machine);

@@ -39,6 +39,7 @@ struct vm {
     struct console console;
     struct machine *machine;
     bool paused, quit; /* as the supervisor asked for */
+    enum watchdog_action watchdog;
     uint64_t stats[VM_STATS_COUNT];
 };
 
@@ -64,6 +65,21 @@ static int check_config(const struct vm_config *config, struct error **err)
     if (config->memory % GUEST_PAGE_SIZE)
         return error_set(err, EINVAL, "%llu bytes of memory: choose a --memory that is a multiple of 4K",
                          (unsigned long long)config->memory);
+    return 0;
+}
+
+static int take_watchdog(struct vm *vm, struct error **err)
+{
+    const char *name = vm->config->watchdog;
+
+    if (!name || strcmp(name, "reset") == 0)
+        vm->watchdog = WATCHDOG_RESET;
+    else if (strcmp(name, "poweroff") == 0)
+        vm->watchdog = WATCHDOG_POWEROFF;
+    else if (strcmp(name, "none") == 0)
+        vm->watchdog = WATCHDOG_NONE;
+    else
+        return error_set(err, EINVAL, "watchdog '%s': choose reset, poweroff or none", name);
     return 0;
 }
 
@@ -280,6 +296,19 @@ static bool handle_event(struct vm *vm, enum machine_event event, int code, enum
         *status = VM_EXIT_ENGINE;
         *rc = error_set(err, EIO, "engine %s: %s", vm->engine->name, machine_failure(vm->machine));
         return true;
+    case MACHINE_CRASH_LOADED:
+        tell(vm, VM_CRASH_LOADED, "");
+        return false;
+    case MACHINE_WATCHDOG:
+        if (code == WATCHDOG_POWEROFF) {
+            *end = VM_END_WATCHDOG;
+            *status = VM_EXIT_WATCHDOG;
+            return true;
+        }
+        tell(vm, VM_WATCHDOG, "");
+        if (code != WATCHDOG_RESET)
+            return false;
+        /* fall through */
     case MACHINE_RESET:
         *rc = restart(vm, err);
         return *rc != 0;
@@ -342,6 +371,8 @@ static int open_all(struct vm *vm, struct error **err)
     int rc = check_config(vm->config, err);
 
     if (rc == 0)
+        rc = take_watchdog(vm, err);
+    if (rc == 0)
         rc = open_sources(vm, err);
     if (rc == 0)
         rc = open_engine(vm, err);
@@ -386,6 +417,7 @@ static int build(struct vm *vm, struct error **err)
         .engine = vm->engine,
         .engine_fd = vm->engine_fd,
         .debug_exit = config->debug_exit,
+        .watchdog = vm->watchdog,
         .serial = &vm->console.ports[CONSOLE_SERIAL],
         .console = &vm->console.ports[CONSOLE_VIRTIO],
         .columns = config->columns,

@@ -39,6 +39,7 @@ struct vm_config {
     size_t n_modules;
     const struct vm_disk *disks;
     size_t n_disks;
+    const char *watchdog;   /* what its expiry does: "reset", "poweroff", "none"; NULL is "reset" */
     uint16_t columns, rows; /* of the terminal behind the console; 0 if there is none */
 
     /* Descriptors, which stay the caller's. -1: none. */
@@ -57,6 +58,7 @@ struct vm_config {
 #define VM_EXIT_FAILED   1 /* the machine could not be built or booted */
 #define VM_EXIT_PANIC    3 /* the guest announced a panic */
 #define VM_EXIT_ENGINE   4 /* the engine could not go on */
+#define VM_EXIT_WATCHDOG 5 /* the guest's watchdog expired and was to switch off */
 
 /*
  * Opens all that the VM needs: files, and the engine's device. Reads nothing of the guest's. The

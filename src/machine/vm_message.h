@@ -29,7 +29,9 @@ enum vm_message_type {
     VM_PAUSED,
     VM_RESUMED,
     VM_STATS,
-    VM_ENDED, /* the last one. end, status, text: why, for VM_END_FAILED and VM_END_ENGINE */
+    VM_CRASH_LOADED, /* the guest has panicked, and its crash kernel takes over */
+    VM_WATCHDOG,     /* the guest's watchdog has expired; VM_RESTARTED follows where it restarts the guest */
+    VM_ENDED,        /* the last one. end, status, text: why, for VM_END_FAILED and VM_END_ENGINE */
     VM_FROM_LAST = VM_ENDED,
 };
 
@@ -38,9 +40,10 @@ enum vm_end {
     VM_END_POWEROFF,
     VM_END_PANIC,
     VM_END_DEBUG_EXIT,
-    VM_END_ENGINE, /* the engine could not go on */
-    VM_END_FAILED, /* it could not be built or booted */
-    VM_END_QUIT,   /* VM_QUIT came, or nobody supervises it any more */
+    VM_END_ENGINE,   /* the engine could not go on */
+    VM_END_FAILED,   /* it could not be built or booted */
+    VM_END_WATCHDOG, /* the guest's watchdog expired and was to switch off */
+    VM_END_QUIT,     /* VM_QUIT came, or nobody supervises it any more */
     VM_ENDS,
 };
 

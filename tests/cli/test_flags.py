@@ -25,6 +25,7 @@ WRONG = [
     (["run", "--kernel", "a", "--kernel", "b"], "--kernel is given twice"),
     (["run", "--debug-exit=yes"], "--debug-exit takes no value"),
     (["run", "--engine", "kwm"], "'kwm' is none of auto, kvm, soft: did you mean kvm?"),
+    (["run", "--watchdog", "bark"], "'bark' is none of reset, poweroff, none"),
     (["run", "--engine", ""], "'' is none of auto, kvm, soft\n"),
     (["run", "--disk", ""], "--disk: the file's name is empty"),
     (["run", "--disk", ",readonly"], "--disk: the file's name is empty"),
@@ -65,6 +66,7 @@ def test_wrong(arguments, message):
     ["--memory", "1M"], ["--memory", "1024K"], ["--memory=1048576"], ["--memory", "1g"], ["--memory", "2GiB"],
     ["--cpus", "8"], ["--cpus=1"], ["--append", "--cpus-like text"], ["--append="], ["--append=--initrd"],
     ["--append", "a=b --c"], ["--module", "a", "--module=b=c d"], ["--debug-exit"], ["--engine", "auto"],
+    ["--watchdog", "none"],
     ["--disk", "a", "--disk", "b,,c,format=raw,readonly,serial=12345678901234567890"],
 ], ids=" ".join)
 def test_right(arguments, tmp_path):

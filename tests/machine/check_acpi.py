@@ -16,13 +16,15 @@ import tempfile
 EXPECTED = {
     "DSDT": [r"Device \(PCI0\)", r'EisaId \("PNP0A08"\)', r"Name \(_PRT, Package \(0x80\)", r"Method \(_OSC, 4, Serialized\)",
              r'ToUUID \("33db4d5b-1ff7-401c-9657-7441c03dd766"\)', r'EisaId \("PNP0501"', r"0x03F8", r"IRQNoFlags \(\)\s*\{4\}",
-             r"Name \(_S5", r"WordBusNumber \(ResourceProducer, MinFixed, MaxFixed, PosDecode", r"Device \(C00[0-7]\)",
+             r"Name \(_S5", r"WordBusNumber \(ResourceProducer, MinFixed, MaxFixed, PosDecode", r"Device \(C00[0-7]\)", r'"QEMU0001"', r"0x0505",
              r"DWordMemory \(ResourceProducer, PosDecode, MinFixed, MaxFixed, NonCacheable, ReadWrite"],
     "APIC": [r"Local Apic Address : FEE00000", r"Interrupt : 00000002", r"Trigger Mode : 3",
              r"Local APIC NMI", r"Interrupt Input LINT : 01"],
     "FACP": [r"Fixed|FACP", r"SCI Interrupt : 0009", r"Reset Register Supported \(V2\) : 1", r"32-bit PM Timer \(V1\) : 1",
              r"VGA Not Present \(V4\) : 1"],
     "MCFG": [r"Base Address : 00000000E0000000", r"End Bus Number : FF"],
+    "WDAT": [r"PCI Segment : 00FF", r"Timer Period : 00000064", r"Max Count : 0000FFFF", r"Enabled : 1",
+             r"Watchdog Entry Count : 0000000A", r"Watchdog Action : 21", r"Instruction : 03", r"Address : 0000000000000630"],
     "FACS": [r"FACS"],
     "XSDT": [r"XSDT"],
 }

@@ -74,6 +74,7 @@ static void test_tables_are_found_both_ways(void **unused)
 
         find(rsdp, width, "APIC");
         find(rsdp, width, "MCFG");
+        find(rsdp, width, "WDAT");
         assert_int_equal(get_le32(fadt + 40), get_le64(fadt + 140));
         const uint8_t *dsdt = guest_memory_at(memory, get_le32(fadt + 40), 36);
         assert_memory_equal(dsdt, "DSDT", 4);

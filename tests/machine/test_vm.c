@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "base/error.h"
 #include "device/guest_memory.h"
+#include "device/watchdog.h"
 #include "engine/engine.h"
 #include "machine/vm.h"
 
@@ -320,6 +321,41 @@ static void test_ready_and_restarts_are_told(void **state)
     assert_int_equal(expect_message(VM_RESTARTED).stats[VM_STAT_RESTARTS], 1);
 }
 
+/* Told before the restart that it leads to. */
+static void test_watchdog_restarts(void **state)
+{
+    static const struct step script[] = {{MACHINE_WATCHDOG, WATCHDOG_RESET}, {MACHINE_POWEROFF, 0}};
+
+    assert_int_equal(run(script, VM_END_POWEROFF, VM_EXIT_POWEROFF), 0);
+    assert_int_equal(fake.resets, 1);
+    expect_message(VM_READY);
+    expect_message(VM_WATCHDOG);
+    expect_message(VM_RESTARTED);
+}
+
+static void test_watchdog_switches_off_or_only_tells(void **state)
+{
+    static const struct step poweroff[] = {{MACHINE_WATCHDOG, WATCHDOG_POWEROFF}},
+                             none[] = {{MACHINE_WATCHDOG, WATCHDOG_NONE}, {MACHINE_POWEROFF, 0}};
+
+    assert_int_equal(run(poweroff, VM_END_WATCHDOG, VM_EXIT_WATCHDOG), 0);
+    expect_message(VM_READY);
+    assert_int_equal(run(none, VM_END_POWEROFF, VM_EXIT_POWEROFF), 0);
+    expect_message(VM_READY);
+    expect_message(VM_WATCHDOG);
+    assert_int_equal(fake.resets, 0);
+}
+
+static void test_crash_kernel_runs_on(void **state)
+{
+    static const struct step script[] = {{MACHINE_CRASH_LOADED, 0}, {MACHINE_PANIC, 0}};
+
+    assert_int_equal(run(script, VM_END_PANIC, VM_EXIT_PANIC), 0);
+    assert_int_equal(fake.resets, 0);
+    expect_message(VM_READY);
+    expect_message(VM_CRASH_LOADED);
+}
+
 static void test_quit(void **state)
 {
     fake.message = VM_QUIT;
@@ -380,6 +416,9 @@ static void test_bad_configurations(void **state)
     config.cpus = 9;
     expect_error("choose --cpus from 1 to 8", 0);
     config.cpus = 1;
+    config.watchdog = "bark";
+    expect_error("choose reset, poweroff or none", 0);
+    config.watchdog = NULL;
     config.memory = 4097;
     expect_error("choose --memory from 1M", 0);
     config.memory = (16 << 20) + 1;
@@ -430,6 +469,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_power_off, setup, teardown),
         cmocka_unit_test_setup_teardown(test_debug_exit_gives_the_guests_code, setup, teardown),
         cmocka_unit_test_setup_teardown(test_panic, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_watchdog_restarts, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_watchdog_switches_off_or_only_tells, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_crash_kernel_runs_on, setup, teardown),
         cmocka_unit_test_setup_teardown(test_engine_failure_is_told, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reset_boots_again_from_clean_memory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reset_needs_no_path, setup, teardown),
