@@ -51,7 +51,7 @@ uint64_t soft_fast_access(struct soft_vcpu *c, const struct soft_site *site)
     enum soft_mmu mmu = soft_key_mmu(c->key);
     unsigned shift;
 
-    if ((site->flags & SITE_CHECKED) || (c->key & (KEY_CODE64 | KEY_DEBUG)) != KEY_CODE64 ||
+    if ((site->flags & SITE_CHECKED) || (c->key & (KEY_CODE64 | KEY_DEBUG | KEY_AC)) != KEY_CODE64 ||
         (linear & 4095) + site->size > 4096 || (uint64_t)((int64_t)(linear << 16) >> 16) != linear)
         return 1;
     uint64_t e = leaf(c, linear, &shift);

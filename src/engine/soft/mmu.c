@@ -382,6 +382,15 @@ void soft_physical(struct soft_vcpu *c, uint64_t gpa, uint8_t *buf, unsigned len
     }
 }
 
+int soft_check_alignment(struct soft_vcpu *c, uint64_t linear, unsigned size)
+{
+    unsigned align = size == 10 ? 8 : size == 32 ? 16 : size;
+
+    if (!(c->key & KEY_AC) || (align & (align - 1)) || align > 16 || !(linear & (align - 1)))
+        return SOFT_NEXT;
+    return soft_raise_error(c, VEC_AC, 0);
+}
+
 static int access_memory(struct soft_vcpu *c, uint64_t linear, uint8_t *buf, unsigned len, unsigned access)
 {
     bool write = (access & ACCESS_KIND) == ACCESS_WRITE;
@@ -392,6 +401,9 @@ static int access_memory(struct soft_vcpu *c, uint64_t linear, uint8_t *buf, uns
         return SOFT_NEXT;
     if (first > len)
         first = len;
+    if (!(access & (ACCESS_SYSTEM | ACCESS_ANY_ALIGNMENT)) && len != 10 &&
+        soft_check_alignment(c, linear, len))
+        return SOFT_FAULT;
     int rc = soft_translate(c, linear, access, &gpa);
     if (rc == SOFT_NEXT && first < len) {
         uint64_t second = linear + first;
@@ -470,8 +482,10 @@ int soft_rmw_begin(struct soft_vcpu *c, uint64_t linear, unsigned size, void **h
 {
     uint64_t gpa[2];
     unsigned first;
-    int rc = rmw_locate(c, linear, size, gpa, &first, host);
+    int rc = soft_check_alignment(c, linear, size);
 
+    if (rc == SOFT_NEXT)
+        rc = rmw_locate(c, linear, size, gpa, &first, host);
     if (rc != SOFT_NEXT || *host)
         return rc;
     /* A device, or two pages that are apart: on a copy, which soft_rmw_end puts back. */

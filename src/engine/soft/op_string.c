@@ -74,7 +74,7 @@ static int measure(const struct string *s, struct side *d, uint64_t *n)
 {
     uint64_t run, lowest;
 
-    if (linear_of(s, d, 1, &d->first))
+    if (linear_of(s, d, 1, &d->first) || soft_check_alignment(s->c, d->first, s->size))
         return SOFT_FAULT;
     run = run_length(s, d->first, *n, 12);
     /* The offset may wrap around earlier, and the segment's limit may come first: then one by one. */

@@ -102,7 +102,8 @@ static int load_masked(struct soft_vcpu *c, const struct soft_insn *i, unsigned 
     if (masked_linear(c, i, n, size, mask, false, &linear, &first, &last, &any))
         return SOFT_FAULT;
     for (unsigned k = 0; any && k < n; k++) {
-        if (enabled(mask, k, size) && soft_read(c, linear + k * size, data + k * size, size, ACCESS_READ))
+        if (enabled(mask, k, size) &&
+            soft_read(c, linear + k * size, data + k * size, size, ACCESS_READ | ACCESS_ANY_ALIGNMENT))
             return SOFT_FAULT;
     }
     soft_vector_write(c, i->operand[0].reg, data);
@@ -126,7 +127,8 @@ static int store_masked(struct soft_vcpu *c, const struct soft_insn *i, unsigned
     if (soft_probe(c, linear + first, ACCESS_WRITE) || soft_probe(c, linear + last, ACCESS_WRITE))
         return SOFT_FAULT;
     for (unsigned k = 0; k < n; k++) {
-        if (enabled(mask, k, size) && soft_write(c, linear + k * size, data + k * size, size, ACCESS_WRITE))
+        if (enabled(mask, k, size) &&
+            soft_write(c, linear + k * size, data + k * size, size, ACCESS_WRITE | ACCESS_ANY_ALIGNMENT))
             return SOFT_FAULT;
     }
     return SOFT_NEXT;
@@ -194,7 +196,7 @@ static int gather(struct soft_vcpu *c, const struct soft_insn *i, unsigned index
         }
         result = soft_linear(c, i->segment, soft_truncate(offset, i->address_size), size, false, &linear);
         if (result == SOFT_NEXT)
-            result = soft_read(c, linear, data + k * size, size, ACCESS_READ);
+            result = soft_read(c, linear, data + k * size, size, ACCESS_READ | ACCESS_ANY_ALIGNMENT);
         if (result == SOFT_NEXT) {
             memset(mask + k * size, 0, size);
             memset(left + k * size, 0, size);

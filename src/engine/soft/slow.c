@@ -108,7 +108,8 @@ uint64_t soft_slow_access(struct soft_vcpu *c, const struct soft_site *site)
     uint8_t *host = NULL;
     bool write = site->flags & SITE_WRITE;
 
-    if (linear_address(c, site, &linear) != SOFT_NEXT)
+    if (linear_address(c, site, &linear) != SOFT_NEXT ||
+        soft_check_alignment(c, linear, site->size) != SOFT_NEXT)
         return fault(c, site);
     if (c->key & KEY_DEBUG)
         c->debug_hits |= soft_debug_match(c, linear, site->size, write ? DEBUG_WRITE : DEBUG_READ);

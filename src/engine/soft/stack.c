@@ -102,9 +102,10 @@ int soft_stack_push_all(struct soft_vcpu *c, struct soft_stack *st, const uint64
     /* The lowest first: what each of them writes too much is overwritten by the next. */
     for (unsigned k = n; k-- > 0;)
         put_le64(bytes + len - (k + 1) * size, values[k]);
-    if (stack_linear(c, st, low, len, true, &linear))
+    if (stack_linear(c, st, low, len, true, &linear) ||
+        (!st->access && soft_check_alignment(c, linear, size)))
         return SOFT_FAULT;
-    if (soft_write(c, linear, bytes, len, ACCESS_WRITE | st->access)) {
+    if (soft_write(c, linear, bytes, len, ACCESS_WRITE | ACCESS_ANY_ALIGNMENT | st->access)) {
         if (c->fault.vector == VEC_PF)
             c->fault.cr2 = linear + len - size;
         return SOFT_FAULT;

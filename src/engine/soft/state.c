@@ -74,6 +74,8 @@ void soft_update_key(struct soft_vcpu *c)
         key |= KEY_DEBUG;
     if (c->cpl == 3 && (c->cr4 & CR4_TSD))
         key |= KEY_NO_RDTSC;
+    if (c->cpl == 3 && (c->cr0 & CR0_AM) && (c->sysflags & FLAG_AC))
+        key |= KEY_AC;
     if ((key ^ c->key) & KEY_DEBUG)
         soft_tlb_flush(c, true); /* watched pages must leave the TLB */
     c->key = key;

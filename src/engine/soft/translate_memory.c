@@ -137,7 +137,7 @@ void tr_access_begin(struct translator *t, const struct guest_address *a, unsign
                                .flags = (uint8_t)(flags | (checked ? SITE_CHECKED : 0)),
                                .segment = a->segment};
     *p = (struct pending_site){.site = site};
-    if (checked) {
+    if (checked || (t->key & KEY_AC)) {
         emit_store(e, FIELD(slow_address), m->s1);
         emit_lea_rip(e, CPU_RCX, site);
         emit_jmp(e, t->soft->stubs.slow);

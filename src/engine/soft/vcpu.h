@@ -247,6 +247,8 @@ struct soft_vcpu {
     0x4000u /* a breakpoint is enabled in DR7: blocks of one instruction, checked by the dispatcher */
 #define KEY_ONE      0x8000u  /* a block of one instruction (after an interrupt shadow) */
 #define KEY_NO_RDTSC 0x10000u /* RDTSC raises #GP (CR4.TSD at CPL 3) */
+#define KEY_AC       0x20000u /* accesses must be aligned (CR0.AM and RFLAGS.AC at CPL 3): all take the slow path \
+                               */
 
 static inline enum soft_mmu soft_key_mmu(uint32_t key)
 {
@@ -286,6 +288,7 @@ enum soft_access {
     ACCESS_KIND = 3,
     ACCESS_SYSTEM =
         4, /* an implicit supervisor access at any CPL: descriptor tables, TSS, interrupt stack frames */
+    ACCESS_ANY_ALIGNMENT = 8, /* no #AC, whatever RFLAGS.AC says: elements of gathers and masked moves */
 };
 
 /*
@@ -314,6 +317,10 @@ int soft_rmw_end(struct soft_vcpu *c, uint64_t linear, unsigned size);
 /* Drop translations from the software TLBs and jump caches. `all`: global pages too. */
 void soft_tlb_flush(struct soft_vcpu *c, bool all);
 void soft_tlb_flush_page(struct soft_vcpu *c, uint64_t linear);
+
+/* #AC if alignment is checked now and this operand of `size` bytes has not its own (SDM vol. 3A table 6-7):
+ * that of 16 for more, of 8 for 10, none for sizes that are no power of two. It comes before page faults. */
+int soft_check_alignment(struct soft_vcpu *c, uint64_t linear, unsigned size);
 
 /* The physical address that `linear` maps to at this access; SOFT_NEXT or SOFT_FAULT. */
 int soft_translate(struct soft_vcpu *c, uint64_t linear, unsigned access, uint64_t *gpa);

@@ -396,9 +396,40 @@ static int teardown(void **state)
     return 0;
 }
 
+/* At CPL 3 with CR0.AM and RFLAGS.AC, before page faults; operands that are copied and those of handlers. */
+static void alignment_is_checked_at_cpl_3(void **state)
+{
+    for (unsigned on = 0; on < 8; on++) {
+        struct soft_vcpu *c = fixture_cpu(MODE_LONG, on & 1 ? 3 : 0);
+
+        c->cr0 |= on & 2 ? CR0_AM : 0;
+        c->sysflags |= on & 4 ? FLAG_AC : 0;
+        c->gpr[CPU_RSI] = DATA_AT + 2;
+        if (on != 7) {
+            ASSERT_DONE(STEP(0x8b, 0x06)); /* mov eax, [rsi] */
+            continue;
+        }
+        ASSERT_FAULT(STEP(0x8b, 0x06), VEC_AC, 0);
+        ASSERT_FAULT(STEP(0xf0, 0x83, 0x06, 0x01), VEC_AC, 0); /* lock add dword [rsi], 1 */
+        ASSERT_FAULT(STEP(0xf0, 0x0f, 0xab, 0x06), VEC_AC, 0); /* lock bts [rsi], eax */
+        ASSERT_FAULT(STEP(0xad), VEC_AC, 0);                   /* lodsd */
+        ASSERT_DONE(STEP(0x66, 0x8b, 0x06));                   /* mov ax, [rsi] */
+        ASSERT_DONE(STEP(0x8a, 0x46, 0x01));                   /* mov al, [rsi + 1] */
+        c->gpr[CPU_RSI] = HOLE_AT + 1;
+        ASSERT_FAULT(STEP(0x8b, 0x06), VEC_AC, 0);
+        c->gpr[CPU_RSI] = 0x800000000001;
+        ASSERT_FAULT(STEP(0x8b, 0x06), VEC_GP, 0);
+        c->gpr[CPU_RSP] -= 4;
+        ASSERT_FAULT(STEP(0x50), VEC_AC, 0); /* push rax */
+        ASSERT_FAULT(STEP(0xc3), VEC_AC, 0);
+        ASSERT_FAULT(STEP(0x9c), VEC_AC, 0); /* pushfq */
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(alignment_is_checked_at_cpl_3),
         cmocka_unit_test(real_mode_uses_the_vector_table),
         cmocka_unit_test(real_mode_beyond_the_table_is_a_double_fault_then_shutdown),
         cmocka_unit_test(real_mode_int_pushes_the_next_address),
