@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 /*
  * Bytes of the file that QEMU's programs lock, so that theirs and ours exclude each other: a lock on
@@ -26,12 +27,25 @@
 
 #define HEAD 64u
 
+/* How long a lock may outlive its process: the kernel takes an io_uring down, and the files with it, a moment
+ * after the process that was killed is gone. */
+#define LOCK_TRIES    100
+#define LOCK_PAUSE_NS 20000000
+
 static int lock_range(int fd, bool exclusive, off_t start, off_t len)
 {
-    struct flock lock = {
-        .l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
+    const struct timespec pause = {.tv_nsec = LOCK_PAUSE_NS};
 
-    return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
+    for (unsigned tries = 1;; tries++) {
+        struct flock lock = {
+            .l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
+
+        if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
+            return 0;
+        if ((errno != EAGAIN && errno != EACCES) || tries == LOCK_TRIES)
+            return -errno;
+        nanosleep(&pause, NULL);
+    }
 }
 
 /* The lock belongs to the open file: it goes when the last descriptor of it does, whatever ends the process.

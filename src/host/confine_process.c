@@ -235,10 +235,12 @@ void confine_wipe(const char *title)
     clearenv();
     if (!find_strings(strings))
         return;
-    size_t room = (size_t)(strings[1] - strings[0]);
+    /* A title may run on into the environment's place, if it lies behind: the kernel then looks on for its
+     * end. */
+    size_t room = (size_t)((strings[1] == strings[2] ? strings[3] : strings[1]) - strings[0]);
     cleanup_free char *copy = strndup(title, room ? room - 1 : 0);
+    explicit_bzero(strings[0], (size_t)(strings[1] - strings[0]));
     explicit_bzero(strings[2], (size_t)(strings[3] - strings[2]));
-    explicit_bzero(strings[0], room);
     if (copy && room)
         memcpy(strings[0], copy, strlen(copy));
 }
