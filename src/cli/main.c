@@ -52,9 +52,13 @@ static int perform(const struct cli_operation *op, int argc, char **argv)
     if (rc)
         return usage_error(op, err);
     int status = CLI_STATUS_FAILED;
-    if (op->run(values, &status, &err) < 0)
-        fprintf(stderr, "tabique %s: %s\n", op->name, error_message(err));
+    rc = op->run(values, &status, &err);
     cli_values_free(values);
+    /* What is wrong with an argument may be known to its handler only. */
+    if (rc < 0 && status == CLI_STATUS_USAGE)
+        return usage_error(op, err);
+    if (rc < 0)
+        fprintf(stderr, "tabique %s: %s\n", op->name, error_message(err));
     return status;
 }
 

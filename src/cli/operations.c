@@ -106,6 +106,30 @@ static const struct cli_argument run_arguments[] = {
      .help = "What to do when a guest that has started its watchdog does not answer in time: restart it, "
              "switch it "
              "off (exit status 5), or only tell of it."},
+    {.name = "net",
+     .type = CLI_STRING,
+     .metavar = "NETWORK",
+     .repeatable = true,
+     .help =
+         "A network card, and where it leads; more of them make more cards. user (if nothing is given): "
+         "through connections of this host, with DHCP and DNS, needing no privileges; the guest is "
+         "10.0.2.15, the host 10.0.2.2; user,restrict: the same, but the guest reaches nothing and only its "
+         "published ports work. tap=INTERFACE: a tap interface of the host; tap=INTERFACE,create makes it "
+         "first. none: no card."},
+    {.name = "mac",
+     .type = CLI_STRING,
+     .metavar = "ADDRESS",
+     .repeatable = true,
+     .help =
+         "The address of a network card, such as 52:54:00:12:34:56; the first is for the first --net, and so "
+         "on. Without it, one is made that stays the same."},
+    {.name = "publish",
+     .type = CLI_STRING,
+     .metavar = "[udp:][ADDRESS:]HOST:GUEST",
+     .repeatable = true,
+     .help =
+         "Connections to port HOST of this host (at ADDRESS only, if that is given) go to port GUEST of the "
+         "guest. For the user network. May be given more than once."},
     {.name = "module",
      .type = CLI_STRING,
      .metavar = "FILE[=TEXT]",

@@ -2,6 +2,7 @@
 /* The verb `run`. */
 #include "base/error.h"
 #include "cli/cli.h"
+#include "cli/net_options.h"
 #include "cli/options.h"
 #include "guest/guest.h"
 
@@ -28,6 +29,16 @@ static int take_disks(const struct cli_values *values, struct vm_disk **out, siz
     return rc;
 }
 
+static int take_nets(const struct cli_values *values, struct cli_net_options *out, unsigned cpus,
+                     struct error **err)
+{
+    size_t n_nets, n_macs, n_ports;
+    const char **nets = cli_list(values, "net", &n_nets), **macs = cli_list(values, "mac", &n_macs),
+               **ports = cli_list(values, "publish", &n_ports);
+
+    return cli_net_options_parse(out, nets, n_nets, macs, n_macs, ports, n_ports, "guest", cpus, err);
+}
+
 int cli_run(const struct cli_values *values, int *status, struct error **err)
 {
     struct vm_config config = {
@@ -43,8 +54,17 @@ int cli_run(const struct cli_values *values, int *status, struct error **err)
         .watchdog = cli_string(values, "watchdog"),
     };
 
+    struct cli_net_options net;
+    int rc = take_nets(values, &net, config.cpus, err);
+
+    if (rc) {
+        *status = CLI_STATUS_USAGE;
+        return rc;
+    }
+    config.nets = net.nets;
+    config.n_nets = net.n_nets;
     struct vm_disk *disks;
-    int rc = take_disks(values, &disks, &config.n_disks, err);
+    rc = take_disks(values, &disks, &config.n_disks, err);
 
     config.disks = disks;
     config.modules = cli_list(values, "module", &config.n_modules);
@@ -55,5 +75,6 @@ int cli_run(const struct cli_values *values, int *status, struct error **err)
     while (config.n_disks)
         cli_disk_free(&disks[--config.n_disks]);
     free(disks);
+    cli_net_options_free(&net);
     return rc;
 }

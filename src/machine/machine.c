@@ -13,6 +13,7 @@
 #include "device/pci.h"
 #include "device/virtio/block.h"
 #include "device/virtio/console.h"
+#include "device/virtio/net.h"
 #include "device/virtio/virtio.h"
 #include "engine/engine.h"
 #include "host/loop.h"
@@ -215,6 +216,24 @@ void machine_press_power_button(struct machine *m)
     for (size_t i = 0; i < m->n_devices; i++)
         if (m->devices[i]->class == &acpi_pm_class)
             acpi_pm_press_power_button(m->devices[i]);
+}
+
+void machine_net_stats(struct machine *m, struct net_stats *sum)
+{
+    *sum = (struct net_stats){0};
+    for (size_t i = 0; i < m->n_devices; i++) {
+        struct net_stats one;
+
+        if (m->devices[i]->class != &virtio_net_class)
+            continue;
+        virtio_net_stats(m->devices[i], &one);
+        sum->rx_packets += one.rx_packets;
+        sum->rx_bytes += one.rx_bytes;
+        sum->rx_drops += one.rx_drops;
+        sum->tx_packets += one.tx_packets;
+        sum->tx_bytes += one.tx_bytes;
+        sum->tx_drops += one.tx_drops;
+    }
 }
 
 /* The disks in the order in which they were given, which is that of their devices. */

@@ -19,6 +19,8 @@ struct error;
 struct loop;
 struct machine;
 struct virtio_block_config;
+struct net_stats;
+struct virtio_net_config;
 
 struct machine_config {
     uint64_t memory; /* bytes */
@@ -34,6 +36,8 @@ struct machine_config {
     uint16_t columns, rows;        /* of the terminal behind it; 0 if unknown */
     const struct virtio_block_config *disks;
     size_t n_disks;
+    const struct virtio_net_config *nets;
+    size_t n_nets;
     struct loop *loop; /* must outlive the machine */
 };
 
@@ -75,6 +79,9 @@ void machine_resize_console(struct machine *machine, uint16_t columns, uint16_t 
 
 /* Presses the power button: the guest is asked to switch itself off. Any thread. */
 void machine_press_power_button(struct machine *machine);
+
+/* The sum over all network cards. Any thread. */
+void machine_net_stats(struct machine *machine, struct net_stats *sum);
 
 /* Why the engine can't go on, after MACHINE_ENGINE_FAILED. */
 const char *machine_failure(const struct machine *machine);

@@ -5,6 +5,7 @@
 
 #include "device/debug_exit.h"
 #include "device/virtio/block.h"
+#include "device/virtio/net.h"
 
 void device_configs_init(struct device_configs *configs, const struct machine_config *machine)
 {
@@ -26,6 +27,8 @@ size_t device_configs_count(const struct device_configs *configs, const struct d
         return configs->machine->n_disks;
     if (class == &firmware_log_class)
         return configs->machine->firmware_log >= 0;
+    if (class == &virtio_net_class)
+        return configs->machine->n_nets;
     return 1;
 }
 
@@ -44,5 +47,7 @@ const void *device_configs_get(const struct device_configs *configs, const struc
         return &configs->machine->disks[i];
     if (class == &watchdog_class)
         return &configs->watchdog;
+    if (class == &virtio_net_class)
+        return &configs->machine->nets[i];
     return NULL;
 }

@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "device/virtio/net.h"
 #include "engine/engine.h"
 #include "host/confine.h"
 #include "host/loop.h"
@@ -37,6 +38,7 @@ struct vm {
     struct loop *loop;
     struct loop_watch *control_watch;
     struct console console;
+    struct virtio_net_config *nets;
     struct machine *machine;
     bool paused, quit; /* as the supervisor asked for */
     enum watchdog_action watchdog;
@@ -218,6 +220,19 @@ static void interrupt(struct vm *vm)
     loop_stop(vm->loop, 0);
 }
 
+static void count_net(struct vm *vm)
+{
+    struct net_stats net;
+
+    machine_net_stats(vm->machine, &net);
+    vm->stats[VM_STAT_NET_RX_PACKETS] = net.rx_packets;
+    vm->stats[VM_STAT_NET_RX_BYTES] = net.rx_bytes;
+    vm->stats[VM_STAT_NET_RX_DROPS] = net.rx_drops;
+    vm->stats[VM_STAT_NET_TX_PACKETS] = net.tx_packets;
+    vm->stats[VM_STAT_NET_TX_BYTES] = net.tx_bytes;
+    vm->stats[VM_STAT_NET_TX_DROPS] = net.tx_drops;
+}
+
 static void act_on(struct vm *vm, const struct vm_message *m)
 {
     switch ((enum vm_message_type)m->type) {
@@ -233,6 +248,7 @@ static void act_on(struct vm *vm, const struct vm_message *m)
         machine_resize_console(vm->machine, m->columns, m->rows);
         break;
     case VM_STATS_WANTED:
+        count_net(vm);
         tell(vm, VM_STATS, "");
         break;
     case VM_QUIT:
@@ -408,6 +424,28 @@ uint64_t vm_files_size(const struct vm *vm)
     return size;
 }
 
+static void on_link_down(void *opaque)
+{
+    tell(opaque, VM_LINK_DOWN, "");
+}
+
+static int configure_nets(struct vm *vm, struct machine_config *machine_config, struct error **err)
+{
+    const struct vm_config *config = vm->config;
+
+    vm->nets = calloc(config->n_nets + 1, sizeof(*vm->nets));
+    if (!vm->nets)
+        return error_set_errno(err, ENOMEM, "network cards");
+    for (size_t i = 0; i < config->n_nets; i++) {
+        vm->nets[i] = (struct virtio_net_config){
+            .backend = config->backends[i], .link_down = on_link_down, .opaque = vm};
+        memcpy(vm->nets[i].mac, config->nets[i].mac, NET_MAC_SIZE);
+    }
+    machine_config->nets = vm->nets;
+    machine_config->n_nets = config->n_nets;
+    return 0;
+}
+
 static int build(struct vm *vm, struct error **err)
 {
     const struct vm_config *config = vm->config;
@@ -433,7 +471,9 @@ static int build(struct vm *vm, struct error **err)
     machine_config.loop = vm->loop;
     machine_config.disks = vm->disks.configs;
     machine_config.n_disks = vm->disks.n;
-    rc = machine_create(&vm->machine, &machine_config, err);
+    rc = configure_nets(vm, &machine_config, err);
+    if (rc == 0)
+        rc = machine_create(&vm->machine, &machine_config, err);
     if (rc == 0) {
         /* Nothing more is made: no memory to execute, no descriptor, no thread. */
         rc = confine_thread(CONFINE_MAIN);
@@ -482,6 +522,7 @@ void vm_free(struct vm *vm)
         boot_source_close(&vm->modules[i]);
     free(vm->modules);
     vm_disks_close(&vm->disks);
+    free(vm->nets);
     cleanup_close_fn(&vm->engine_fd);
     free(vm);
 }

@@ -8,6 +8,7 @@
 #define TABIQUE_MACHINE_VM_H
 
 #include "machine/vm_message.h"
+#include "net/net.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,6 +25,14 @@ struct vm_disk {
     bool read_only;
 };
 
+/* A network card. */
+struct vm_net {
+    struct net_config config;
+    uint8_t mac[NET_MAC_SIZE];
+};
+
+#define VM_NETS_MAX 8u
+
 struct vm_config {
     /* One of the two. */
     const char *firmware;     /* path of a flat image, or FIRMWARE_BIOS; NULL: the kernel is booted */
@@ -39,12 +48,16 @@ struct vm_config {
     size_t n_modules;
     const struct vm_disk *disks;
     size_t n_disks;
-    const char *watchdog;   /* what its expiry does: "reset", "poweroff", "none"; NULL is "reset" */
-    uint16_t columns, rows; /* of the terminal behind the console; 0 if there is none */
+    const char *watchdog;      /* what its expiry does: "reset", "poweroff", "none"; NULL is "reset" */
+    const struct vm_net *nets; /* without those of NET_NONE */
+    size_t n_nets;             /* up to VM_NETS_MAX */
+    uint16_t columns, rows;    /* of the terminal behind the console; 0 if there is none */
 
     /* Descriptors, which stay the caller's. -1: none. */
     int console_fd; /* a stream socket: the guest's console */
     int control_fd; /* to the supervisor: vm_message.h */
+    /* Where the cards' frames go, n_nets of them: opened by vm_process_start, which also closes them. */
+    struct net_backend *const *backends;
     /* More of them that the VM process has to keep; it closes all others. */
     int *inherited;
     size_t n_inherited;

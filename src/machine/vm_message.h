@@ -31,6 +31,7 @@ enum vm_message_type {
     VM_STATS,
     VM_CRASH_LOADED, /* the guest has panicked, and its crash kernel takes over */
     VM_WATCHDOG,     /* the guest's watchdog has expired; VM_RESTARTED follows where it restarts the guest */
+    VM_LINK_DOWN,    /* what speaks for the guest on a network is gone: that card's cable is unplugged */
     VM_ENDED,        /* the last one. end, status, text: why, for VM_END_FAILED and VM_END_ENGINE */
     VM_FROM_LAST = VM_ENDED,
 };
@@ -50,6 +51,13 @@ enum vm_end {
 /* What the VM process counts. */
 enum vm_stat {
     VM_STAT_RESTARTS,
+    /* Of all network cards: received by the guest, sent by it. */
+    VM_STAT_NET_RX_PACKETS,
+    VM_STAT_NET_RX_BYTES,
+    VM_STAT_NET_RX_DROPS,
+    VM_STAT_NET_TX_PACKETS,
+    VM_STAT_NET_TX_BYTES,
+    VM_STAT_NET_TX_DROPS,
     VM_STATS_COUNT,
 };
 

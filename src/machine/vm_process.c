@@ -18,7 +18,7 @@
 /* The supervisor's files are none of the VM's business: its lock, its clients, the terminal. */
 static int become_vm_process(pid_t supervisor, const struct vm_config *config, struct error **err)
 {
-    cleanup_free int *keep = calloc(config->n_inherited + 2, sizeof(*keep));
+    cleanup_free int *keep = calloc(config->n_inherited + 2 + config->n_nets * NET_MAX_QUEUES, sizeof(*keep));
     size_t n = 0;
 
     if (!keep)
@@ -27,6 +27,8 @@ static int become_vm_process(pid_t supervisor, const struct vm_config *config, s
     keep[n++] = config->control_fd;
     for (size_t i = 0; i < config->n_inherited; i++)
         keep[n++] = config->inherited[i];
+    for (size_t i = 0; i < config->n_nets; i++)
+        n += net_descriptors(config->backends[i], keep + n);
     return confine_begin(supervisor, "tabique-vm", keep, n, err);
 }
 
@@ -83,16 +85,45 @@ static void close_pair(int *pair)
     cleanup_close_fn(&pair[1]);
 }
 
+static void close_nets(struct vm_process *process)
+{
+    for (size_t i = 0; i < VM_NETS_MAX; i++)
+        net_close(steal_ptr(process->nets[i]));
+}
+
+static int open_nets(struct vm_process *process, const struct vm_config *config, struct error **err)
+{
+    if (config->n_nets > VM_NETS_MAX)
+        return error_set(err, E2BIG, "%zu network cards: there may be %u", config->n_nets, VM_NETS_MAX);
+    for (size_t i = 0; i < config->n_nets; i++) {
+        int rc = net_open(&process->nets[i], &config->nets[i].config, err);
+
+        if (rc == 0 && !process->nets[i])
+            rc = error_set(err, EINVAL, "a card without a network");
+        if (rc) {
+            error_wrap(err, "network");
+            close_nets(process);
+            return rc;
+        }
+    }
+    return 0;
+}
+
 int vm_process_start(struct vm_process *process, const struct vm_config *config, struct error **err)
 {
     int console[2] = {-1, -1}, control[2] = {-1, -1};
     pid_t self = getpid(), pid = -1;
+    struct vm_process started = VM_PROCESS_NONE;
+    int rc = open_nets(&started, config, err);
 
+    if (rc)
+        return rc;
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, console) == 0 &&
         socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, control) == 0)
         pid = fork();
     if (pid < 0) {
-        int rc = error_set_errno(err, errno, "starting the virtual machine's process");
+        rc = error_set_errno(err, errno, "starting the virtual machine's process");
+        close_nets(&started);
         close_pair(console);
         close_pair(control);
         return rc;
@@ -102,11 +133,18 @@ int vm_process_start(struct vm_process *process, const struct vm_config *config,
 
         ours.console_fd = console[1];
         ours.control_fd = control[1];
+        ours.backends = started.nets;
         vm_process_main(self, &ours);
     }
     close(console[1]);
     close(control[1]);
-    *process = (struct vm_process){.pid = pid, .console_fd = console[0], .control_fd = control[0]};
+    /* Theirs is the last copy now, so that each of the two sees the other's end. */
+    for (size_t i = 0; i < config->n_nets; i++)
+        net_release(started.nets[i]);
+    started.pid = pid;
+    started.console_fd = console[0];
+    started.control_fd = control[0];
+    *process = started;
     return 0;
 }
 
@@ -128,6 +166,7 @@ int vm_process_end(struct vm_process *process)
     }
     cleanup_close_fn(&process->console_fd);
     cleanup_close_fn(&process->control_fd);
+    close_nets(process);
     *process = VM_PROCESS_NONE;
     return status;
 }

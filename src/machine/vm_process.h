@@ -15,6 +15,7 @@ struct vm_process {
     pid_t pid;      /* 0: none */
     int console_fd; /* a stream socket: the guest's console */
     int control_fd; /* vm_message.h; its end comes with the process's */
+    struct net_backend *nets[VM_NETS_MAX];
 };
 
 #define VM_PROCESS_NONE ((struct vm_process){.console_fd = -1, .control_fd = -1})

@@ -38,6 +38,22 @@ WRONG = [
     (["run", "--disk", "a,b"], "(a comma in a file's name is written twice)"),
     (["run", "--disk", "a,serial="], "--disk: serial '': choose 1 to 20 characters"),
     (["run", "--disk", "a,serial=123456789012345678901"], "choose 1 to 20 characters"),
+    (["run", "--kernel", "x", "--net", "usr"], "--net: 'usr' is no network: choose user, user,restrict, tap=INTERFACE"),
+    (["run", "--kernel", "x", "--net", ""], "--net: '' is no network"),
+    (["run", "--kernel", "x", "--net", "tap="], "--net: '' is no name of an interface"),
+    (["run", "--kernel", "x", "--net", "tap=a123456789012345"], "is no name of an interface: it has 1 to 15 characters"),
+    (["run", "--kernel", "x", "--net", "tap=t0,made"], "--net: 'made' after the interface's name: only 'create'"),
+    (["run", "--kernel", "x", "--net", "none", "--net", "user"], "--net none and another --net: choose one"),
+    (["run", "--kernel", "x", *["--net", "user"] * 9], "--net is given 9 times: a guest has up to 8 cards"),
+    (["run", "--kernel", "x", "--mac", "52:54:00:12:34"], "--mac: '52:54:00:12:34' is no address of the form"),
+    (["run", "--kernel", "x", "--mac", "53:54:00:12:34:56"], "no card's address: its first byte must be even"),
+    (["run", "--kernel", "x", "--mac", "00:00:00:00:00:00"], "no card's address"),
+    (["run", "--kernel", "x", "--mac", "52:54:00:00:00:01", "--mac", "52:54:00:00:00:02"],
+     "--mac is given 2 times for 1 network card\n"),
+    (["run", "--kernel", "x", "--net", "user", "--net", "user", "--mac", "52:54:00:00:00:01", "--mac", "52:54:00:00:00:01"],
+     "--mac: 52:54:00:00:00:01 is given twice"),
+    (["run", "--kernel", "x", "--net", "none", "--publish", "8080:80"], "--publish is for the user network: add --net user"),
+    (["run", "--kernel", "x", "--publish", "8080:80", "--publish", "8080:81"], "takes the host's port 8080 a second time"),
     (["check", "--jason"], "did you mean --json?"),
     (["help", "chekc"], "did you mean check?"),
     (["help", "run", "check"], "unexpected argument 'check'"),
@@ -49,6 +65,10 @@ WRONG += [(["run", "--memory", size], f"--memory: '{size}' is no size")
 WRONG += [(["run", "--memory", size], f"--memory: '{size}' is out of range: choose from 1M to 1T")
           for size in ["0", "1", "512", "1023K", "2T", "1025G", "18446744073709551616", "16777216T", "18446744073709551615K"]]
 WRONG += [(["run", "--memory", size], f"--memory: '{size}' is not a multiple of 4K") for size in ["1048577", "1025K"]]
+
+WRONG += [(["run", "--kernel", "x", "--publish", port], f"--publish: '{port}' is not of the form [udp:][ADDRESS:]HOST:GUEST")
+          for port in ["", "80", "8080:", ":80", "0:80", "80:0", "65536:80", "80:x", "1:2:3", "localhost:1:2", "udp:80",
+                       "sctp:80:80", "::1:80:80", "127.0.0.1:80:80:80", "127.0.0.1.1:80:80", "8080:80 ", "-1:80"]]
 
 
 @pytest.mark.parametrize("arguments, message", WRONG, ids=[" ".join(a) or "nothing" for a, _ in WRONG])
@@ -68,6 +88,8 @@ def test_wrong(arguments, message):
     ["--append", "a=b --c"], ["--module", "a", "--module=b=c d"], ["--debug-exit"], ["--engine", "auto"],
     ["--watchdog", "none"],
     ["--disk", "a", "--disk", "b,,c,format=raw,readonly,serial=12345678901234567890"],
+    ["--net", "none"], ["--net", "user", "--net", "user,restrict"], ["--net=user", "--mac=02:00:00:ab:CD:ef"],
+    ["--publish", "8080:80", "--publish", "udp:8080:80", "--publish=tcp:127.0.0.1:8081:65535"],
 ], ids=" ".join)
 def test_right(arguments, tmp_path):
     """Accepted: what fails is the kernel, which is not there."""

@@ -10,7 +10,7 @@ from program import TABIQUE, TREE, run
 
 VERBS = {
     "run": ["--firmware", "--firmware-log", "--kernel", "--initrd", "--append", "--memory", "--cpus", "--engine", "--disk",
-            "--debug-exit", "--watchdog", "--module"],
+            "--debug-exit", "--watchdog", "--net", "--mac", "--publish", "--module"],
     "check": ["--json"],
     "image build": ["--name", "--suite", "--size", "--package", "--arch", "--mirror", "--rebuild"],
     "image ls": ["--json"],
@@ -140,7 +140,7 @@ def test_completion():
     assert complete("tabique", "") == sorted([*words(), "--help", "--version"])
     assert complete("tabique", "r") == ["run"]
     assert complete("tabique", "run", "--") == sorted(VERBS["run"] + ["--help"])
-    assert complete("tabique", "run", "--m") == ["--memory", "--module"]
+    assert complete("tabique", "run", "--m") == ["--mac", "--memory", "--module"]
     assert complete("tabique", "run", "--engine", "") == ["auto", "kvm", "soft"]
     assert complete("tabique", "run", "--engine", "s") == ["soft"]
     assert complete("tabique", "run", "--memory", "") == []

@@ -28,9 +28,9 @@ PROMPT = rb"guest:\S*[#$] (\x1b\[6n)?$"
 class Guest(Terminal):
     """A Debian guest at its shell."""
 
-    def __init__(self, engine, suite, *args, kernel=None, append="", console="ttyS0"):
+    def __init__(self, engine, suite, *args, kernel=None, initrd=None, append="", console="ttyS0"):
         super().__init__("run", "--engine", engine, "--kernel", kernel or GUESTS / suite / "vmlinuz",
-                         "--initrd", GUESTS / suite / "initrd.gz", "--append", f"console={console} {append}", *args)
+                         "--initrd", initrd or GUESTS / suite / "initrd.gz", "--append", f"console={console} {append}", *args)
         self.suite = suite
 
     def shell(self):

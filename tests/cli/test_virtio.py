@@ -14,7 +14,7 @@ POWEROFF = 0
 def boot(engine, suite, append):
     guest = program.GUESTS / suite
     return Terminal("run", "--engine", engine, "--kernel", guest / "vmlinuz", "--initrd", guest / "initrd.gz",
-                    "--append", f"quiet {append}", "--memory", "512M", "--cpus", "2")
+                    "--append", f"quiet {append}", "--memory", "512M", "--cpus", "2", "--net", "none")
 
 
 def ask(terminal, command, timeout=60):

@@ -39,8 +39,9 @@ struct virtqueue_ops {
     /* Whether the size suits the format, and how big and how aligned its three areas are. */
     bool (*layout)(unsigned size, uint64_t area_size[3], uint64_t area_align[3]);
     enum virtqueue_got (*pop)(struct virtqueue *queue, struct virtqueue_element *elem);
-    /* `written`: at most the element's in_len. */
-    void (*push)(struct virtqueue *queue, const struct virtqueue_element *elem, uint32_t written);
+    /* `n` from 1; the driver sees all of them or none. written[i]: at most the element's in_len. */
+    void (*push)(struct virtqueue *queue, const struct virtqueue_element *elems, const uint32_t *written,
+                 unsigned n);
     /* Whether the driver wants an interrupt for the last `pushed` entries. */
     bool (*interrupt_wanted)(const struct virtqueue *queue);
     /* Ask for notifications from the current position on, or (without event indexes only) for none. */

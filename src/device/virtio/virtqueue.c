@@ -126,20 +126,35 @@ bool virtqueue_pop(struct virtqueue *queue, struct virtqueue_element *elem)
     return true;
 }
 
+/* Tells of the first `written` bytes of an element. */
+static void mark_element(struct virtqueue *queue, const struct virtqueue_element *elem, size_t written)
+{
+    for (unsigned i = 0; i < elem->n_in && written; i++) {
+        const struct iovec *v = &virtqueue_in(elem)[i];
+        size_t n = v->iov_len < written ? v->iov_len : written;
+        virtqueue_mark_written(queue, v->iov_base, (unsigned)n);
+        written -= n;
+    }
+}
+
+void virtqueue_push_all(struct virtqueue *queue, const struct virtqueue_element *elems,
+                        const uint32_t *written, unsigned n)
+{
+    unsigned slots = 0;
+    for (unsigned i = 0; i < n; i++)
+        slots += elems[i].slots;
+    if (!n || !usable(queue) || elems[0].generation != queue->generation || queue->in_flight < slots)
+        return;
+    for (unsigned i = 0; i < n; i++)
+        mark_element(queue, &elems[i], written[i]);
+    queue->ops->push(queue, elems, written, n);
+}
+
 void virtqueue_push(struct virtqueue *queue, const struct virtqueue_element *elem, uint32_t written)
 {
-    if (!usable(queue) || elem->generation != queue->generation || !queue->in_flight)
-        return;
     if (written > elem->in_len)
         written = elem->in_len;
-    size_t left = written;
-    for (unsigned i = 0; i < elem->n_in && left; i++) {
-        const struct iovec *v = &virtqueue_in(elem)[i];
-        size_t n = v->iov_len < left ? v->iov_len : left;
-        virtqueue_mark_written(queue, v->iov_base, (unsigned)n);
-        left -= n;
-    }
-    queue->ops->push(queue, elem, written);
+    virtqueue_push_all(queue, elem, &written, 1);
 }
 
 void virtqueue_notify(struct virtqueue *queue)

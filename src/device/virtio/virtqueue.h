@@ -76,6 +76,11 @@ bool virtqueue_pop(struct virtqueue *queue, struct virtqueue_element *elem);
  * that was popped before a reset is dropped. Pushing in another order than popping is fine. */
 void virtqueue_push(struct virtqueue *queue, const struct virtqueue_element *elem, uint32_t written);
 
+/* As virtqueue_push for each of `n` buffers of one generation in turn, but the driver finds either none of
+ * them used or all: for a frame in several buffers (5.1.6.4). */
+void virtqueue_push_all(struct virtqueue *queue, const struct virtqueue_element *elems,
+                        const uint32_t *written, unsigned n);
+
 /* Interrupts the driver if it wants that for what was pushed since the last call. */
 void virtqueue_notify(struct virtqueue *queue);
 

@@ -99,7 +99,9 @@ static enum virtqueue_got packed_pop(struct virtqueue *queue, struct virtqueue_e
     }
 }
 
-static void packed_push(struct virtqueue *queue, const struct virtqueue_element *elem, uint32_t written)
+/* Writes the used descriptor of one buffer but for its flags, which it returns, and *at where they belong. */
+static uint16_t fill_used(struct virtqueue *queue, const struct virtqueue_element *elem, uint32_t written,
+                          uint8_t **at)
 {
     uint8_t *desc = queue->desc + queue->used_idx * DESC_SIZE;
     uint16_t flags = queue->used_wrap ? DESC_AVAIL | DESC_USED : 0;
@@ -115,8 +117,23 @@ static void packed_push(struct virtqueue *queue, const struct virtqueue_element 
     }
     queue->in_flight -= elem->slots;
     queue->pushed += elem->slots;
-    ring_store16(desc + DESC_FLAGS, flags, __ATOMIC_RELEASE);
-    virtqueue_mark_written(queue, desc, DESC_SIZE);
+    *at = desc + DESC_FLAGS;
+    return flags;
+}
+
+static void packed_push(struct virtqueue *queue, const struct virtqueue_element *elems,
+                        const uint32_t *written, unsigned n)
+{
+    uint8_t *first, *at;
+    uint16_t first_flags = fill_used(queue, &elems[0], written[0], &first);
+    for (unsigned i = 1; i < n; i++) {
+        uint16_t flags = fill_used(queue, &elems[i], written[i], &at);
+        ring_store16(at, flags, __ATOMIC_RELAXED);
+        virtqueue_mark_written(queue, at - DESC_FLAGS, DESC_SIZE);
+    }
+    /* The driver goes through them in order: the first one's flags give it all of them. */
+    ring_store16(first, first_flags, __ATOMIC_RELEASE);
+    virtqueue_mark_written(queue, first - DESC_FLAGS, DESC_SIZE);
 }
 
 /* A place in the ring together with its wrap counter, as a number modulo twice the size. */

@@ -92,15 +92,18 @@ static enum virtqueue_got split_pop(struct virtqueue *queue, struct virtqueue_el
     return VIRTQUEUE_GOT;
 }
 
-static void split_push(struct virtqueue *queue, const struct virtqueue_element *elem, uint32_t written)
+static void split_push(struct virtqueue *queue, const struct virtqueue_element *elems,
+                       const uint32_t *written, unsigned n)
 {
-    uint8_t *entry = queue->device + RING_ENTRIES + USED_ENTRY * (queue->used_idx & (queue->size - 1u));
-    ring_store32(entry, elem->id);
-    ring_store32(entry + 4, written);
-    virtqueue_mark_written(queue, entry, USED_ENTRY);
-    queue->used_idx++;
-    queue->in_flight--;
-    queue->pushed++;
+    for (unsigned i = 0; i < n; i++) {
+        uint8_t *entry = queue->device + RING_ENTRIES + USED_ENTRY * (queue->used_idx & (queue->size - 1u));
+        ring_store32(entry, elems[i].id);
+        ring_store32(entry + 4, written[i]);
+        virtqueue_mark_written(queue, entry, USED_ENTRY);
+        queue->used_idx++;
+    }
+    queue->in_flight -= n;
+    queue->pushed += n;
     ring_store16(queue->device + RING_IDX, queue->used_idx, __ATOMIC_RELEASE);
     virtqueue_mark_written(queue, queue->device, RING_ENTRIES);
 }
