@@ -123,6 +123,7 @@ void cli_print_bash_completion(FILE *out);
 int cli_run(const struct cli_values *values, int *status, struct error **err);
 int cli_check(const struct cli_values *values, int *status, struct error **err);
 int cli_image_build(const struct cli_values *values, int *status, struct error **err);
+int cli_image_import(const struct cli_values *values, int *status, struct error **err);
 int cli_image_ls(const struct cli_values *values, int *status, struct error **err);
 int cli_image_inspect(const struct cli_values *values, int *status, struct error **err);
 int cli_image_rm(const struct cli_values *values, int *status, struct error **err);

@@ -37,7 +37,6 @@ static const char *local_time(time_t t, char buf[24])
 struct bar {
     bool terminal;
     char last[96];
-    time_t drawn;
 };
 
 static void on_progress(void *opaque, const char *what, double fraction)
@@ -65,6 +64,20 @@ static void bar_end(struct bar *bar)
         fputs("\r\033[K", stderr);
 }
 
+/* Says what there is now, or sets the status for what went wrong. */
+static int end_of_making(int rc, struct bar *bar, const struct image *image, const char *more, int *status)
+{
+    char bytes[16], size[16];
+
+    bar_end(bar);
+    *status = rc == 0 ? 0 : rc == -EINTR ? CLI_STATUS_INTERRUPTED : CLI_STATUS_FAILED;
+    if (rc == 0)
+        printf("image %s: %s, %.*s, a disk of %s that takes %s%s\n", image->name, image->origin,
+               IMAGE_ID_SHORT, image->id, human_size(image->size, size), human_size(image->bytes, bytes),
+               more);
+    return rc;
+}
+
 int cli_image_build(const struct cli_values *values, int *status, struct error **err)
 {
     struct bar bar = {.terminal = isatty(STDERR_FILENO)};
@@ -78,21 +91,26 @@ int cli_image_build(const struct cli_values *values, int *status, struct error *
         .rebuild = cli_bool(values, "rebuild"),
     };
     cleanup_image struct image *image = NULL;
-    char bytes[16], size[16];
-    bool built;
+    bool built = false;
 
     request.packages = cli_list(values, "package", &request.n_packages);
     int rc = image_build_debian(NULL, &request, &progress, &image, &built, err);
-    bar_end(&bar);
-    if (rc) {
-        *status = rc == -EINTR ? CLI_STATUS_INTERRUPTED : CLI_STATUS_FAILED;
-        return rc;
-    }
-    printf("image %s: %s, %.*s, a disk of %s that takes %s%s\n", image->name, image->origin, IMAGE_ID_SHORT,
-           image->id, human_size(image->size, size), human_size(image->bytes, bytes),
-           built ? "" : "; it was there already");
-    *status = 0;
-    return 0;
+    return end_of_making(rc, &bar, image, built ? "" : "; it was there already", status);
+}
+
+int cli_image_import(const struct cli_values *values, int *status, struct error **err)
+{
+    struct bar bar = {.terminal = isatty(STDERR_FILENO)};
+    const struct image_progress progress = {.report = on_progress, .opaque = &bar};
+    const struct image_import request = {
+        .file = cli_string(values, "FILE"),
+        .name = cli_string(values, "name"),
+        .format = cli_string(values, "format"),
+    };
+    cleanup_image struct image *image = NULL;
+    int rc = image_import(NULL, &request, &progress, &image, err);
+
+    return end_of_making(rc, &bar, image, "", status);
 }
 
 /* ---- ls, inspect, rm ---- */

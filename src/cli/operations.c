@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "cli/options.h"
 #include "device/guest_memory.h"
+#include "disk/disk.h"
 #include "engine/engine.h"
 #include "image/image.h"
 
@@ -229,6 +230,29 @@ static const struct cli_status image_build_statuses[] = {
     {"130", "you interrupted it; nothing has changed"},
 };
 
+static const struct cli_argument image_import_arguments[] = {
+    {.name = "FILE",
+     .type = CLI_PATH,
+     .positional = true,
+     .required = true,
+     .help = "The disk: raw or qcow2, as it is or compressed by gzip, bzip2, xz or zstd."},
+    {.name = "name",
+     .type = CLI_STRING,
+     .metavar = "NAME",
+     .help = "The image's name. Default: the file's, without its endings."},
+    {.name = "format",
+     .type = CLI_ENUM,
+     .metavar = "FORMAT",
+     .choice = disk_format_name,
+     .help = "The disk's format. It is told by the content if it is not given."},
+};
+
+static const struct cli_status image_import_statuses[] = {
+    {"0", "the image is there"},
+    {"1", "it could not be imported; the message says why"},
+    {"130", "you interrupted it; nothing has changed"},
+};
+
 static const struct cli_argument image_ls_arguments[] = {
     {.name = "json", .type = CLI_BOOL, .help = "Print one JSON array, for programs."},
 };
@@ -320,6 +344,16 @@ const struct cli_operation cli_operations[] = {
      STATUSES(image_build_statuses),
      .example = "tabique image build debian --suite trixie --size 8G --package openssh-server --name web",
      .run = cli_image_build},
+    {.name = "image import",
+     .summary = "Take a disk that boots by itself into the store",
+     .description =
+         "Copies a disk image with a boot loader of its own, such as a distribution's cloud image; "
+         "guests start it through the firmware. All of it is read and checked on the way, by a "
+         "process that can reach nothing else. The file is not needed afterwards.",
+     ARGUMENTS(image_import_arguments),
+     STATUSES(image_import_statuses),
+     .example = "tabique image import debian-12-generic-amd64.qcow2 --name cloud",
+     .run = cli_image_import},
     {.name = "image ls",
      .summary = "List the images",
      .description =

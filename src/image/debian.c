@@ -23,6 +23,7 @@
 
 #define COMMAND_LINE "root=/dev/vda ro console=ttyS0 quiet"
 #define TAIL_LINES   12
+#define LAST_LINES   4
 
 extern const char image_debian_script[];
 
@@ -116,7 +117,8 @@ static int script_error(struct build *b, struct error **err)
                 strncmp(line, "E: ", 3) == 0 || strstr(line, "rror:") || strstr(line, "No space left");
 
             full |= strstr(line, "No space left") != NULL;
-            if (pass || reason)
+            /* Without a line that looks like a reason, the last ones. */
+            if (pass ? i + LAST_LINES >= b->n_tail : reason)
                 snprintf(text + used, sizeof(text) - used, "\n  %s", line);
         }
     return error_set(err, full ? ENOSPC : EIO, "%s%s%s%s",

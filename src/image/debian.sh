@@ -49,7 +49,7 @@ fi
 
 # tiny-initramfs: the kernel's package wants a maker of initial RAM disks, and this is the smallest; ours is made
 # outside. usr-is-merged keeps usrmerge away, which needs all of Perl.
-include=systemd-sysv,systemd-resolved,udev,dbus,kmod,iproute2,iputils-ping,netbase,ca-certificates,e2fsprogs
+include=systemd-sysv,systemd-resolved,udev,dbus,kmod,login,passwd,iproute2,iputils-ping,netbase,ca-certificates,e2fsprogs
 include=$include,linux-image-cloud-$ARCH,tiny-initramfs,less,procps
 for package in $PACKAGES; do
     include=$include,$package
@@ -90,7 +90,9 @@ printf '127.0.0.1\tlocalhost\n::1\t\tlocalhost ip6-localhost ip6-loopback\nff02:
 ln -sf ../run/systemd/resolve/stub-resolv.conf etc/resolv.conf
 # The signed-by of the building host would be this one's only by luck.
 sed 's/ \[signed-by=[^]]*\]//' "$OUT/sources.list" >etc/apt/sources.list
-echo 'LABEL=root / ext4 errors=remount-ro,x-systemd.growfs 0 1' >etc/fstab
+# The check at each boot (the last number) would have it wait for udev; the initial RAM disk's init has the file
+# system repaired where it says that it needs it, and is consistent through its journal otherwise.
+echo 'LABEL=root / ext4 errors=remount-ro,x-systemd.growfs 0 0' >etc/fstab
 
 # Each guest gets an id, a random seed and keys of its own.
 : >etc/machine-id
@@ -108,6 +110,7 @@ chroot . usermod -p '*' root
 mkdir -p etc/systemd/system/serial-getty@.service.d etc/systemd/system/serial-getty@ttyS0.service.d
 cat >etc/systemd/system/serial-getty@.service.d/autologin.conf <<'END'
 [Service]
+Type=simple
 ExecStart=
 ExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200,57600,38400,9600 - $TERM
 END
@@ -134,9 +137,14 @@ printf '[Unit]\nConditionPathExistsGlob=/sys/class/net/e*\n' \
 
 chroot . systemctl --quiet enable systemd-networkd.service systemd-resolved.service fstrim.timer
 chroot . systemctl --quiet set-default multi-user.target
-# What a virtual machine, or one of many, can do without: screens, LVM's scrubbing, each guest's own daily update.
+# What a virtual machine, or one of many, can do without: screens, LVM's scrubbing, a network from the kernel's
+# command line, each guest's own daily update; and modules that load by themselves when they are used.
 chroot . systemctl --quiet mask getty@tty1.service e2scrub_reap.service e2scrub_all.timer apt-daily.timer \
-    apt-daily-upgrade.timer 2>/dev/null
+    apt-daily-upgrade.timer systemd-network-generator.service modprobe@configfs.service modprobe@dm_mod.service \
+    modprobe@drm.service modprobe@efi_pstore.service modprobe@fuse.service modprobe@loop.service \
+    sys-kernel-config.mount sys-fs-fuse-connections.mount 2>/dev/null
+# Modules for what the processor can do (ciphers, power meters) are slow to start; ciphers come when they are asked for.
+echo 'SUBSYSTEM=="cpu", ENV{MODALIAS}=""' >etc/udev/rules.d/79-no-cpu-modules.rules
 
 rm -rf var/cache/apt/*.bin var/cache/apt/archives/*.deb var/lib/apt/lists/* var/log/apt var/log/*.log var/log/lastlog \
     var/cache/ldconfig/aux-cache tmp/* dev/* run/*

@@ -112,4 +112,17 @@ int image_build_debian(const char *home, const struct image_build *request,
                        const struct image_progress *progress, struct image **out, bool *built,
                        struct error **err);
 
+struct image_import {
+    const char *file;
+    const char *name;   /* NULL: from the file's */
+    const char *format; /* of the disk: "raw", "qcow2"; NULL: told by its content */
+};
+
+/*
+ * Takes a disk that boots by firmware into the store; the file may be compressed (gzip, bzip2, xz, zstd). All
+ * of it is read and checked, by a confined process. Interrupted as image_build_debian.
+ */
+int image_import(const char *home, const struct image_import *request, const struct image_progress *progress,
+                 struct image **out, struct error **err);
+
 #endif

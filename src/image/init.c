@@ -14,8 +14,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/reboot.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -96,6 +98,39 @@ static void mount_root(const char *device, const char *type, unsigned long flags
     }
 }
 
+/* Whether the kernel has found the file system damaged at some time (ext4's documentation, "The Super Block":
+ * s_magic, s_state at 0x38 and 0x3A of what lies at 1024). */
+static bool needs_repair(const char *device)
+{
+    unsigned char super[64];
+    int fd = open(device, O_RDONLY | O_CLOEXEC);
+    bool damaged = fd >= 0 && pread(fd, super, sizeof(super), 1024) == sizeof(super) && super[0x38] == 0x53 &&
+                   super[0x39] == 0xef && (super[0x3a] & 2);
+
+    if (fd >= 0)
+        close(fd);
+    return damaged;
+}
+
+/* By the root's own e2fsck; the root is mounted, but not to be written. */
+static void repair(const char *device)
+{
+    int status = 0;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        if (mount("/dev", "/root/dev", NULL, MS_BIND, NULL) == 0 && chroot("/root") == 0 && chdir("/") == 0)
+            execl("/sbin/fsck.ext4", "fsck.ext4", "-p", device, NULL);
+        _exit(127);
+    }
+    if (pid > 0)
+        waitpid(pid, &status, 0);
+    umount("/root/dev");
+    /* fsck(8): 2, what is mounted has changed underneath. */
+    if (WIFEXITED(status) && (WEXITSTATUS(status) & 2))
+        reboot(RB_AUTOBOOT);
+}
+
 int main(void)
 {
     static char line[4096];
@@ -113,8 +148,12 @@ int main(void)
     close(fd);
     load_modules();
     const char *init = argument(line, "init", "/sbin/init");
-    mount_root(argument(line, "root", "/dev/vda"), argument(line, "rootfstype", "ext4"),
-               has_word(line, "rw") ? 0 : MS_RDONLY);
+    const char *device = argument(line, "root", "/dev/vda"), *type = argument(line, "rootfstype", "ext4");
+    mount_root(device, type, MS_RDONLY);
+    if (strcmp(type, "ext4") == 0 && needs_repair(device))
+        repair(device);
+    if (has_word(line, "rw") && mount(NULL, "/root", NULL, MS_REMOUNT, NULL) < 0)
+        fail(device);
     if (umount("/proc") < 0 || mount("/dev", "/root/dev", NULL, MS_MOVE, NULL) < 0)
         fail("/root/dev");
     /* The memory of what the initial RAM disk holds comes back only if it is deleted. */

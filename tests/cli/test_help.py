@@ -13,6 +13,7 @@ VERBS = {
             "--debug-exit", "--watchdog", "--net", "--mac", "--publish", "--module"],
     "check": ["--json"],
     "image build": ["--name", "--suite", "--size", "--package", "--arch", "--mirror", "--rebuild"],
+    "image import": ["--name", "--format"],
     "image ls": ["--json"],
     "image inspect": [],
     "image rm": [],

@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Between an import and the confined process that reads the strange file. */
+#ifndef TABIQUE_IMAGE_IMPORT_PRIV_H
+#define TABIQUE_IMAGE_IMPORT_PRIV_H
+
+#include <stdint.h>
+
+/* What the process says: fixed size, so that reading it is safe whatever it has become. */
+struct import_message {
+    int32_t kind; /* IMPORT_* */
+    int32_t result;
+    double fraction;
+    uint64_t size;   /* of the disk as a guest sees it */
+    char format[16]; /* of the disk: "raw", "qcow2" */
+    char text[400];  /* why it failed; ends with a zero */
+};
+
+enum {
+    IMPORT_COPYING,
+    IMPORT_CHECKING,
+    IMPORT_ENDED,
+};
+
+struct disk_files;
+
+/*
+ * Copies (decompressed, with zeros as holes) what `in` has into the empty first of the `files`, and checks
+ * that it is a disk image of `format` (NULL: told by its content) that a machine can boot from. Tells
+ * `report` all along. To be called by a process that is confined; never returns. `files` are opened before,
+ * as raw, for what they need (io_uring) is not to be had any more.
+ */
+_Noreturn void import_work(int in, struct disk_files *files, const char *format, int report);
+
+#endif
