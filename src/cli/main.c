@@ -102,10 +102,11 @@ static char **copy_arguments(int argc, char **argv)
 
 int main(int argc, char **original)
 {
-    char **argv = copy_arguments(argc, original);
+    static char **argv; /* kept to the end */
     int status;
 
     open_standard_files();
+    argv = copy_arguments(argc, original);
     if (!argv) {
         fputs("tabique: out of memory\n", stderr);
         return CLI_STATUS_FAILED;

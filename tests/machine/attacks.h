@@ -39,13 +39,13 @@ extern const size_t n_attacks;
 
 /* What the attacks aim at, set before the process is confined. */
 struct victims {
-    pid_t process;     /* of the same user, as the supervisor is */
-    int tcp_port;      /* listens on 127.0.0.1 */
-    char file[128];    /* another guest's, that everybody may read and write */
-    char socket[100];  /* listens at this path */
-    char abstract[64]; /* listens at this name, without its first byte */
-    int descriptor;    /* a connected Unix socket that the process holds */
-    bool *hit;         /* the process has been signalled */
+    pid_t process;      /* of the same user, as the supervisor is */
+    int tcp_port;       /* listens on 127.0.0.1 */
+    char file[128];     /* another guest's, that everybody may read and write */
+    char socket[100];   /* listens at this path */
+    char abstract[64];  /* listens at this name, without its first byte */
+    int descriptor;     /* a connected Unix socket that the process holds */
+    volatile bool *hit; /* the process has been signalled */
 };
 
 extern struct victims victims;

@@ -44,7 +44,7 @@ enum outcome { LOST, BY_LIST, BY_WALL, SUCCEEDED };
 static struct shared {
     struct confine_status status;
     bool ran;
-    bool hit; /* a signal reached the supervisor */
+    volatile bool hit; /* a signal reached the supervisor */
     uint8_t outcomes[MAX_ATTACKS];
     int errors[MAX_ATTACKS];
 } * shared;
@@ -276,7 +276,7 @@ static int run_vm(void)
 
 static void on_hit(int sig)
 {
-    __atomic_store_n(&shared->hit, true, __ATOMIC_SEQ_CST);
+    shared->hit = true;
 }
 
 /* Plays the plan as one of the fixture's kind, who is the supervisor and the victim. The wait status. */
