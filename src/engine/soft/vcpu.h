@@ -247,8 +247,9 @@ struct soft_vcpu {
     0x4000u /* a breakpoint is enabled in DR7: blocks of one instruction, checked by the dispatcher */
 #define KEY_ONE      0x8000u  /* a block of one instruction (after an interrupt shadow) */
 #define KEY_NO_RDTSC 0x10000u /* RDTSC raises #GP (CR4.TSD at CPL 3) */
-#define KEY_AC       0x20000u /* accesses must be aligned (CR0.AM and RFLAGS.AC at CPL 3): all take the slow path \
-                               */
+#define KEY_AC                                                                                               \
+    0x20000u /* accesses must be aligned (CR0.AM and RFLAGS.AC at CPL 3): all take the slow path             \
+              */
 
 static inline enum soft_mmu soft_key_mmu(uint32_t key)
 {
