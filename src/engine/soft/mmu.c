@@ -488,6 +488,8 @@ int soft_rmw_begin(struct soft_vcpu *c, uint64_t linear, unsigned size, void **h
         rc = rmw_locate(c, linear, size, gpa, &first, host);
     if (rc != SOFT_NEXT || *host)
         return rc;
+    if (soft_must_be_alone(c))
+        return SOFT_JUMP;
     /* A device, or two pages that are apart: on a copy, which soft_rmw_end puts back. */
     uint8_t *copy_at = c->bounce + (linear & 63);
     soft_physical(c, gpa[0], copy_at, first, false);

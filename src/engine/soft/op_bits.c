@@ -72,8 +72,9 @@ static int change_locked(struct soft_vcpu *c, uint64_t linear, unsigned size, ui
     void *host;
     bool old;
 
-    if (soft_rmw_begin(c, linear, size, &host))
-        return SOFT_FAULT;
+    int rc = soft_rmw_begin(c, linear, size, &host);
+    if (rc != SOFT_NEXT)
+        return rc;
     if (change == BIT_SET)
         LOCKED_BY_SIZE("bts");
     else if (change == BIT_RESET)
@@ -130,9 +131,10 @@ static int bit_test(struct soft_vcpu *c, const struct soft_insn *i, enum bit_cha
     } else {
         if (bit_linear(c, i, size, change != BIT_TEST, &index, &linear))
             return SOFT_FAULT;
-        if (i->lock ? change_locked(c, linear, size, index, change, &bit)
-                    : change_plain(c, linear, size, index, change, &bit))
-            return SOFT_FAULT;
+        int rc = i->lock ? change_locked(c, linear, size, index, change, &bit)
+                         : change_plain(c, linear, size, index, change, &bit);
+        if (rc != SOFT_NEXT)
+            return rc;
     }
     set_cf(c, bit);
     return SOFT_NEXT;

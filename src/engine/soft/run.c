@@ -55,7 +55,7 @@ static void enter_code(struct soft_vcpu *c)
 {
     for (;;) {
         atomic_store(&c->in_code, 1);
-        if (!atomic_load(&c->soft->exclusive))
+        if (!atomic_load(&c->soft->exclusive) || c->alone)
             return;
         atomic_store(&c->in_code, 0);
         futex_wake(&c->in_code);
@@ -70,33 +70,55 @@ static void leave_code(struct soft_vcpu *c)
         futex_wake(&c->in_code);
 }
 
-/* Everyone out of translated code while the cache is emptied. */
-static void flush_cache(struct soft_vcpu *c)
+/* Everyone else out of translated code, and not in again before end_alone. Not from within. */
+static void begin_alone(struct soft_vcpu *c)
 {
     struct soft *s = c->soft;
 
-    leave_code(c);
     pthread_mutex_lock(&s->exclusive_lock);
-    pthread_mutex_lock(&s->lock);
-    bool room = soft_cache_has_room_locked(s); /* somebody else may have done it while we waited */
-    pthread_mutex_unlock(&s->lock);
-    if (!room) {
-        atomic_store(&s->exclusive, 1);
-        for (unsigned n = 0; n < s->n_vcpus; n++) {
-            struct soft_vcpu *o = s->vcpu[n];
-            if (o == c)
-                continue;
-            __atomic_store_n(&o->pending, 1, __ATOMIC_SEQ_CST);
-            while (atomic_load(&o->in_code))
-                futex_wait(&o->in_code, 1);
-        }
-        pthread_mutex_lock(&s->lock);
-        soft_cache_flush_locked(s);
-        pthread_mutex_unlock(&s->lock);
-        atomic_store(&s->exclusive, 0);
-        futex_wake(&s->exclusive);
+    atomic_store(&s->exclusive, 1);
+    for (unsigned n = 0; n < s->n_vcpus; n++) {
+        struct soft_vcpu *o = s->vcpu[n];
+
+        if (o == c)
+            continue;
+        __atomic_store_n(&o->pending, 1, __ATOMIC_SEQ_CST);
+        while (atomic_load(&o->in_code))
+            futex_wait(&o->in_code, 1);
     }
+    c->alone = true;
+}
+
+static void end_alone(struct soft_vcpu *c)
+{
+    struct soft *s = c->soft;
+
+    c->alone = false;
+    atomic_store(&s->exclusive, 0);
+    futex_wake(&s->exclusive);
     pthread_mutex_unlock(&s->exclusive_lock);
+}
+
+bool soft_must_be_alone(struct soft_vcpu *c)
+{
+    c->wants_alone = !c->alone && c->soft->n_vcpus > 1;
+    return c->wants_alone;
+}
+
+static void flush_cache(struct soft_vcpu *c)
+{
+    struct soft *s = c->soft;
+    bool was_alone = c->alone;
+
+    leave_code(c);
+    if (!was_alone)
+        begin_alone(c);
+    pthread_mutex_lock(&s->lock);
+    if (!soft_cache_has_room_locked(s)) /* somebody else may have done it while we waited */
+        soft_cache_flush_locked(s);
+    pthread_mutex_unlock(&s->lock);
+    if (!was_alone)
+        end_alone(c);
     enter_code(c);
 }
 
@@ -288,7 +310,7 @@ static int after_instruction(struct soft_vcpu *c, uint32_t key)
 static int run_special(struct soft_vcpu *c, unsigned shadow)
 {
     uint32_t key = c->key;
-    uint64_t rip = c->rip, rsp = c->gpr[CPU_RSP];
+    uint64_t rip = c->rip, rsp = c->gpr[CPU_RSP], resume = c->sysflags & FLAG_RF, held = c->held_hits;
 
     c->debug_hits = c->held_hits;
     c->held_hits = 0;
@@ -304,6 +326,12 @@ static int run_special(struct soft_vcpu *c, unsigned shadow)
     c->sysflags &= ~(uint64_t)FLAG_RF;
     int rc = execute(c);
     c->key &= ~KEY_ONE;
+    if (c->wants_alone && rc == SOFT_JUMP && c->rip == rip) { /* it has not happened yet */
+        c->sysflags |= resume;
+        c->held_hits = held;
+        c->shadow = shadow;
+        return rc;
+    }
     /* A branch to nowhere faults itself: no trap follows it. */
     if (rc == SOFT_JUMP && soft_is64(c) && !soft_canonical(c->rip)) {
         c->rip = rip;
@@ -313,8 +341,21 @@ static int run_special(struct soft_vcpu *c, unsigned shadow)
     return rc == SOFT_FAULT ? rc : after_instruction(c, key);
 }
 
+/* One instruction, while the other vCPUs wait. */
+static int run_alone(struct soft_vcpu *c, unsigned shadow)
+{
+    begin_alone(c);
+    c->wants_alone = false;
+    c->key |= KEY_ONE;
+    int rc = run_special(c, shadow);
+    end_alone(c);
+    return rc;
+}
+
 int soft_run_once(struct soft_vcpu *c, unsigned shadow)
 {
+    if (c->wants_alone)
+        return run_alone(c, shadow);
     if (shadow || (c->key & KEY_SPECIAL)) {
         c->key |= shadow ? KEY_ONE : 0;
         int rc = run_special(c, shadow);

@@ -90,6 +90,11 @@ static uint64_t special(struct soft_vcpu *c, const struct soft_site *site, uint6
         go_on(c, site, host, write);
         return 0;
     }
+    if ((site->flags & SITE_LOCKED) && soft_must_be_alone(c)) {
+        merge_registers(c, site->slots);
+        c->rip = c->soft->blocks[site->block].rip + site->insn;
+        return LEFT_NEXT;
+    }
     /* The same alignment as the guest's address, for instructions that insist on one. */
     host = c->bounce + (linear & 63);
     if (site->flags & SITE_READ) {

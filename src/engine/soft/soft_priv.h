@@ -62,6 +62,7 @@ struct soft_site {
 #define SITE_LAST    8u  /* nothing but the way out of the block follows */
 #define SITE_ALIGNED 16u /* #GP unless aligned to its size, before any page fault */
 #define SITE_WAITS   32u /* a pending x87 exception comes first */
+#define SITE_LOCKED  64u /* atomic: LOCK, or XCHG */
 #define SITE_CHECKED 4u  /* s1 is an offset in `segment`, which has a base or a limit */
 
 /* An instruction that the host may fault on: a copied one, at this offset of the block's code. */
@@ -164,7 +165,8 @@ struct soft {
     uint64_t flushes;
     _Atomic uint64_t invalidations;
 
-    /* emptying the cache: `exclusive` keeps vCPUs from entering translated code */
+    /* One vCPU alone, to empty the cache or for a locked operand in two places: `exclusive` keeps the others
+     * from entering translated code. */
     pthread_mutex_t exclusive_lock;
     _Atomic uint32_t exclusive;
 

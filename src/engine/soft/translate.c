@@ -303,6 +303,8 @@ static void translate_copy(struct translator *t)
             flags = SITE_READ;
         if (soft_needs_alignment(d))
             flags |= SITE_ALIGNED;
+        if ((d->z.attributes & ZYDIS_ATTRIB_HAS_LOCK) || d->z.mnemonic == ZYDIS_MNEMONIC_XCHG)
+            flags |= SITE_LOCKED;
         if (soft_x87_waits(d))
             flags |= SITE_WAITS;
         tr_operand_address(t, &a);

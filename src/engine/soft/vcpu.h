@@ -221,6 +221,8 @@ struct soft_vcpu {
     uint64_t jump_cs_base[MMU_MODES];
     uint64_t debug_hits; /* DR6 bits of breakpoints met by the current instruction */
     uint64_t held_hits;  /* those that MOV SS keeps back until the next instruction has ended */
+    bool alone;          /* no other vCPU is in translated code until this one allows it */
+    bool wants_alone;    /* the next instruction is to be executed so */
     bool entered;        /* the current instruction has entered a handler, which is not stepped */
     struct {
         uint64_t gpa[2]; /* of the one or two pages of a bounced or code-page write */
@@ -310,10 +312,14 @@ int soft_host_pointer(struct soft_vcpu *c, uint64_t linear, unsigned access, uin
 
 /*
  * An atomic read-modify-write on guest memory for handlers of locked instructions (BTS m,r and such): gives a
- * host pointer to `size` bytes (1-16); after the change call soft_rmw_end with the same arguments.
+ * host pointer to `size` bytes (1-16); after the change call soft_rmw_end with the same arguments. SOFT_JUMP:
+ * leave all as it is and return that; the instruction is executed again with the other vCPUs stopped.
  */
 int soft_rmw_begin(struct soft_vcpu *c, uint64_t linear, unsigned size, void **host);
 int soft_rmw_end(struct soft_vcpu *c, uint64_t linear, unsigned size);
+/* A locked operand can't be worked on in place: true if the others must be stopped first, which is then
+ * noted. */
+bool soft_must_be_alone(struct soft_vcpu *c);
 
 /* Drop translations from the software TLBs and jump caches. `all`: global pages too. */
 void soft_tlb_flush(struct soft_vcpu *c, bool all);
