@@ -99,6 +99,15 @@ static const struct cli_argument run_arguments[] = {
      .type = CLI_BOOL,
      .help = "Let the guest leave by writing a value to port 0xF4. The exit status is (value << 1) | 1, as "
              "with QEMU's isa-debug-exit."},
+    {.name = "balloon",
+     .type = CLI_SIZE,
+     .metavar = "SIZE",
+     .fallback = "0",
+     .max = GUEST_MEMORY_MAX,
+     .multiple = GUEST_PAGE_SIZE,
+     .help = "How much of its RAM the guest is to give back to the host at first, by the driver of its "
+             "memory balloon. "
+             "Pages that the guest frees go back without being asked for."},
     {.name = "watchdog",
      .type = CLI_ENUM,
      .metavar = "ACTION",

@@ -51,6 +51,7 @@ int cli_run(const struct cli_values *values, int *status, struct error **err)
         .cpus = (unsigned)cli_uint(values, "cpus"),
         .engine = cli_string(values, "engine"),
         .debug_exit = cli_bool(values, "debug-exit"),
+        .balloon = cli_uint(values, "balloon"),
         .watchdog = cli_string(values, "watchdog"),
     };
 

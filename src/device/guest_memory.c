@@ -5,6 +5,8 @@
 #include "base/error.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -117,4 +119,21 @@ int guest_memory_write(const struct guest_memory *mem, uint64_t gpa, const void 
     }
     guest_memory_mark_written(mem, gpa, len);
     return 0;
+}
+
+int guest_memory_discard(const struct guest_memory *mem, uint64_t gpa, uint64_t len)
+{
+    for (unsigned i = 0; i < mem->n_blocks; i++) {
+        const struct guest_memory_block *b = &mem->blocks[i];
+        uint64_t at = gpa - b->gpa;
+
+        if (b->rom || at >= b->size || len > b->size - at)
+            continue;
+        if (fallocate(mem->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(b->offset + at),
+                      (off_t)len) < 0)
+            return -errno;
+        guest_memory_mark_written(mem, gpa, len);
+        return 0;
+    }
+    return -EFAULT;
 }

@@ -78,6 +78,11 @@ static inline void guest_memory_mark_written(const struct guest_memory *mem, uin
         mem->written(mem->written_opaque, gpa, len);
 }
 
+/* Gives whole pages of RAM back to the host: they read as zero, and cost nothing until they are touched.
+ * `gpa` and `len` are multiples of the page size. 0; -EFAULT (nothing done) unless all of it is RAM in one
+ * block; -errno. */
+int guest_memory_discard(const struct guest_memory *mem, uint64_t gpa, uint64_t len);
+
 /* Copy from or to RAM; marks what it writes. 0, or -EFAULT (nothing copied) if any byte is not RAM. */
 int guest_memory_read(const struct guest_memory *mem, uint64_t gpa, void *buf, size_t len);
 int guest_memory_write(const struct guest_memory *mem, uint64_t gpa, const void *buf, size_t len);

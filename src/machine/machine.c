@@ -11,6 +11,7 @@
 #include "device/devices.h"
 #include "device/fw_cfg.h"
 #include "device/pci.h"
+#include "device/virtio/balloon.h"
 #include "device/virtio/block.h"
 #include "device/virtio/console.h"
 #include "device/virtio/net.h"
@@ -233,6 +234,24 @@ void machine_net_stats(struct machine *m, struct net_stats *sum)
         sum->tx_packets += one.tx_packets;
         sum->tx_bytes += one.tx_bytes;
         sum->tx_drops += one.tx_drops;
+    }
+}
+
+void machine_set_balloon(struct machine *m, uint64_t bytes)
+{
+    for (size_t i = 0; i < m->n_devices; i++)
+        if (m->devices[i]->class == &virtio_balloon_class)
+            virtio_balloon_set_target(m->devices[i], bytes);
+}
+
+void machine_balloon(struct machine *m, struct virtio_balloon_report *out)
+{
+    *out = (struct virtio_balloon_report){0};
+    for (size_t i = 0; i < m->n_devices; i++) {
+        if (m->devices[i]->class != &virtio_balloon_class)
+            continue;
+        virtio_balloon_report(m->devices[i], out);
+        virtio_balloon_ask(m->devices[i]);
     }
 }
 

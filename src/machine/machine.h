@@ -18,6 +18,7 @@ struct engine_class;
 struct error;
 struct loop;
 struct machine;
+struct virtio_balloon_report;
 struct virtio_block_config;
 struct net_stats;
 struct virtio_net_config;
@@ -28,6 +29,7 @@ struct machine_config {
     const struct engine_class *engine;
     int engine_fd; /* of the class's open, which stays the caller's; -1: the engine opens it itself */
     bool debug_exit;
+    uint64_t balloon;              /* bytes that the guest is to give back at first */
     enum watchdog_action watchdog; /* what is done when the guest's watchdog expires */
     uint64_t firmware_size;        /* bytes of ROM for the firmware that machine_load gets; 0: none */
     int firmware_log;              /* where the firmware logs to, or -1 */
@@ -76,6 +78,11 @@ bool machine_take_event(struct machine *machine, enum machine_event *event, int 
 
 /* The terminal behind the virtio console has another size now. Any thread. */
 void machine_resize_console(struct machine *machine, uint16_t columns, uint16_t rows);
+
+/* The guest's memory balloon, as in device/virtio/balloon.h. Any thread. */
+void machine_set_balloon(struct machine *machine, uint64_t bytes);
+/* What is known of it, and asks for news. */
+void machine_balloon(struct machine *machine, struct virtio_balloon_report *out);
 
 /* Presses the power button: the guest is asked to switch itself off. Any thread. */
 void machine_press_power_button(struct machine *machine);

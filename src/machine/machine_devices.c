@@ -15,6 +15,7 @@ void device_configs_init(struct device_configs *configs, const struct machine_co
         .firmware_log = {.fd = machine->firmware_log},
         .cmos = {.cpus = machine->cpus},
         .virtio_console = {.backend = machine->console, .columns = machine->columns, .rows = machine->rows},
+        .virtio_balloon = {.target = machine->balloon},
         .watchdog = {.action = machine->watchdog},
     };
 }
@@ -45,6 +46,8 @@ const void *device_configs_get(const struct device_configs *configs, const struc
         return &configs->virtio_console;
     if (class == &virtio_block_class)
         return &configs->machine->disks[i];
+    if (class == &virtio_balloon_class)
+        return &configs->virtio_balloon;
     if (class == &watchdog_class)
         return &configs->watchdog;
     if (class == &virtio_net_class)

@@ -6,6 +6,7 @@
 #include "device/cmos.h"
 #include "device/firmware_log.h"
 #include "device/uart16550.h"
+#include "device/virtio/balloon.h"
 #include "device/virtio/console.h"
 #include "machine/machine.h"
 
@@ -18,6 +19,7 @@ struct device_configs {
     struct firmware_log_config firmware_log;
     struct uart16550_config serial;
     struct virtio_console_config virtio_console;
+    struct virtio_balloon_config virtio_balloon;
     struct watchdog_config watchdog;
 };
 

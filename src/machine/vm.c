@@ -5,8 +5,10 @@
  */
 #include "machine/vm.h"
 
+#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "device/virtio/balloon.h"
 #include "device/virtio/net.h"
 #include "engine/engine.h"
 #include "host/confine.h"
@@ -64,6 +66,11 @@ static int check_config(const struct vm_config *config, struct error **err)
     if (config->memory < GUEST_MEMORY_MIN || config->memory > GUEST_MEMORY_MAX)
         return error_set(err, EINVAL, "%llu bytes of memory: choose --memory from 1M to 1024G",
                          (unsigned long long)config->memory);
+    if (config->balloon >= config->memory)
+        return error_set(err, EINVAL,
+                         "a balloon of %llu bytes leaves the guest nothing: choose a --balloon below "
+                         "--memory",
+                         (unsigned long long)config->balloon);
     if (config->memory % GUEST_PAGE_SIZE)
         return error_set(err, EINVAL, "%llu bytes of memory: choose a --memory that is a multiple of 4K",
                          (unsigned long long)config->memory);
@@ -233,6 +240,20 @@ static void count_net(struct vm *vm)
     vm->stats[VM_STAT_NET_TX_DROPS] = net.tx_drops;
 }
 
+static void take_balloon(struct vm *vm)
+{
+    static const enum virtio_balloon_stat told[] = {BALLOON_TOTAL, BALLOON_FREE, BALLOON_AVAILABLE,
+                                                    BALLOON_CACHES};
+    struct virtio_balloon_report report;
+
+    machine_balloon(vm->machine, &report);
+    vm->stats[VM_STAT_BALLOON_TARGET] = report.target;
+    vm->stats[VM_STAT_BALLOON] = report.actual;
+    vm->stats[VM_STAT_MEMORY_REPORTED] = report.reported;
+    for (unsigned i = 0; i < ARRAY_SIZE(told); i++)
+        vm->stats[VM_STAT_MEMORY_TOTAL + i] = report.valid >> told[i] & 1 ? report.stats[told[i]] : 0;
+}
+
 static void act_on(struct vm *vm, const struct vm_message *m)
 {
     switch ((enum vm_message_type)m->type) {
@@ -247,8 +268,12 @@ static void act_on(struct vm *vm, const struct vm_message *m)
     case VM_RESIZE:
         machine_resize_console(vm->machine, m->columns, m->rows);
         break;
+    case VM_SET_BALLOON:
+        machine_set_balloon(vm->machine, m->value);
+        break;
     case VM_STATS_WANTED:
         count_net(vm);
+        take_balloon(vm);
         tell(vm, VM_STATS, "");
         break;
     case VM_QUIT:
@@ -455,6 +480,7 @@ static int build(struct vm *vm, struct error **err)
         .engine = vm->engine,
         .engine_fd = vm->engine_fd,
         .debug_exit = config->debug_exit,
+        .balloon = config->balloon,
         .watchdog = vm->watchdog,
         .serial = &vm->console.ports[CONSOLE_SERIAL],
         .console = &vm->console.ports[CONSOLE_VIRTIO],

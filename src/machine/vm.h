@@ -48,6 +48,7 @@ struct vm_config {
     size_t n_modules;
     const struct vm_disk *disks;
     size_t n_disks;
+    uint64_t balloon;          /* bytes of RAM that the guest is to give back at first, by its balloon */
     const char *watchdog;      /* what its expiry does: "reset", "poweroff", "none"; NULL is "reset" */
     const struct vm_net *nets; /* without those of NET_NONE */
     size_t n_nets;             /* up to VM_NETS_MAX */

@@ -19,6 +19,7 @@ enum vm_message_type {
     VM_RESUME,           /* let them run again; VM_RESUMED answers */
     VM_RESIZE,           /* columns and rows: of the terminal behind the console */
     VM_STATS_WANTED,     /* VM_STATS answers */
+    VM_SET_BALLOON,      /* value: bytes of RAM that the guest is to give back by its balloon */
     VM_QUIT,             /* end in an orderly way, whatever the guest does; VM_ENDED answers */
     VM_TO_LAST = VM_QUIT,
 
@@ -58,6 +59,14 @@ enum vm_stat {
     VM_STAT_NET_TX_PACKETS,
     VM_STAT_NET_TX_BYTES,
     VM_STAT_NET_TX_DROPS,
+    VM_STAT_BALLOON_TARGET,  /* bytes that the guest is to give back */
+    VM_STAT_BALLOON,         /* bytes that it has given back */
+    VM_STAT_MEMORY_REPORTED, /* bytes of free pages that it has reported, all together */
+    /* As the guest's kernel told when it was last asked, in bytes; 0 while it has not. */
+    VM_STAT_MEMORY_TOTAL,
+    VM_STAT_MEMORY_FREE,
+    VM_STAT_MEMORY_AVAILABLE,
+    VM_STAT_MEMORY_CACHES,
     VM_STATS_COUNT,
 };
 
@@ -68,6 +77,7 @@ struct vm_message {
     uint32_t end;   /* enum vm_end */
     int32_t status; /* what `tabique run` is to return, 0..255 */
     uint16_t columns, rows;
+    uint64_t value;
     uint64_t stats[VM_STATS_COUNT];
     char text[VM_TEXT_SIZE]; /* ends with a 0 byte; the rest is 0 as well */
 };

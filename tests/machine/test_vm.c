@@ -356,6 +356,22 @@ static void test_crash_kernel_runs_on(void **state)
     expect_message(VM_CRASH_LOADED);
 }
 
+static void test_balloon(void **state)
+{
+    struct vm_message m = {.type = VM_SET_BALLOON, .value = 4 << 20};
+
+    config.balloon = 1 << 20;
+    fake.message = -1;
+    send_message(VM_STATS_WANTED);
+    assert_int_equal(vm_message_send(control[0], &m), 0);
+    send_message(VM_STATS_WANTED);
+    send_message(VM_QUIT);
+    assert_int_equal(run(NULL, VM_END_QUIT, VM_EXIT_FAILED), 0);
+    expect_message(VM_READY);
+    assert_int_equal(expect_message(VM_STATS).stats[VM_STAT_BALLOON_TARGET], 1 << 20);
+    assert_int_equal(expect_message(VM_STATS).stats[VM_STAT_BALLOON_TARGET], 4 << 20);
+}
+
 static void test_quit(void **state)
 {
     fake.message = VM_QUIT;
@@ -416,6 +432,9 @@ static void test_bad_configurations(void **state)
     config.cpus = 9;
     expect_error("choose --cpus from 1 to 8", 0);
     config.cpus = 1;
+    config.balloon = config.memory;
+    expect_error("choose a --balloon below --memory", 0);
+    config.balloon = 0;
     config.watchdog = "bark";
     expect_error("choose reset, poweroff or none", 0);
     config.watchdog = NULL;
@@ -476,6 +495,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_reset_boots_again_from_clean_memory, setup, teardown),
         cmocka_unit_test_setup_teardown(test_reset_needs_no_path, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ready_and_restarts_are_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_balloon, setup, teardown),
         cmocka_unit_test_setup_teardown(test_quit, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_supervisor_is_an_end, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nonsense_of_the_supervisor_is_an_end, setup, teardown),

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Memory that the guest does not use costs the host nothing: Debian's balloon driver, and its reports of free pages."""
+import pathlib
+import re
+import subprocess
+import time
+
+import pytest
+
+import program
+from program import Terminal
+
+PROMPT = rb"guest:\S*[#$] (\x1b\[6n)?$"
+BOOT = 120  # seconds; other tests run at the same time
+MIB = 1 << 20
+INITRD = "initrd-balloon.gz"
+
+
+@pytest.fixture
+def initrd(suite):
+    directory = program.GUESTS / suite
+    subprocess.run([program.TREE / "tools/fetch-guest", "--quiet", "--suite", suite, "--out", directory,
+                    "--initrd", INITRD, "--modules", "virtio_balloon"], check=True, timeout=300)
+    return directory / INITRD
+
+
+class Guest(Terminal):
+    def __init__(self, engine, suite, initrd, *args):
+        super().__init__("run", "--engine", engine, "--kernel", program.GUESTS / suite / "vmlinuz", "--initrd", initrd,
+                         "--append", "quiet console=ttyS0", *args)
+        self.expect(PROMPT, BOOT)
+        self.ask("stty -echo")
+
+    def ask(self, command, timeout=BOOT):
+        self.send(command.encode() + b"\r")
+        return self.expect(rb"(?s)^(.*)" + PROMPT, timeout).group(1).decode(errors="replace").replace("\r", "").strip()
+
+    def power_off(self):
+        self.send(b"poweroff -f\r")
+        assert self.wait(BOOT) == 0
+
+    def resident(self):
+        """Bytes of the guest's RAM that the host has: what the VM's process has of its memory file."""
+        children = pathlib.Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text(encoding="ascii").split()
+        sizes = []
+        for pid in [self.pid, *children]:
+            status = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+            sizes.append(int(re.search(r"RssShmem:\s+(\d+) kB", status).group(1)) * 1024)
+        return max(sizes)
+
+    def wait_resident(self, limit, timeout=60):
+        """Waits until no more than `limit` bytes are; what there is at the end."""
+        deadline = time.monotonic() + timeout
+        while self.resident() > limit and time.monotonic() < deadline:
+            time.sleep(0.5)
+        return self.resident()
+
+    def free(self):
+        return int(re.search(r"MemFree:\s+(\d+) kB", self.ask("cat /proc/meminfo")).group(1)) * 1024
+
+
+def test_freed_memory_returns(engine, suite, initrd):
+    size = 256
+    with Guest(engine, suite, initrd, "--memory", "768M") as guest:
+        before = guest.wait_resident(200 * MIB)
+        for round_ in range(2):
+            guest.ask(f"dd if=/dev/zero of=/dev/shm/x bs=1M count={size} 2>/dev/null")
+            peak = guest.resident()
+            assert peak > before + size // 2 * MIB  # some of it was in the kernel's own freed pages
+            guest.ask("rm /dev/shm/x")
+            after = guest.wait_resident(before + size // 4 * MIB)
+            print(f"round {round_}: {before >> 20} MiB before, {peak >> 20} at the peak, {after >> 20} after")
+            assert after < before + size // 4 * MIB
+        assert guest.ask("dmesg -r | grep '^<[0-4]>' | grep -i -e balloon -e virtio || echo none") == "none"
+        guest.power_off()
+
+
+def test_inflated_at_the_start(engine, suite, initrd):
+    """Pages in the balloon are missing in the guest and on the host, until the driver goes."""
+    with Guest(engine, suite, initrd, "--memory", "768M", "--balloon", "384M") as guest:
+        deadline = time.monotonic() + BOOT
+        while guest.free() > 330 * MIB:
+            assert time.monotonic() < deadline, "the balloon does not grow"
+            time.sleep(0.5)
+        assert guest.resident() < 330 * MIB
+        guest.ask("rmmod virtio_balloon")
+        assert guest.free() > 500 * MIB
+        # Again in the guest's hands, and good for something.
+        assert guest.ask("dd if=/dev/zero bs=1M count=300 of=/dev/shm/z 2>/dev/null; wc -c </dev/shm/z") == str(300 * MIB)
+        assert guest.ask("tr -d '\\0' </dev/shm/z | wc -c") == "0"
+        guest.power_off()
