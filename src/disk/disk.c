@@ -6,7 +6,7 @@
 #include <errno.h>
 #include <string.h>
 
-static const struct disk_format *const formats[] = {&disk_format_raw, NULL};
+static const struct disk_format *const formats[] = {&disk_format_raw, &disk_format_qcow2, NULL};
 
 const char *disk_format_name(size_t i)
 {
@@ -111,6 +111,8 @@ static int check(const struct disk *disk, const struct disk_request *request)
         return -EINVAL;
     if (request->kind != DISK_READ && request->kind != DISK_WRITE)
         return 0;
+    if (request->n_iov > DISK_IOV_MAX)
+        return -EINVAL;
     for (unsigned i = 0; i < request->n_iov; i++)
         bytes += request->iov[i].iov_len;
     return bytes == request->length ? 0 : -EINVAL;

@@ -34,7 +34,8 @@ const char *disk_format_name(size_t i);
 
 struct disk_file {
     int fd;
-    char *name; /* for messages */
+    int lock_fd; /* holds the lock; -1: none */
+    char *name;  /* for messages */
     char *format;
 };
 
@@ -59,6 +60,12 @@ int disk_files_new(struct disk_files **out, const struct disk_file *files, unsig
                    struct error **err);
 /* Closes all. NULL is fine. After disk_close. */
 void disk_files_close(struct disk_files *files);
+/*
+ * The descriptors that are open for `files`, which a process that closes all others must keep: into `out`,
+ * with room for DISK_FILES_FDS; how many.
+ */
+#define DISK_FILES_FDS (2u * DISK_FILES_MAX + 2u)
+unsigned disk_files_descriptors(const struct disk_files *files, int *out);
 /* Has all I/O done by plain system calls, as where the kernel offers no io_uring. Before disk_open. */
 void disk_files_avoid_uring(struct disk_files *files);
 
@@ -76,6 +83,18 @@ uint64_t disk_size(const struct disk *disk);
 bool disk_is_read_only(const struct disk *disk);
 /* In how large pieces, in bytes, it takes and frees space: a power of two. */
 uint32_t disk_granularity(const struct disk *disk);
+
+struct disk_create {
+    const char *format; /* "raw" or "qcow2" */
+    uint64_t size;      /* bytes, a multiple of DISK_SECTOR */
+    /* qcow2 only: the image that has all that is never written to the new one; NULL: none. As it is to be
+     * found from the new image's directory. */
+    const char *backing;
+    const char *backing_format; /* must be given then */
+};
+
+/* Makes a new file, which must not exist; a failure leaves none. 0 or -errno with *err. */
+int disk_create(const char *path, const struct disk_create *what, struct error **err);
 
 enum disk_request_kind {
     DISK_READ,
@@ -96,6 +115,9 @@ struct disk_io_op {
     int result;
     struct disk_io_op *next;
 };
+
+/* Pieces of memory in one request. */
+#define DISK_IOV_MAX 1000u
 
 struct disk_request {
     enum disk_request_kind kind;

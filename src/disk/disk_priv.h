@@ -37,7 +37,7 @@ struct disk_format {
     int (*close)(struct disk *disk);
 };
 
-extern const struct disk_format disk_format_raw;
+extern const struct disk_format disk_format_raw, disk_format_qcow2;
 
 /* NULL if there is none of that name. */
 const struct disk_format *disk_format_find(const char *name);
@@ -66,6 +66,8 @@ int disk_io_create(struct disk_io **out, const struct disk_file *files, unsigned
 void disk_io_free(struct disk_io *io);
 void disk_io_avoid_uring(struct disk_io *io);
 bool disk_io_has_uring(const struct disk_io *io);
+/* What it has open beside the files, two at most, into `out`: how many. */
+unsigned disk_io_descriptors(const struct disk_io *io, int *out);
 /* Completions are delivered in `loop` from now on; NULL: no more. 0 or -errno. */
 int disk_io_attach(struct disk_io *io, struct loop *loop);
 
@@ -78,5 +80,16 @@ void disk_io_on_batch_end(struct disk_io *io, void (*fn)(void *opaque), void *op
 /* At once, whole or not at all: 0 or -errno. Behind the end of the file there are zeros to read. */
 int disk_read_at(int fd, void *buf, size_t len, uint64_t offset);
 int disk_write_at(int fd, const void *buf, size_t len, uint64_t offset);
+int disk_writev_at(int fd, const struct iovec *iov, unsigned n, uint64_t offset);
+/* Makes a hole, where the file system can. */
+void disk_punch_at(int fd, uint64_t offset, uint64_t len);
+
+/* ---- iov.c ---- */
+
+/* The `len` bytes that begin `skip` bytes into `n` pieces, into `out` (room for n): how many pieces they are.
+ */
+unsigned disk_iov_slice(const struct iovec *iov, unsigned n, uint64_t skip, uint64_t len, struct iovec *out);
+/* Fills these bytes with those at `from`, or with zeros if that is NULL. */
+void disk_iov_fill(const struct iovec *iov, unsigned n, uint64_t skip, uint64_t len, const uint8_t *from);
 
 #endif

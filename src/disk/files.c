@@ -48,9 +48,7 @@ static int lock_range(int fd, bool exclusive, off_t start, off_t len)
     }
 }
 
-/* The lock belongs to the open file: it goes when the last descriptor of it does, whatever ends the process.
- */
-static int lock_file(int fd, const char *path, bool read_only, struct error **err)
+static int take_lock(int fd, bool read_only)
 {
     int rc;
 
@@ -63,13 +61,32 @@ static int lock_file(int fd, const char *path, bool read_only, struct error **er
         if (rc == 0)
             rc = lock_range(fd, true, QEMU_LOCK_REFUSES, QEMU_LOCK_RANGE);
     }
+    return rc;
+}
+
+/*
+ * A descriptor that holds the lock on the file that is open as `fd`, or -errno. It has an open file of its
+ * own, for the lock goes with the last reference to that, and io_uring keeps its files for a while after the
+ * end of a process.
+ */
+static int lock_file(int fd, const char *path, bool read_only, struct error **err)
+{
+    cleanup_close int lock_fd =
+        open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    struct stat a, b;
+
+    if (lock_fd < 0 || fstat(lock_fd, &a) < 0 || fstat(fd, &b) < 0)
+        return error_set_errno(err, errno, "disk '%s'", path);
+    if (a.st_dev != b.st_dev || a.st_ino != b.st_ino)
+        return error_set(err, EAGAIN, "disk '%s' was replaced while it was being opened", path);
+    int rc = take_lock(lock_fd, read_only);
     if (rc == -EAGAIN || rc == -EACCES)
         return error_set(err, EBUSY, "disk '%s' is in use by another program%s", path,
                          read_only ? ", which writes it" : ": only one may write it");
-    return rc ? error_set_errno(err, -rc, "disk '%s': locking it", path) : 0;
+    return rc ? error_set_errno(err, -rc, "disk '%s': locking it", path) : steal_fd(lock_fd);
 }
 
-static int open_and_lock(const char *path, bool read_only, struct error **err)
+static int open_and_lock(const char *path, bool read_only, int *lock_fd, struct error **err)
 {
     cleanup_close int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     struct stat st;
@@ -77,16 +94,19 @@ static int open_and_lock(const char *path, bool read_only, struct error **err)
     if (fd < 0 && !read_only && (errno == EACCES || errno == EROFS))
         return error_set(err, errno, "disk '%s': %s (with ',readonly' it need not be written)", path,
                          strerror(errno));
-    if (fd < 0 || fstat(fd, &st) < 0)
+    if ((fd < 0 && errno != EISDIR) || (fd >= 0 && fstat(fd, &st) < 0))
         return error_set_errno(err, errno, "disk '%s'", path);
-    if (S_ISDIR(st.st_mode))
+    if (fd < 0 || S_ISDIR(st.st_mode))
         return error_set(err, EISDIR, "disk '%s' is a directory: give a file or a block device", path);
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
         return error_set(err, EINVAL, "disk '%s' is neither a file nor a block device", path);
     /* It was for FIFOs. With it, io_uring would fail where it should wait. */
     fcntl(fd, F_SETFL, 0);
     int rc = lock_file(fd, path, read_only, err);
-    return rc ? rc : steal_fd(fd);
+    if (rc < 0)
+        return rc;
+    *lock_fd = rc;
+    return steal_fd(fd);
 }
 
 static int told_format(const struct disk_file *file, const struct disk_format **out, struct error **err)
@@ -145,6 +165,12 @@ static int look_behind(struct disk_file *file, char **name, char **format, struc
     return found && !*name ? error_set_errno(err, ENOMEM, "disk '%s'", file->name) : 0;
 }
 
+/* Says whose the file is that something is wrong with, unless that is the image itself. */
+static int wrap_behind(const struct disk_files *files, unsigned file, struct error **err, int rc)
+{
+    return file ? error_wrap(err, "what disk '%s' is based on", files->files[file - 1].name) : rc;
+}
+
 static int open_chain(struct disk_files *files, const char *path, const char *format, struct error **err)
 {
     cleanup_free char *name = strdup(path);
@@ -156,15 +182,16 @@ static int open_chain(struct disk_files *files, const char *path, const char *fo
         if (files->n == DISK_FILES_MAX)
             return error_set(err, ELOOP, "disk '%s' is based on more than %u files, or on itself", path,
                              DISK_FILES_MAX - 1);
-        int fd = open_and_lock(name, files->read_only || files->n > 0, err);
+        int lock_fd = -1;
+        int fd = open_and_lock(name, files->read_only || files->n > 0, &lock_fd, err);
         if (fd < 0)
-            return files->n ? error_wrap(err, "what disk '%s' is based on", files->files[files->n - 1].name)
-                            : fd;
+            return wrap_behind(files, files->n, err, fd);
         struct disk_file *file = &files->files[files->n++];
-        *file = (struct disk_file){.fd = fd, .name = steal_ptr(name), .format = steal_ptr(declared)};
+        *file = (struct disk_file){
+            .fd = fd, .lock_fd = lock_fd, .name = steal_ptr(name), .format = steal_ptr(declared)};
         int rc = look_behind(file, &name, &declared, err);
         if (rc)
-            return rc;
+            return wrap_behind(files, files->n - 1, err, rc);
     }
     return 0;
 }
@@ -200,7 +227,7 @@ int disk_files_new(struct disk_files **out, const struct disk_file *list, unsign
     for (unsigned i = 0; files && i < n && !rc; i++) {
         struct disk_file *file = &files->files[files->n++];
         *file = (struct disk_file){
-            .fd = list[i].fd, .name = strdup(list[i].name), .format = strdup(list[i].format)};
+            .fd = list[i].fd, .lock_fd = -1, .name = strdup(list[i].name), .format = strdup(list[i].format)};
         if (!file->name || !file->format)
             rc = -ENOMEM;
     }
@@ -220,6 +247,18 @@ int disk_files_new(struct disk_files **out, const struct disk_file *list, unsign
     return 0;
 }
 
+unsigned disk_files_descriptors(const struct disk_files *files, int *out)
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < files->n; i++) {
+        out[n++] = files->files[i].fd;
+        if (files->files[i].lock_fd >= 0)
+            out[n++] = files->files[i].lock_fd;
+    }
+    return n + disk_io_descriptors(files->io, out + n);
+}
+
 void disk_files_avoid_uring(struct disk_files *files)
 {
     disk_io_avoid_uring(files->io);
@@ -232,6 +271,7 @@ void disk_files_close(struct disk_files *files)
     disk_io_free(files->io);
     for (unsigned i = 0; i < files->n; i++) {
         close(files->files[i].fd);
+        cleanup_close_fn(&files->files[i].lock_fd);
         free(files->files[i].name);
         free(files->files[i].format);
     }

@@ -112,6 +112,14 @@ bool disk_io_has_uring(const struct disk_io *io)
     return io->has_ring;
 }
 
+unsigned disk_io_descriptors(const struct disk_io *io, int *out)
+{
+    out[0] = io->event_fd;
+    if (io->has_ring)
+        out[1] = io->ring.ring_fd;
+    return io->has_ring ? 2 : 1;
+}
+
 void disk_io_free(struct disk_io *io)
 {
     if (!io)
@@ -215,6 +223,20 @@ int disk_read_at(int fd, void *buf, size_t len, uint64_t offset)
 int disk_write_at(int fd, const void *buf, size_t len, uint64_t offset)
 {
     return at(fd, true, (void *)(uintptr_t)buf, len, offset);
+}
+
+int disk_writev_at(int fd, const struct iovec *iov, unsigned n, uint64_t offset)
+{
+    const struct disk_io_op op = {.kind = DISK_IO_WRITE, .offset = offset, .iov = iov, .n_iov = n};
+
+    return transfer_rest(fd, &op, 0);
+}
+
+void disk_punch_at(int fd, uint64_t offset, uint64_t len)
+{
+    /* Where that can't be, the space stays taken. */
+    if (fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len) < 0)
+        return;
 }
 
 /* ---- the ring ---- */

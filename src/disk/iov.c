@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Parts of scattered memory. No state, no locks. */
+#include "disk/disk_priv.h"
+
+#include <string.h>
+
+unsigned disk_iov_slice(const struct iovec *iov, unsigned n, uint64_t skip, uint64_t len, struct iovec *out)
+{
+    unsigned taken = 0;
+
+    for (unsigned i = 0; i < n && len; i++) {
+        if (skip >= iov[i].iov_len) {
+            skip -= iov[i].iov_len;
+            continue;
+        }
+        size_t part = iov[i].iov_len - skip;
+        if (part > len)
+            part = len;
+        out[taken++] = (struct iovec){.iov_base = (char *)iov[i].iov_base + skip, .iov_len = part};
+        len -= part;
+        skip = 0;
+    }
+    return taken;
+}
+
+void disk_iov_fill(const struct iovec *iov, unsigned n, uint64_t skip, uint64_t len, const uint8_t *from)
+{
+    for (unsigned i = 0; i < n && len; i++) {
+        if (skip >= iov[i].iov_len) {
+            skip -= iov[i].iov_len;
+            continue;
+        }
+        size_t part = iov[i].iov_len - skip;
+        if (part > len)
+            part = len;
+        if (from) {
+            memcpy((char *)iov[i].iov_base + skip, from, part);
+            from += part;
+        } else {
+            memset((char *)iov[i].iov_base + skip, 0, part);
+        }
+        len -= part;
+        skip = 0;
+    }
+}

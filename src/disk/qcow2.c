@@ -1,0 +1,466 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The format `qcow2`, version 2 and 3: opening, reading, and how requests go on from step to step. A request
+ * is cut where its clusters are no longer alike; the parts that go to io_uring do so at the same time, and it
+ * is done when all are. The disk's thread; no locks.
+ */
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "disk/qcow2_priv.h"
+#include "host/loop.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define L2_CACHE_BYTES     (4u << 20)
+#define BLOCKS_CACHE_BYTES (1u << 20)
+
+/* A part of a request that goes to the file, or to what it is based on. */
+struct part {
+    struct qcow2 *q;
+    struct disk_request *whole;
+    struct disk_io_op op;
+    struct disk_request behind;
+    struct iovec iov[];
+};
+
+static struct qcow2 *qcow2_of(struct disk *disk)
+{
+    return container_of(disk, struct qcow2, disk);
+}
+
+int qcow2_damaged(struct qcow2 *q)
+{
+    uint8_t bits[8];
+
+    if (q->damaged || q->disk.read_only)
+        return -EIO;
+    q->damaged = true;
+    if (q->version >= 3) {
+        put_be64(bits, q->incompatible | QCOW2_CORRUPT);
+        /* Should that fail, the next one to open it will find out by itself. */
+        disk_write_at(q->disk.fd, bits, sizeof(bits), QCOW2_AT_INCOMPATIBLE);
+    }
+    return -EIO;
+}
+
+/* Before the first change. What others keep in the file about the disk's content is true no longer. */
+static int begin_change(struct qcow2 *q)
+{
+    const uint8_t none[8] = {0};
+
+    if (q->damaged)
+        return -EIO;
+    if (q->changed)
+        return 0;
+    if (q->autoclear) {
+        int rc = disk_write_at(q->disk.fd, none, sizeof(none), QCOW2_AT_AUTOCLEAR);
+        if (rc == 0 && fdatasync(q->disk.fd) < 0)
+            rc = -errno;
+        if (rc)
+            return rc;
+    }
+    q->changed = true;
+    return 0;
+}
+
+/* ---- parts ---- */
+
+static void put(struct disk_request *request);
+
+static struct part *new_part(struct qcow2 *q, struct disk_request *request, const struct iovec *iov,
+                             unsigned n)
+{
+    struct part *part = malloc(sizeof(*part) + n * sizeof(*iov));
+
+    if (!part)
+        return NULL;
+    part->q = q;
+    part->whole = request;
+    memcpy(part->iov, iov, n * sizeof(*iov));
+    return part;
+}
+
+static void end_part(struct part *part, int result)
+{
+    struct disk_request *request = part->whole;
+
+    free(part);
+    if (result && !request->result)
+        request->result = result;
+    put(request);
+}
+
+static void io_done(struct disk_io_op *op, int result)
+{
+    struct part *part = container_of(op, struct part, op);
+    struct qcow2 *q = part->q;
+
+    end_part(part, result);
+    qcow2_data_done(q);
+}
+
+int qcow2_start_io(struct qcow2 *q, struct disk_request *request, int kind, uint64_t offset, uint64_t length,
+                   const struct iovec *iov, unsigned n)
+{
+    struct part *part = new_part(q, request, iov, n);
+
+    if (!part)
+        return -ENOMEM;
+    part->op = (struct disk_io_op){.kind = kind,
+                                   .file = q->disk.file,
+                                   .offset = offset,
+                                   .length = length,
+                                   .iov = part->iov,
+                                   .n_iov = n,
+                                   .done = io_done};
+    request->pending++;
+    q->in_flight++;
+    disk_io_submit(q->disk.io, &part->op);
+    return 0;
+}
+
+static void behind_done(struct disk_request *behind, int result)
+{
+    end_part(container_of(behind, struct part, behind), result);
+}
+
+/* ---- reading ---- */
+
+/* Reads `length` bytes at request->at from what the image is based on. */
+static int read_behind(struct qcow2 *q, struct disk_request *r, uint64_t length)
+{
+    struct iovec iov[DISK_IOV_MAX];
+    struct disk *backing = q->disk.backing;
+    uint64_t skip = r->at - r->offset, there = 0;
+
+    if (backing && r->at < backing->size)
+        there = length < backing->size - r->at ? length : backing->size - r->at;
+    disk_iov_fill(r->iov, r->n_iov, skip + there, length - there, NULL);
+    if (!there)
+        return 0;
+    unsigned n = disk_iov_slice(r->iov, r->n_iov, skip, there, iov);
+    struct part *part = new_part(q, r, iov, n);
+    if (!part)
+        return -ENOMEM;
+    part->behind = (struct disk_request){.kind = DISK_READ,
+                                         .offset = r->at,
+                                         .length = there,
+                                         .iov = part->iov,
+                                         .n_iov = n,
+                                         .done = behind_done};
+    r->pending++;
+    disk_submit(backing, &part->behind);
+    return 0;
+}
+
+static int read_step(struct qcow2 *q, struct disk_request *r)
+{
+    struct iovec iov[DISK_IOV_MAX];
+    struct qcow2_extent e;
+    uint64_t skip = r->at - r->offset;
+    int rc = qcow2_map(q, r->at, r->length - skip, &e);
+
+    if (rc)
+        return rc;
+    switch (e.kind) {
+    case QCOW2_KIND_NONE:
+        rc = read_behind(q, r, e.length);
+        break;
+    case QCOW2_KIND_ZEROS:
+        disk_iov_fill(r->iov, r->n_iov, skip, e.length, NULL);
+        break;
+    case QCOW2_KIND_DATA:
+        rc = qcow2_start_io(q, r, DISK_IO_READ, e.offset, e.length, iov,
+                            disk_iov_slice(r->iov, r->n_iov, skip, e.length, iov));
+        break;
+    case QCOW2_KIND_PACKED:
+        rc = qcow2_unpack(q, e.entry);
+        if (rc == 0)
+            disk_iov_fill(r->iov, r->n_iov, skip, e.length, q->unpacked + qcow2_in_cluster(q, r->at));
+        break;
+    }
+    r->at += e.length;
+    return rc ? rc : 1;
+}
+
+static int read_extent(struct qcow2 *q, const struct qcow2_extent *e, uint64_t at, uint8_t *buf)
+{
+    struct disk *backing = q->disk.backing;
+    uint64_t there = 0;
+    int rc = 0;
+
+    switch (e->kind) {
+    case QCOW2_KIND_NONE:
+        if (backing && at < backing->size)
+            there = e->length < backing->size - at ? e->length : backing->size - at;
+        if (there)
+            rc = backing->format->read(backing, at, buf, there);
+        memset(buf + there, 0, e->length - there);
+        return rc;
+    case QCOW2_KIND_ZEROS:
+        memset(buf, 0, e->length);
+        return 0;
+    case QCOW2_KIND_DATA:
+        return disk_read_at(q->disk.fd, buf, e->length, e->offset);
+    case QCOW2_KIND_PACKED:
+        rc = qcow2_unpack(q, e->entry);
+        if (rc == 0)
+            memcpy(buf, q->unpacked + qcow2_in_cluster(q, at), e->length);
+        return rc;
+    }
+    return -EIO;
+}
+
+int qcow2_read(struct disk *disk, uint64_t offset, void *buf, size_t len)
+{
+    struct qcow2 *q = qcow2_of(disk);
+
+    for (size_t done = 0; done < len;) {
+        struct qcow2_extent e;
+        int rc = qcow2_map(q, offset + done, len - done, &e);
+        if (rc == 0)
+            rc = read_extent(q, &e, offset + done, (uint8_t *)buf + done);
+        if (rc)
+            return rc;
+        done += e.length;
+    }
+    return 0;
+}
+
+/* ---- requests ---- */
+
+static void completed(struct disk_io_op *op, int result)
+{
+    struct disk_request *request = container_of(op, struct disk_request, op);
+
+    request->done(request, result);
+}
+
+/* One part less. With the last one gone the request is done. */
+static void put(struct disk_request *request)
+{
+    struct qcow2 *q = qcow2_of(request->disk);
+
+    if (--request->pending)
+        return;
+    if (!q->submitting) {
+        request->done(request, request->result);
+        return;
+    }
+    request->op = (struct disk_io_op){.kind = DISK_IO_NONE, .result = request->result, .done = completed};
+    disk_io_submit(q->disk.io, &request->op);
+}
+
+static void hold(struct qcow2 *q, struct disk_request *request)
+{
+    request->next = NULL;
+    *q->held_tail = request;
+    q->held_tail = &request->next;
+}
+
+static int step(struct qcow2 *q, struct disk_request *request)
+{
+    int rc = request->kind == DISK_READ ? 0 : begin_change(q);
+
+    if (rc)
+        return rc;
+    switch (request->kind) {
+    case DISK_READ:
+        return read_step(q, request);
+    case DISK_WRITE:
+        return qcow2_write_step(q, request);
+    case DISK_WRITE_ZEROES:
+        return qcow2_zero_step(q, request);
+    case DISK_DISCARD:
+        return qcow2_discard_step(q, request);
+    case DISK_FLUSH:
+        break;
+    }
+    return -EINVAL;
+}
+
+static void go_on(struct qcow2 *q, struct disk_request *request)
+{
+    uint64_t end = request->offset + request->length;
+
+    while (!request->result && request->at < end) {
+        int rc = q->stage == QCOW2_WAIT_FOR_IO ? 0 : step(q, request);
+        if (rc == 0) {
+            hold(q, request);
+            return;
+        }
+        if (rc < 0)
+            request->result = rc;
+    }
+    put(request);
+}
+
+void qcow2_resume_held(struct qcow2 *q)
+{
+    struct disk_request *request = steal_ptr(q->held), *next;
+
+    q->held_tail = &q->held;
+    for (; request; request = next) {
+        next = request->next;
+        go_on(q, request);
+    }
+}
+
+static void qcow2_submit(struct disk *disk, struct disk_request *request)
+{
+    struct qcow2 *q = qcow2_of(disk);
+    bool before = q->submitting;
+
+    request->at = request->offset;
+    request->pending = 1;
+    request->result = 0;
+    q->submitting = true;
+    if (request->kind == DISK_FLUSH)
+        qcow2_submit_flush(q, request);
+    else
+        go_on(q, request);
+    q->submitting = before;
+}
+
+/* ---- opening and closing ---- */
+
+static void free_qcow2(struct qcow2 *q)
+{
+    if (q->disk.backing)
+        q->disk.backing->format->close(q->disk.backing);
+    loop_timer_free(q->freed_timer);
+    qcow2_cache_free(&q->l2);
+    qcow2_cache_free(&q->blocks);
+    free(q->l1);
+    free(q->reftable);
+    free(q->freed);
+    free(q->copy);
+    free(q->packed);
+    free(q->unpacked);
+    free(q);
+}
+
+static int qcow2_close(struct disk *disk)
+{
+    struct qcow2 *q = qcow2_of(disk);
+    int rc = disk->read_only ? 0 : qcow2_flush_to_close(q);
+
+    free_qcow2(q);
+    return rc;
+}
+
+/* A table of 64-bit entries, in our byte order; what it takes is bounded by qcow2_read_header. */
+static int load_table(int fd, uint64_t offset, uint32_t n, uint64_t **out)
+{
+    cleanup_free uint64_t *table = malloc(n * sizeof(*table));
+    int rc = table ? disk_read_at(fd, table, n * sizeof(*table), offset) : -ENOMEM;
+
+    if (rc)
+        return rc;
+    for (uint32_t i = 0; i < n; i++)
+        table[i] = be64toh(table[i]);
+    *out = steal_ptr(table);
+    return 0;
+}
+
+static void set_geometry(struct qcow2 *q, const struct qcow2_header *h)
+{
+    uint64_t reach;
+
+    q->version = h->version;
+    q->cluster_bits = h->cluster_bits;
+    q->refcount_order = h->refcount_order;
+    q->compression = h->compression;
+    q->autoclear = h->autoclear;
+    q->incompatible = h->incompatible;
+    q->cluster_size = 1u << h->cluster_bits;
+    q->table_bits = h->cluster_bits - 3;
+    q->block_bits = h->cluster_bits + 3 - h->refcount_order;
+    reach = 1ull << (q->cluster_bits + q->table_bits);
+    q->l1_offset = h->l1_offset;
+    q->l1_entries = (uint32_t)(h->size / reach + (h->size % reach != 0));
+    q->reftable_offset = h->reftable_offset;
+    q->reftable_entries = (uint32_t)(((uint64_t)h->reftable_clusters << q->cluster_bits) / 8);
+    q->disk.size = h->size;
+    q->disk.granularity = q->cluster_size;
+    q->held_tail = &q->held;
+}
+
+static void on_freed_timer(void *opaque)
+{
+    qcow2_flush_soon(opaque);
+    disk_io_start(((struct qcow2 *)opaque)->disk.io);
+}
+
+static int prepare_writing(struct qcow2 *q)
+{
+    int rc = qcow2_cache_init(&q->blocks, q->cluster_size, BLOCKS_CACHE_BYTES);
+
+    if (rc == 0)
+        rc = load_table(q->disk.fd, q->reftable_offset, q->reftable_entries, &q->reftable);
+    q->copy = malloc(2 * (size_t)q->cluster_size);
+    q->freed = calloc(QCOW2_FREED_MAX, sizeof(*q->freed));
+    if (rc == 0 && (!q->copy || !q->freed))
+        rc = -ENOMEM;
+    if (rc == 0 && q->disk.loop) {
+        q->freed_timer = loop_timer_new(q->disk.loop, on_freed_timer, q);
+        rc = q->freed_timer ? 0 : -ENOMEM;
+    }
+    return rc;
+}
+
+static int open_behind(struct qcow2 *q, const struct qcow2_header *h, struct error **err)
+{
+    struct disk_files *files = q->disk.files;
+    unsigned next = q->disk.file + 1;
+
+    if (!h->backing_offset != (next >= files->n))
+        return error_set(err, EINVAL,
+                         h->backing_offset ? "is based on a file that is not given"
+                                           : "is based on nothing, but a file for that is given");
+    return h->backing_offset ? disk_open_file(&q->disk.backing, files, next, q->disk.loop, err) : 0;
+}
+
+static int qcow2_open(struct disk **out, const struct disk *common, struct error **err)
+{
+    struct qcow2_header header;
+    uint64_t file_end;
+    int rc = qcow2_read_header(common->fd, common->read_only, &header, &file_end, err);
+
+    if (rc)
+        return rc;
+    struct qcow2 *q = calloc(1, sizeof(*q));
+    if (!q)
+        return error_set_errno(err, ENOMEM, "opening it");
+    q->disk = *common;
+    q->file_end = file_end;
+    set_geometry(q, &header);
+    rc = qcow2_cache_init(&q->l2, q->cluster_size, L2_CACHE_BYTES);
+    if (rc == 0)
+        rc = load_table(common->fd, q->l1_offset, q->l1_entries, &q->l1);
+    if (rc == 0 && !common->read_only)
+        rc = prepare_writing(q);
+    if (rc)
+        error_set_errno(err, -rc, "reading its tables");
+    else
+        rc = open_behind(q, &header, err);
+    if (rc) {
+        free_qcow2(q);
+        return rc;
+    }
+    *out = &q->disk;
+    return 0;
+}
+
+const struct disk_format disk_format_qcow2 = {
+    .name = "qcow2",
+    .probe = qcow2_probe,
+    .backing = qcow2_backing,
+    .open = qcow2_open,
+    .submit = qcow2_submit,
+    .read = qcow2_read,
+    .close = qcow2_close,
+};

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The header of a qcow2 file, which may be made with ill intent. qcow2_backing runs in a process that still
+ * has its rights, so it reads no more than two names; what the rest says is checked here and used elsewhere.
+ */
+#include "disk/qcow2_priv.h"
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Extensions follow the header; nobody writes more of them. */
+#define EXTENSIONS_MAX 64
+#define FORMAT_MAX     64u
+
+bool qcow2_probe(const uint8_t *head, size_t len)
+{
+    return len >= 4 && get_be32(head) == QCOW2_MAGIC;
+}
+
+static int parse(const uint8_t *h, struct qcow2_header *out, struct error **err)
+{
+    struct qcow2_header r = {
+        .version = get_be32(h + QCOW2_AT_VERSION),
+        .backing_offset = get_be64(h + QCOW2_AT_BACKING_OFFSET),
+        .backing_size = get_be32(h + QCOW2_AT_BACKING_SIZE),
+        .cluster_bits = get_be32(h + QCOW2_AT_CLUSTER_BITS),
+        .size = get_be64(h + QCOW2_AT_SIZE),
+        .l1_size = get_be32(h + QCOW2_AT_L1_SIZE),
+        .l1_offset = get_be64(h + QCOW2_AT_L1_OFFSET),
+        .reftable_offset = get_be64(h + QCOW2_AT_REFTABLE_OFFSET),
+        .reftable_clusters = get_be32(h + QCOW2_AT_REFTABLE_CLUSTERS),
+        .snapshots = get_be32(h + QCOW2_AT_SNAPSHOTS),
+        .refcount_order = 4,
+        .header_length = QCOW2_HEADER_V2,
+    };
+
+    if (get_be32(h) != QCOW2_MAGIC)
+        return error_set(err, EINVAL, "is not a qcow2 image");
+    if (r.version != 2 && r.version != 3)
+        return error_set(err, ENOTSUP, "is qcow2 of version %u: 2 and 3 are known here", r.version);
+    if (r.cluster_bits < QCOW2_CLUSTER_MIN || r.cluster_bits > QCOW2_CLUSTER_MAX)
+        return error_set(err, EINVAL, "is damaged: clusters of 2^%u bytes", r.cluster_bits);
+    if (get_be32(h + QCOW2_AT_CRYPT))
+        return error_set(err, ENOTSUP, "is encrypted, which is not supported");
+    if (r.version == 3) {
+        r.incompatible = get_be64(h + QCOW2_AT_INCOMPATIBLE);
+        r.autoclear = get_be64(h + QCOW2_AT_AUTOCLEAR);
+        r.refcount_order = get_be32(h + QCOW2_AT_REFCOUNT_ORDER);
+        r.header_length = get_be32(h + QCOW2_AT_HEADER_LENGTH);
+        if (r.header_length < QCOW2_HEADER_V3 || r.header_length % 8 || r.header_length >> r.cluster_bits)
+            return error_set(err, EINVAL, "is damaged: a header of %u bytes", r.header_length);
+        if (r.header_length > QCOW2_AT_COMPRESSION)
+            r.compression = h[QCOW2_AT_COMPRESSION];
+    }
+    if (r.backing_offset &&
+        (!r.backing_size || r.backing_size > QCOW2_BACKING_MAX || r.backing_offset >> r.cluster_bits ||
+         r.backing_offset + r.backing_size > 1ull << r.cluster_bits))
+        return error_set(err, EINVAL, "is damaged: the name of its backing file does not fit");
+    *out = r;
+    return 0;
+}
+
+static int read_header(int fd, struct qcow2_header *out, struct error **err)
+{
+    uint8_t h[QCOW2_HEADER_LARGEST];
+    int rc = disk_read_at(fd, h, sizeof(h), 0);
+
+    return rc ? error_set_errno(err, -rc, "reading its header") : parse(h, out, err);
+}
+
+/* ---- the backing file's name and format ---- */
+
+/* `len` bytes of the file as text; NULL, with *err, if they are none. */
+static char *read_text(int fd, uint64_t offset, uint32_t len, const char *what, struct error **err)
+{
+    cleanup_free char *text = malloc(len + 1u);
+    int rc = text ? disk_read_at(fd, text, len, offset) : -ENOMEM;
+
+    if (rc) {
+        error_set_errno(err, -rc, "reading %s", what);
+        return NULL;
+    }
+    text[len] = '\0';
+    if (strlen(text) != len) {
+        error_set(err, EINVAL, "is damaged: %s is no text", what);
+        return NULL;
+    }
+    return steal_ptr(text);
+}
+
+static int find_format(int fd, const struct qcow2_header *header, char **format, struct error **err)
+{
+    uint64_t at = header->header_length, end = 1ull << header->cluster_bits;
+
+    for (unsigned i = 0; i < EXTENSIONS_MAX && at + 8 <= end; i++) {
+        uint8_t head[8];
+        int rc = disk_read_at(fd, head, sizeof(head), at);
+        uint32_t type = get_be32(head), len = get_be32(head + 4);
+
+        if (rc)
+            return error_set_errno(err, -rc, "reading its header");
+        at += 8;
+        if (!type)
+            return 0;
+        if (len > end - at)
+            return error_set(err, EINVAL, "is damaged: a header extension does not fit");
+        if (type == QCOW2_EXTENSION_BACKING_FORMAT) {
+            if (!len || len > FORMAT_MAX)
+                return error_set(err, EINVAL, "is damaged: the format of its backing file");
+            *format = read_text(fd, at, len, "the format of its backing file", err);
+            return *format ? 0 : -EINVAL;
+        }
+        at += ALIGN_UP((uint64_t)len, 8);
+    }
+    return 0;
+}
+
+/* Names are paths. QEMU's programs may also write what is none, such as "json:{...}" or "nbd://host". */
+static int check_name(const char *name, struct error **err)
+{
+    size_t word = strcspn(name, ":/");
+
+    if (name[word] == ':')
+        return error_set(err, ENOTSUP, "has the backing file '%s': only names of files are supported", name);
+    return 0;
+}
+
+int qcow2_backing(int fd, char **name, char **format, bool *other, struct error **err)
+{
+    struct qcow2_header header;
+    cleanup_free char *found = NULL, *its_format = NULL;
+    int rc = read_header(fd, &header, err);
+
+    if (rc)
+        return rc;
+    if (header.backing_offset) {
+        found =
+            read_text(fd, header.backing_offset, header.backing_size, "the name of its backing file", err);
+        if (!found)
+            return -EINVAL;
+        if (strncmp(found, "file:", 5) == 0)
+            memmove(found, found + 5, strlen(found + 5) + 1);
+        rc = check_name(found, err);
+        if (rc == 0)
+            rc = find_format(fd, &header, &its_format, err);
+        if (rc)
+            return rc;
+    }
+    *name = steal_ptr(found);
+    *format = steal_ptr(its_format);
+    *other = header.incompatible & QCOW2_DATA_FILE;
+    return 0;
+}
+
+/* ---- all of it ---- */
+
+static int check_features(const struct qcow2_header *h, bool read_only, struct error **err)
+{
+    uint64_t unknown = h->incompatible & ~QCOW2_INCOMPATIBLE_KNOWN;
+
+    if (unknown)
+        return error_set(err, ENOTSUP,
+                         "needs features that are not known here (incompatible bits 0x%" PRIx64 ")", unknown);
+    if (h->incompatible & QCOW2_DATA_FILE)
+        return error_set(err, ENOTSUP, "keeps its data in another file, which is not supported");
+    if (h->incompatible & QCOW2_EXTENDED_L2)
+        return error_set(err, ENOTSUP,
+                         "has subclusters (extended_l2), which are not supported: convert it with 'qemu-img "
+                         "convert -O qcow2'");
+    if (h->incompatible & QCOW2_CORRUPT && !read_only)
+        return error_set(err, EROFS,
+                         "is marked as corrupt: repair it with 'qemu-img check -r all', or use it readonly");
+    if (h->incompatible & QCOW2_DIRTY && !read_only)
+        return error_set(err, EROFS,
+                         "was not closed by its last user (it has lazy refcounts): repair it with 'qemu-img "
+                         "check -r all', or use it readonly");
+    if (h->compression != QCOW2_ZLIB && h->compression != QCOW2_ZSTD)
+        return error_set(err, ENOTSUP, "is compressed by an unknown method (%u)", h->compression);
+    if ((h->compression != QCOW2_ZLIB) != !!(h->incompatible & QCOW2_COMPRESSION))
+        return error_set(err, EINVAL, "is damaged: its header contradicts itself about compression");
+    if (h->refcount_order > 6)
+        return error_set(err, EINVAL, "is damaged: refcounts of 2^%u bits", h->refcount_order);
+    return 0;
+}
+
+static bool table_fits(const struct qcow2_header *h, uint64_t offset, uint64_t bytes, uint64_t file_end)
+{
+    uint64_t cluster = 1ull << h->cluster_bits;
+
+    return offset && offset % cluster == 0 && offset <= file_end && bytes <= file_end - offset;
+}
+
+static int check_tables(const struct qcow2_header *h, uint64_t file_end, struct error **err)
+{
+    uint64_t reach = 1ull << (2 * h->cluster_bits - 3); /* of one L1 entry */
+    uint64_t entries = h->size / reach + (h->size % reach != 0);
+    uint64_t reftable = (uint64_t)h->reftable_clusters << h->cluster_bits;
+
+    if (!h->size)
+        return error_set(err, EINVAL, "has a size of 0 bytes");
+    if (h->size % DISK_SECTOR || h->size > INT64_MAX)
+        return error_set(err, EINVAL, "has a size of %" PRIu64 " bytes, which is no number of sectors",
+                         h->size);
+    if (entries > QCOW2_L1_MAX / 8)
+        return error_set(err, EFBIG, "has a size of %" PRIu64 " bytes, too many for its clusters", h->size);
+    if (h->l1_size < entries)
+        return error_set(err, EINVAL, "is damaged: its L1 table is too small");
+    if (!table_fits(h, h->l1_offset, entries * 8, file_end))
+        return error_set(err, EINVAL, "is damaged: its L1 table is not in the file");
+    if (!reftable || reftable > QCOW2_REFTABLE_MAX || !table_fits(h, h->reftable_offset, reftable, file_end))
+        return error_set(err, EINVAL, "is damaged: its refcount table is not in the file");
+    return 0;
+}
+
+int qcow2_read_header(int fd, bool read_only, struct qcow2_header *out, uint64_t *file_end,
+                      struct error **err)
+{
+    struct qcow2_header header;
+    off_t end = lseek(fd, 0, SEEK_END);
+
+    if (end < 0)
+        return error_set_errno(err, errno, "finding out its length");
+    int rc = read_header(fd, &header, err);
+    if (rc == 0)
+        rc = check_features(&header, read_only, err);
+    if (rc == 0)
+        rc = check_tables(&header, (uint64_t)end, err);
+    if (rc)
+        return rc;
+    *out = header;
+    *file_end = (uint64_t)end;
+    return 0;
+}

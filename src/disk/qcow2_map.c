@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* From a byte of the disk to where it is in the file, through L1 and L2 tables. The disk's thread; no locks.
+ */
+#include "disk/qcow2_priv.h"
+
+#include "base/bytes.h"
+
+#include <errno.h>
+#include <string.h>
+
+static uint32_t l1_index(const struct qcow2 *q, uint64_t at)
+{
+    return (uint32_t)(at >> (q->cluster_bits + q->table_bits));
+}
+
+static uint32_t l2_index(const struct qcow2 *q, uint64_t at)
+{
+    return (uint32_t)(at >> q->cluster_bits) & ((1u << q->table_bits) - 1);
+}
+
+/* How much of [at, at + length) lies behind one L1 entry. */
+static uint64_t within_table(const struct qcow2 *q, uint64_t at, uint64_t length)
+{
+    uint64_t reach = 1ull << (q->cluster_bits + q->table_bits), left = reach - (at & (reach - 1));
+
+    return length < left ? length : left;
+}
+
+/* Clusters lie whole within what was ever written, but for the last one, which may end early. */
+static bool is_in_file(const struct qcow2 *q, uint64_t offset)
+{
+    return qcow2_in_cluster(q, offset) == 0 && offset && offset < q->file_end;
+}
+
+bool qcow2_read_entry(const struct qcow2 *q, uint64_t entry, enum qcow2_kind *kind, uint64_t *offset)
+{
+    bool zero = entry & QCOW2_ZERO;
+
+    *offset = entry & QCOW2_OFFSET;
+    if (entry & QCOW2_COMPRESSED) {
+        uint32_t length;
+        *kind = QCOW2_KIND_PACKED;
+        qcow2_packed_place(q, entry, offset, &length);
+        return !(entry & QCOW2_COPIED) && *offset >= q->cluster_size && *offset < q->file_end;
+    }
+    *kind = zero ? QCOW2_KIND_ZEROS : *offset ? QCOW2_KIND_DATA : QCOW2_KIND_NONE;
+    return !(entry & QCOW2_RESERVED) && !(zero && q->version < 3) && (!*offset || is_in_file(q, *offset));
+}
+
+/* The L2 table for byte `at`, NULL if there is none. */
+static int find_table(struct qcow2 *q, uint64_t at, struct qcow2_table **out)
+{
+    uint64_t entry = q->l1[l1_index(q, at)], offset = entry & QCOW2_OFFSET;
+
+    *out = NULL;
+    if (!offset)
+        return 0;
+    if (!is_in_file(q, offset))
+        return qcow2_damaged(q);
+    return qcow2_cache_get(q, &q->l2, offset, out);
+}
+
+/* How far what begins with an extent goes on. */
+static void extend(const struct qcow2 *q, const uint8_t *entries, uint32_t i, uint64_t most,
+                   struct qcow2_extent *e)
+{
+    uint64_t next = (e->entry & QCOW2_OFFSET) + q->cluster_size;
+
+    while (e->length < most && e->kind != QCOW2_KIND_PACKED && ++i < 1u << q->table_bits) {
+        uint64_t entry = get_be64(entries + 8 * (size_t)i), offset;
+        enum qcow2_kind kind;
+        if (!qcow2_read_entry(q, entry, &kind, &offset) || kind != e->kind)
+            return;
+        if (kind == QCOW2_KIND_DATA && (offset != next || (entry ^ e->entry) & QCOW2_COPIED))
+            return;
+        next += q->cluster_size;
+        e->length += q->cluster_size;
+    }
+}
+
+int qcow2_map(struct qcow2 *q, uint64_t at, uint64_t length, struct qcow2_extent *out)
+{
+    struct qcow2_table *table;
+    struct qcow2_extent e = {.length = q->cluster_size - qcow2_in_cluster(q, at)};
+    uint64_t most = within_table(q, at, length);
+    int rc = find_table(q, at, &table);
+
+    if (rc)
+        return rc;
+    if (table) {
+        e.entry = get_be64(table->bytes + 8 * (size_t)l2_index(q, at));
+        if (!qcow2_read_entry(q, e.entry, &e.kind, &e.offset))
+            return qcow2_damaged(q);
+        extend(q, table->bytes, l2_index(q, at), most, &e);
+        if (e.kind == QCOW2_KIND_DATA)
+            e.offset += qcow2_in_cluster(q, at);
+        e.own_table = q->l1[l1_index(q, at)] & QCOW2_COPIED;
+        e.in_place = e.kind == QCOW2_KIND_DATA && e.own_table && e.entry & QCOW2_COPIED;
+    } else {
+        e.length = most;
+    }
+    if (e.length > most)
+        e.length = most;
+    *out = e;
+    return 0;
+}
+
+/* A table of its own in place of none, or of one that a snapshot uses too. */
+static int own_table(struct qcow2 *q, uint32_t l1, struct qcow2_table **out)
+{
+    uint64_t old = q->l1[l1] & QCOW2_OFFSET, offset, got;
+    struct qcow2_table *table, *source;
+    bool fresh;
+    int rc = qcow2_take_clusters(q, 1, &offset, &got, &fresh);
+
+    if (rc)
+        return rc;
+    rc = qcow2_cache_new(q, &q->l2, offset, &table);
+    /* Takes the space now, so that a full file system refuses a write rather than a flush. */
+    if (rc == 0)
+        rc = disk_write_at(q->disk.fd, table->bytes, q->cluster_size, offset);
+    if (rc == 0 && old) {
+        /* Both at once are in the cache: it holds more than two. */
+        rc = qcow2_cache_get(q, &q->l2, old, &source);
+        if (rc == 0)
+            memcpy(table->bytes, source->bytes, q->cluster_size);
+    }
+    if (rc) {
+        qcow2_cache_drop(&q->l2, offset);
+        qcow2_untake_clusters(q, offset, 1);
+        return rc;
+    }
+    qcow2_cache_mark(&q->l2, table);
+    q->l1[l1] = offset | QCOW2_COPIED;
+    if (q->l1_dirty_from == q->l1_dirty_to)
+        q->l1_dirty_from = q->l1_dirty_to = l1;
+    if (l1 < q->l1_dirty_from)
+        q->l1_dirty_from = l1;
+    if (l1 >= q->l1_dirty_to)
+        q->l1_dirty_to = l1 + 1;
+    if (old)
+        qcow2_release(q, old, q->cluster_size);
+    *out = table;
+    return 0;
+}
+
+int qcow2_writable_table(struct qcow2 *q, uint64_t at, struct qcow2_table **out, uint32_t *index)
+{
+    uint32_t l1 = l1_index(q, at);
+    int rc = find_table(q, at, out);
+
+    if (rc == 0 && (!*out || !(q->l1[l1] & QCOW2_COPIED)))
+        rc = own_table(q, l1, out);
+    *index = l2_index(q, at);
+    return rc;
+}
+
+void qcow2_release_entry(struct qcow2 *q, uint64_t entry)
+{
+    uint64_t offset = entry & QCOW2_OFFSET;
+    uint32_t length = q->cluster_size;
+
+    if (entry & QCOW2_COMPRESSED)
+        qcow2_packed_place(q, entry, &offset, &length);
+    if (offset)
+        qcow2_release(q, offset, length);
+}

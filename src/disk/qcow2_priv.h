@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The inside of the format qcow2, as described in QEMU's docs/interop/qcow2.txt. All of it runs in the disk's
+ * thread: no locks.
+ *
+ *     L1 table --> L2 tables --> data clusters            where a cluster of the disk is in the file
+ *     refcount table --> refcount blocks --> a number     how often each cluster of the file is used
+ *
+ * What the process may lose at any moment is what it holds in memory, and the host, when it loses power, any
+ * write since the last sync. So nothing in the file may point to what is not there yet:
+ *
+ *   1. data, and refcounts of clusters taken     written, then synced before
+ *   2. L2 tables that point to them              written, then synced before
+ *   3. L1 entries that point to these            written, then synced before
+ *   4. refcounts of clusters given back; they may be used again
+ *
+ * L2 tables and refcount blocks are changed in a cache; a flush by the guest, or a full cache, writes them in
+ * this order. If it ends in between, some clusters count as used and are not: they leak, and that is all.
+ */
+#ifndef TABIQUE_DISK_QCOW2_PRIV_H
+#define TABIQUE_DISK_QCOW2_PRIV_H
+
+#include "disk/disk_priv.h"
+
+#define QCOW2_MAGIC          0x514649fbu /* "QFI\xfb" */
+#define QCOW2_CLUSTER_MIN    9u
+#define QCOW2_CLUSTER_MAX    21u
+#define QCOW2_L1_MAX         (32u << 20) /* bytes */
+#define QCOW2_REFTABLE_MAX   (8u << 20)  /* bytes */
+#define QCOW2_BACKING_MAX    1023u       /* length of a backing file's name */
+#define QCOW2_HEADER_V2      72u
+#define QCOW2_HEADER_V3      104u
+#define QCOW2_HEADER_LARGEST 112u
+
+/* Where the header's fields are; big-endian. */
+enum {
+    QCOW2_AT_VERSION = 4,
+    QCOW2_AT_BACKING_OFFSET = 8,
+    QCOW2_AT_BACKING_SIZE = 16,
+    QCOW2_AT_CLUSTER_BITS = 20,
+    QCOW2_AT_SIZE = 24,
+    QCOW2_AT_CRYPT = 32,
+    QCOW2_AT_L1_SIZE = 36,
+    QCOW2_AT_L1_OFFSET = 40,
+    QCOW2_AT_REFTABLE_OFFSET = 48,
+    QCOW2_AT_REFTABLE_CLUSTERS = 56,
+    QCOW2_AT_SNAPSHOTS = 60,
+    QCOW2_AT_SNAPSHOTS_OFFSET = 64,
+    QCOW2_AT_INCOMPATIBLE = 72,
+    QCOW2_AT_COMPATIBLE = 80,
+    QCOW2_AT_AUTOCLEAR = 88,
+    QCOW2_AT_REFCOUNT_ORDER = 96,
+    QCOW2_AT_HEADER_LENGTH = 100,
+    QCOW2_AT_COMPRESSION = 104,
+};
+
+#define QCOW2_DIRTY       (1ull << 0)
+#define QCOW2_CORRUPT     (1ull << 1)
+#define QCOW2_DATA_FILE   (1ull << 2)
+#define QCOW2_COMPRESSION (1ull << 3)
+#define QCOW2_EXTENDED_L2 (1ull << 4)
+#define QCOW2_INCOMPATIBLE_KNOWN                                                                             \
+    (QCOW2_DIRTY | QCOW2_CORRUPT | QCOW2_DATA_FILE | QCOW2_COMPRESSION | QCOW2_EXTENDED_L2)
+
+#define QCOW2_EXTENSION_BACKING_FORMAT 0xe2792acau
+
+/*
+ * An entry of an L2 table:
+ *
+ *     63      62          61..56     55..9        8..1       0
+ *     COPIED  COMPRESSED  reserved   offset       reserved   ZERO (version 3)
+ *
+ * COPIED: the cluster is used here only, so it may be written where it is. An L1 entry looks the same,
+ * without COMPRESSED and ZERO. With COMPRESSED the lower 62 bits are laid out otherwise (qcow2_compressed.c).
+ */
+#define QCOW2_COPIED     (1ull << 63)
+#define QCOW2_COMPRESSED (1ull << 62)
+#define QCOW2_ZERO       1ull
+#define QCOW2_OFFSET     0x00fffffffffffe00ull
+#define QCOW2_RESERVED   0x3f000000000001feull
+
+enum { QCOW2_ZLIB = 0, QCOW2_ZSTD = 1 };
+
+/* The header, checked against itself and the file's size: every table lies within the file, none is larger
+ * than the bounds above. */
+struct qcow2_header {
+    unsigned version, cluster_bits, refcount_order, compression;
+    uint64_t size;
+    uint32_t l1_size; /* entries */
+    uint64_t l1_offset;
+    uint64_t reftable_offset;
+    uint32_t reftable_clusters;
+    uint32_t snapshots;
+    uint64_t incompatible, autoclear;
+    uint32_t header_length;
+    uint64_t backing_offset;
+    uint32_t backing_size;
+};
+
+/* A table of one cluster that is in memory. */
+struct qcow2_table {
+    uint64_t offset; /* in the file; 0: none */
+    uint64_t last_use;
+    bool dirty;
+    uint8_t *bytes;
+};
+
+struct qcow2_cache {
+    struct qcow2_table *tables;
+    unsigned n, max;
+    uint64_t clock;
+    unsigned n_dirty;
+};
+
+/* Clusters whose reference is gone from memory, but maybe not from the file yet. */
+struct qcow2_freed {
+    uint64_t cluster, n;
+};
+#define QCOW2_FREED_MAX 4096u
+
+enum qcow2_flush_stage { QCOW2_IDLE, QCOW2_SYNC_REFCOUNTS, QCOW2_SYNC_L2, QCOW2_SYNC_L1, QCOW2_WAIT_FOR_IO };
+
+struct qcow2 {
+    struct disk disk;
+    unsigned version, cluster_bits, refcount_order, compression;
+    uint32_t cluster_size;
+    unsigned table_bits; /* an L2 table has 2^table_bits entries */
+    unsigned block_bits; /* a refcount block has 2^block_bits counts */
+    uint64_t file_end;   /* nothing was ever written from here on */
+    uint64_t autoclear, incompatible;
+    bool changed; /* since it was opened */
+    bool damaged; /* found to be inconsistent: not written any more */
+
+    uint64_t *l1; /* as in the file, but for the byte order */
+    uint32_t l1_entries;
+    uint64_t l1_offset;
+    uint32_t l1_dirty_from, l1_dirty_to;
+
+    uint64_t *reftable;
+    uint64_t reftable_offset;
+    uint32_t reftable_entries;
+
+    struct qcow2_cache l2, blocks;
+    uint64_t free_hint; /* no cluster before it is free */
+
+    struct qcow2_freed *freed;
+    unsigned n_freed;
+    struct loop_timer *freed_timer;
+
+    uint8_t *copy; /* two clusters, for what is around a write */
+    uint8_t *unpacked, *packed;
+    uint64_t unpacked_entry; /* the L2 entry whose content is in `unpacked`; 0: none */
+
+    /* Requests. */
+    bool submitting;    /* disk_submit has not returned yet */
+    unsigned in_flight; /* operations on data */
+    enum qcow2_flush_stage stage;
+    struct disk_io_op sync;
+    struct disk_request *flushing, *flush_next; /* flush requests: of the running one, of the next */
+    bool flush_again;
+    int flush_error;                        /* of the last one */
+    struct disk_request *held, **held_tail; /* wait for the end of a flush */
+};
+
+/* ---- qcow2_header.c ---- */
+
+bool qcow2_probe(const uint8_t *head, size_t len);
+int qcow2_backing(int fd, char **name, char **format, bool *other, struct error **err);
+/* Reads and checks. 0 or -errno with *err. */
+int qcow2_read_header(int fd, bool read_only, struct qcow2_header *out, uint64_t *file_end,
+                      struct error **err);
+
+/* ---- qcow2_cache.c ---- */
+
+int qcow2_cache_init(struct qcow2_cache *cache, uint32_t cluster_size, uint32_t bytes);
+void qcow2_cache_free(struct qcow2_cache *cache);
+/* The table at `offset`, to be used before the next call only. 0 or -errno. */
+int qcow2_cache_get(struct qcow2 *q, struct qcow2_cache *cache, uint64_t offset, struct qcow2_table **out);
+/* The same for one that is new in the file: all zeros, dirty. */
+int qcow2_cache_new(struct qcow2 *q, struct qcow2_cache *cache, uint64_t offset, struct qcow2_table **out);
+void qcow2_cache_mark(struct qcow2_cache *cache, struct qcow2_table *table);
+/* Forgets the table at `offset` if it is there. */
+void qcow2_cache_drop(struct qcow2_cache *cache, uint64_t offset);
+/* Writes what is dirty. 0 or -errno. */
+int qcow2_cache_write(struct qcow2 *q, struct qcow2_cache *cache);
+
+/* ---- qcow2_refcount.c ---- */
+
+/* 0 or -errno. */
+int qcow2_refcount(struct qcow2 *q, uint64_t cluster, uint64_t *count);
+/* Takes up to `n` clusters in a row, each used once from now on: *got of them, at byte *offset; *fresh if
+ * they read as zeros. 0 or -errno. */
+int qcow2_take_clusters(struct qcow2 *q, uint64_t n, uint64_t *offset, uint64_t *got, bool *fresh);
+/* Gives back what was just taken and never referred to. */
+void qcow2_untake_clusters(struct qcow2 *q, uint64_t offset, uint64_t n);
+/* Remembers that the clusters of `n` bytes at `offset` are used once less: it counts after the next flush. */
+void qcow2_release(struct qcow2 *q, uint64_t offset, uint64_t n);
+/* Room to remember `n` more. */
+bool qcow2_can_release(const struct qcow2 *q, unsigned n);
+/* All that were remembered. No operation may be under way on any data. */
+void qcow2_apply_releases(struct qcow2 *q);
+
+/* ---- qcow2_map.c ---- */
+
+enum qcow2_kind {
+    QCOW2_KIND_NONE, /* the backing file's, or zeros */
+    QCOW2_KIND_ZEROS,
+    QCOW2_KIND_DATA,
+    QCOW2_KIND_PACKED,
+};
+
+struct qcow2_extent {
+    enum qcow2_kind kind;
+    bool own_table;  /* the L2 table is not a snapshot's too */
+    bool in_place;   /* data that may be written where they are */
+    uint64_t offset; /* data: in the file, of the first byte asked for */
+    uint64_t entry;  /* the L2 entry of the first cluster */
+    uint64_t length; /* bytes from there on that are alike, and contiguous if they are data */
+};
+
+/* What is at byte `at` of the disk, looking no further than `length` bytes. 0 or -errno. */
+int qcow2_map(struct qcow2 *q, uint64_t at, uint64_t length, struct qcow2_extent *out);
+/* The L2 table for the cluster at byte `at`, ready to be changed, and the cluster's index in it. 0 or -errno.
+ */
+int qcow2_writable_table(struct qcow2 *q, uint64_t at, struct qcow2_table **out, uint32_t *index);
+/* What an L2 entry says. False if it can't be. */
+bool qcow2_read_entry(const struct qcow2 *q, uint64_t entry, enum qcow2_kind *kind, uint64_t *offset);
+/* Remembers that what an L2 entry refers to is used once less. */
+void qcow2_release_entry(struct qcow2 *q, uint64_t entry);
+
+/* ---- qcow2_compressed.c ---- */
+
+/* Where an entry's compressed bytes are. */
+void qcow2_packed_place(const struct qcow2 *q, uint64_t entry, uint64_t *offset, uint32_t *length);
+/* Unpacks a cluster into q->unpacked. 0 or -errno. */
+int qcow2_unpack(struct qcow2 *q, uint64_t entry);
+
+/* ---- qcow2_write.c ---- */
+
+/* The next part of a request, from request->at on, which it moves. 1: done; 0: only after the flush that is
+ * running, or is needed; -errno. */
+int qcow2_write_step(struct qcow2 *q, struct disk_request *request);
+int qcow2_zero_step(struct qcow2 *q, struct disk_request *request);
+int qcow2_discard_step(struct qcow2 *q, struct disk_request *request);
+
+/* ---- qcow2_flush.c ---- */
+
+/* Writes all tables that are dirty, in the right order, at once. 0 or -errno. */
+int qcow2_write_tables(struct qcow2 *q);
+/* And the rest that a clean end takes. */
+int qcow2_flush_to_close(struct qcow2 *q);
+void qcow2_submit_flush(struct qcow2 *q, struct disk_request *request);
+/* Starts a flush that nobody asked for. */
+void qcow2_flush_soon(struct qcow2 *q);
+/* An operation on data is done. */
+void qcow2_data_done(struct qcow2 *q);
+
+/* ---- qcow2.c ---- */
+
+/* Starts an operation on data of the file, part of a request: `iov` has `n` pieces of it. 0 or -errno. */
+int qcow2_start_io(struct qcow2 *q, struct disk_request *request, int kind, uint64_t offset, uint64_t length,
+                   const struct iovec *iov, unsigned n);
+/* Goes on with what a flush has held up. */
+void qcow2_resume_held(struct qcow2 *q);
+/* Reads the disk at once. */
+int qcow2_read(struct disk *disk, uint64_t offset, void *buf, size_t len);
+/* The image is inconsistent: says so in the file, and allows no more writing. Always -EIO. */
+int qcow2_damaged(struct qcow2 *q);
+
+static inline uint64_t qcow2_in_cluster(const struct qcow2 *q, uint64_t at)
+{
+    return at & (q->cluster_size - 1);
+}
+
+#endif
