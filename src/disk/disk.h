@@ -60,12 +60,6 @@ int disk_files_new(struct disk_files **out, const struct disk_file *files, unsig
                    struct error **err);
 /* Closes all. NULL is fine. After disk_close. */
 void disk_files_close(struct disk_files *files);
-/*
- * The descriptors that are open for `files`, which a process that closes all others must keep: into `out`,
- * with room for DISK_FILES_FDS; how many.
- */
-#define DISK_FILES_FDS (2u * DISK_FILES_MAX + 2u)
-unsigned disk_files_descriptors(const struct disk_files *files, int *out);
 /* Has all I/O done by plain system calls, as where the kernel offers no io_uring. Before disk_open. */
 void disk_files_avoid_uring(struct disk_files *files);
 

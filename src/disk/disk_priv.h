@@ -66,8 +66,6 @@ int disk_io_create(struct disk_io **out, const struct disk_file *files, unsigned
 void disk_io_free(struct disk_io *io);
 void disk_io_avoid_uring(struct disk_io *io);
 bool disk_io_has_uring(const struct disk_io *io);
-/* What it has open beside the files, two at most, into `out`: how many. */
-unsigned disk_io_descriptors(const struct disk_io *io, int *out);
 /* Completions are delivered in `loop` from now on; NULL: no more. 0 or -errno. */
 int disk_io_attach(struct disk_io *io, struct loop *loop);
 

@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
 /*
  * Bytes of the file that QEMU's programs lock, so that theirs and ours exclude each other: a lock on
@@ -27,25 +26,12 @@
 
 #define HEAD 64u
 
-/* How long a lock may outlive its process: the kernel takes an io_uring down, and the files with it, a moment
- * after the process that was killed is gone. */
-#define LOCK_TRIES    100
-#define LOCK_PAUSE_NS 20000000
-
 static int lock_range(int fd, bool exclusive, off_t start, off_t len)
 {
-    const struct timespec pause = {.tv_nsec = LOCK_PAUSE_NS};
+    struct flock lock = {
+        .l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
 
-    for (unsigned tries = 1;; tries++) {
-        struct flock lock = {
-            .l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
-
-        if (fcntl(fd, F_OFD_SETLK, &lock) == 0)
-            return 0;
-        if ((errno != EAGAIN && errno != EACCES) || tries == LOCK_TRIES)
-            return -errno;
-        nanosleep(&pause, NULL);
-    }
+    return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
 }
 
 static int take_lock(int fd, bool read_only)
@@ -245,18 +231,6 @@ int disk_files_new(struct disk_files **out, const struct disk_file *list, unsign
     }
     *out = files;
     return 0;
-}
-
-unsigned disk_files_descriptors(const struct disk_files *files, int *out)
-{
-    unsigned n = 0;
-
-    for (unsigned i = 0; i < files->n; i++) {
-        out[n++] = files->files[i].fd;
-        if (files->files[i].lock_fd >= 0)
-            out[n++] = files->files[i].lock_fd;
-    }
-    return n + disk_io_descriptors(files->io, out + n);
 }
 
 void disk_files_avoid_uring(struct disk_files *files)

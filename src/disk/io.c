@@ -112,14 +112,6 @@ bool disk_io_has_uring(const struct disk_io *io)
     return io->has_ring;
 }
 
-unsigned disk_io_descriptors(const struct disk_io *io, int *out)
-{
-    out[0] = io->event_fd;
-    if (io->has_ring)
-        out[1] = io->ring.ring_fd;
-    return io->has_ring ? 2 : 1;
-}
-
 void disk_io_free(struct disk_io *io)
 {
     if (!io)
