@@ -16,9 +16,7 @@
 
 static const char *const words[] = {"format", "readonly", "serial"};
 
-/* Takes the text up to the next single comma, with double ones made single; *text is then behind that comma,
- * or NULL at the end. To be freed; NULL if there is no memory. */
-static char *take_word(const char **text)
+char *cli_take_word(const char **text)
 {
     const char *from = *text;
     char *word = malloc(strlen(from) + 1), *to = word;
@@ -102,13 +100,13 @@ void cli_disk_free(struct vm_disk *disk)
 
 int cli_parse_disk(const char *text, struct vm_disk *out, struct error **err)
 {
-    struct vm_disk disk = {.path = take_word(&text)};
+    struct vm_disk disk = {.path = cli_take_word(&text)};
     int rc = disk.path ? 0 : error_set_errno(err, ENOMEM, "--disk");
 
     if (rc == 0 && !*disk.path)
         rc = error_set(err, EINVAL, "--disk: the file's name is empty");
     while (rc == 0 && text) {
-        cleanup_free char *option = take_word(&text);
+        cleanup_free char *option = cli_take_word(&text);
         rc = option ? take_option(&disk, option, err) : error_set_errno(err, ENOMEM, "--disk");
     }
     if (rc) {

@@ -95,6 +95,15 @@ static const struct cli_argument run_arguments[] = {
          "file's content if it is not given), readonly, serial=TEXT (20 characters at most; the guest finds "
          "the disk by it). Only one virtual machine may write an image at a time. A comma in the file's name "
          "is written twice."},
+    {.name = "cloud-init",
+     .type = CLI_STRING,
+     .metavar = "FILE[,OPTION...]",
+     .check = cli_check_cloud_init,
+     .help = "What a cloud image is to do at its first boot: user-data for cloud-init, which is "
+             "#cloud-config or a "
+             "script. The guest finds it on a further, read-only disk (the NoCloud way). Options: "
+             "meta-data=FILE, "
+             "network-config=FILE. A comma in a file's name is written twice."},
     {.name = "debug-exit",
      .type = CLI_BOOL,
      .help = "Let the guest leave by writing a value to port 0xF4. The exit status is (value << 1) | 1, as "

@@ -4,6 +4,7 @@
 #ifndef TABIQUE_CLI_OPTIONS_H
 #define TABIQUE_CLI_OPTIONS_H
 
+#include "guest/seed.h"
 #include "machine/vm.h"
 
 struct error;
@@ -12,5 +13,14 @@ struct error;
 int cli_parse_disk(const char *text, struct vm_disk *out, struct error **err);
 void cli_disk_free(struct vm_disk *disk);
 int cli_check_disk(const char *text, struct error **err);
+
+/* cloud_init_option.c: --cloud-init, in the same way. */
+int cli_parse_cloud_init(const char *text, struct seed_config *out, struct error **err);
+void cli_cloud_init_free(struct seed_config *seed);
+int cli_check_cloud_init(const char *text, struct error **err);
+
+/* disk_option.c, for both. Takes the text up to the next single comma, with double ones made single; *text is
+ * then behind that comma, or NULL at the end. To be freed; NULL if there is no memory. */
+char *cli_take_word(const char **text);
 
 #endif

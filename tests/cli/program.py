@@ -122,3 +122,21 @@ class Terminal:
 
     def __exit__(self, *_):
         self.close()
+
+
+BOOT = 90  # seconds at most, on a busy machine
+PROMPT = rb"guest:\S*[#$] (\x1b\[6n)?$"
+
+
+class Shell(Terminal):
+    """A guest that boots to the shell of tools/fetch-guest's initramfs."""
+
+    def shell(self, timeout=BOOT):
+        self.expect(PROMPT, timeout)
+        self.ask("stty -echo")
+        return self
+
+    def ask(self, command, timeout=60):
+        """The output of a command, as text."""
+        self.send(command.encode() + b"\r")
+        return self.expect(rb"(?s)^(.*)" + PROMPT, timeout).group(1).decode(errors="replace").replace("\r", "").strip()

@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Machines that start with a firmware: SeaBIOS from Debian's package, and small images made here."""
+import os
 import pathlib
+import shutil
+import sys
 
 import pytest
 
-from program import Terminal, run
+from program import BOOT, GUESTS, TREE, Shell, Terminal, run
+
+sys.path.insert(0, str(TREE / "tests/guest"))
+import boot_disk
+from explained import unexplained
 
 BIOS = pathlib.Path("/usr/share/seabios/bios-256k.bin")
 needs_bios = pytest.mark.skipif(not BIOS.exists(), reason="the package seabios is not installed")
@@ -132,3 +139,142 @@ def test_contradictions(tmp_path):
     expect_error(run("run"), "nothing to boot: give --kernel FILE or --disk FILE")
     expect_error(run("run", "--firmware", image, "--kernel", image), "a kernel and a firmware")
     expect_error(run("run", "--firmware", image, "--append", "quiet"), "are for a kernel")
+
+
+# ---- disks with a boot loader ----
+
+needs_boot_disk = pytest.mark.skipif(bool(boot_disk.missing()), reason="missing: " + " ".join(boot_disk.missing()))
+
+
+@pytest.fixture(scope="module")
+def kernel_disk(tmp_path_factory):
+    """By suite: a disk from which GRUB boots that suite's kernel, made once."""
+    made = {}
+
+    def get(suite):
+        if suite not in made:
+            made[suite] = tmp_path_factory.mktemp("disk") / f"{suite}.img"
+            boot_disk.make_kernel_disk(GUESTS / suite / "vmlinuz", GUESTS / suite / "initrd.gz", "console=ttyS0 quiet",
+                                       made[suite])
+        return made[suite]
+
+    return get
+
+
+def acpi_tables(guest):
+    """Name and checksum of each; the addresses in them are the firmware's choice, so without those that hold any."""
+    text = guest.ask("cd /sys/firmware/acpi/tables && md5sum DSDT APIC MCFG; cd /")
+    return [line.split()[::-1] for line in text.splitlines()]
+
+
+@needs_bios
+@needs_boot_disk
+@pytest.mark.parametrize("suite, cpus", [("bookworm", 1), ("bookworm", 2), ("trixie", 1), ("trixie", 4)], indirect=["suite"])
+def test_debian_by_way_of_grub(engine, suite, kernel_disk, cpus):
+    arguments = ["--engine", engine, "--memory", "256M", "--cpus", cpus]
+    with Shell("run", "--disk", kernel_disk(suite), *arguments) as guest:
+        guest.expect(rb"SeaBIOS \(version", BOOT)
+        guest.expect(rb"Booting from Hard Disk", BOOT)
+        guest.expect(rb"GNU GRUB", BOOT)  # its menu is to be seen on the serial line
+        guest.shell()
+        assert guest.ask("nproc") == str(cpus)
+        assert unexplained(guest.ask("dmesg -r | sed -n 's/^<[0-4]>//p'").splitlines()) == []
+        assert guest.ask("cat /sys/class/dmi/id/product_name") == "Virtual Machine"
+        assert guest.ask("cat /sys/devices/system/clocksource/clocksource0/current_clocksource") in ("kvm-clock", "tsc")
+        assert "QEMU0002:00" in guest.ask("ls /sys/bus/acpi/devices")
+        assert guest.ask("head -c 16 /dev/hwrng | wc -c") == "16"  # a device where SeaBIOS has put it
+        tables = acpi_tables(guest)
+        assert len(tables) == 3
+        guest.send(b"poweroff -f\r")
+        assert guest.wait(BOOT) == 0
+    if cpus == 2:
+        with Shell("run", "--kernel", GUESTS / suite / "vmlinuz", "--initrd", GUESTS / suite / "initrd.gz", "--append",
+                   "console=ttyS0 quiet", *arguments) as guest:
+            guest.shell()
+            assert acpi_tables(guest) == tables
+
+
+@needs_bios
+@needs_boot_disk
+@pytest.mark.parametrize("how", ["", "reboot=kbd"])
+@pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
+def test_reboot_goes_through_the_firmware(engine, suite, tmp_path, how):
+    disk = tmp_path / "disk"
+    boot_disk.make_kernel_disk(GUESTS / suite / "vmlinuz", GUESTS / suite / "initrd.gz", f"console=ttyS0 quiet {how}", disk)
+    with Shell("run", "--engine", engine, "--memory", "256M", "--cpus", "2", "--disk", disk) as guest:
+        guest.shell()
+        guest.send(b"reboot -f\r")
+        guest.expect(rb"SeaBIOS \(version", BOOT)
+        guest.expect(rb"GNU GRUB", BOOT)
+        guest.shell()
+        assert guest.ask("nproc") == "2"
+        guest.send(b"poweroff -f\r")
+        assert guest.wait(BOOT) == 0
+
+
+@needs_bios
+@needs_boot_disk
+@pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
+def test_first_disk_boots(engine, suite, kernel_disk, tmp_path):
+    """Of two, the one that was given first, and it is the kernel's first too."""
+    second = tmp_path / "second"
+    second.write_bytes(bytes(510) + b"\x55\xaa")  # a boot sector that does nothing
+    with Shell("run", "--engine", engine, "--memory", "256M", "--disk", kernel_disk(suite), "--disk",
+               f"{second},readonly") as guest:
+        guest.shell()
+        assert guest.ask("cat /sys/block/vda/size") == str(boot_disk.KERNEL_DISK // 512)
+        assert guest.ask("cat /sys/block/vdb/ro") == "1"
+
+
+@needs_bios
+def test_disk_that_does_not_boot(engine, tmp_path):
+    disk = tmp_path / "disk"
+    disk.write_bytes(bytes(1 << 20))
+    with Terminal("run", "--engine", engine, "--memory", "64M", "--disk", disk) as terminal:
+        terminal.expect(rb"not a bootable disk", timeout=BOOT)
+        terminal.expect(rb"No bootable device\.", timeout=BOOT)
+
+
+# ---- cloud images ----
+
+CLOUD_BOOT = 1500  # seconds at most: cloud-init is some minutes of Python on a busy machine without KVM
+
+USER_DATA = """#cloud-config
+users:
+  - name: ana
+    plain_text_passwd: secret
+    lock_passwd: false
+    shell: /bin/bash
+write_files:
+  - path: /etc/seeded
+    content: "by cloud-init"
+runcmd:
+  - echo "RUNCMD $(cat /etc/seeded) for $(id -un ana) on $(hostname)" > /dev/console
+  - poweroff
+"""
+
+
+def cloud_disk(suite):
+    """Kept from run to run beside the other guests: making one takes minutes."""
+    disk = GUESTS / suite / "cloud-disk.img"
+    newest = pathlib.Path(boot_disk.__file__).stat().st_mtime
+    if not disk.exists() or disk.stat().st_mtime < newest:
+        boot_disk.make_cloud_disk(suite, disk)
+    return disk
+
+
+@needs_bios
+@needs_boot_disk
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of other owners")
+@pytest.mark.parametrize("suite", os.environ.get("TABIQUE_CLOUD_SUITES", "bookworm").split())
+def test_cloud_image_takes_its_user_data(engine, suite, tmp_path):
+    disk, user_data, meta_data = tmp_path / "disk", tmp_path / "user-data", tmp_path / "meta-data"
+    shutil.copy(cloud_disk(suite), disk)
+    user_data.write_text(USER_DATA)
+    meta_data.write_text("local-hostname: seeded\n")
+    with Terminal("run", "--engine", engine, "--memory", "1G", "--cpus", "2", "--disk", disk, "--cloud-init",
+                  f"{user_data},meta-data={meta_data}") as guest:
+        guest.expect(rb"GNU GRUB", timeout=BOOT)
+        guest.expect(rb"seeded login: ", timeout=CLOUD_BOOT)
+        guest.expect(rb"RUNCMD by cloud-init for ana on seeded", timeout=CLOUD_BOOT)
+        assert guest.wait(CLOUD_BOOT) == 0

@@ -10,7 +10,7 @@ from program import TABIQUE, TREE, run
 
 VERBS = {
     "run": ["--firmware", "--firmware-log", "--kernel", "--initrd", "--append", "--memory", "--cpus", "--engine", "--disk",
-            "--debug-exit", "--balloon", "--watchdog", "--net", "--mac", "--publish", "--module"],
+            "--cloud-init", "--debug-exit", "--balloon", "--watchdog", "--net", "--mac", "--publish", "--module"],
     "check": ["--json"],
     "image build": ["--name", "--suite", "--size", "--package", "--arch", "--mirror", "--rebuild"],
     "image import": ["--name", "--format"],

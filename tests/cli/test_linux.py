@@ -13,7 +13,7 @@ import time
 import pytest
 
 import program
-from program import GUESTS, TREE, Terminal
+from program import BOOT, GUESTS, PROMPT, TREE, Shell, Terminal
 
 sys.path.insert(0, str(TREE / "tests/guest"))
 from explained import unexplained
@@ -21,27 +21,14 @@ from explained import unexplained
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent.parent / "bench"))
 import guests  # noqa: E402 pylint: disable=wrong-import-position
 
-BOOT = 90  # seconds at most, on a busy machine
-PROMPT = rb"guest:\S*[#$] (\x1b\[6n)?$"
 
-
-class Guest(Terminal):
+class Guest(Shell):
     """A Debian guest at its shell."""
 
     def __init__(self, engine, suite, *args, kernel=None, initrd=None, append="", console="ttyS0"):
         super().__init__("run", "--engine", engine, "--kernel", kernel or GUESTS / suite / "vmlinuz",
                          "--initrd", initrd or GUESTS / suite / "initrd.gz", "--append", f"console={console} {append}", *args)
         self.suite = suite
-
-    def shell(self):
-        self.expect(PROMPT, BOOT)
-        self.ask("stty -echo")
-        return self
-
-    def ask(self, command, timeout=60):
-        """The output of a command, as text."""
-        self.send(command.encode() + b"\r")
-        return self.expect(rb"(?s)^(.*)" + PROMPT, timeout).group(1).decode(errors="replace").replace("\r", "").strip()
 
 
 def complaints(guest):
