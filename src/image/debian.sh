@@ -86,6 +86,7 @@ echo "@phase configuration"
 
 cd "$root"
 echo debian >etc/hostname
+echo LANG=C.UTF-8 >etc/default/locale
 printf '127.0.0.1\tlocalhost\n::1\t\tlocalhost ip6-localhost ip6-loopback\nff02::1\t\tip6-allnodes\nff02::2\t\tip6-allrouters\n' >etc/hosts
 ln -sf ../run/systemd/resolve/stub-resolv.conf etc/resolv.conf
 # The signed-by of the building host would be this one's only by luck.
@@ -105,17 +106,38 @@ if ls etc/ssh/ssh_host_* >/dev/null 2>&1; then
         >etc/systemd/system/ssh.service.d/host-keys.conf
 fi
 
-# The console logs root in. The password is locked, so that nothing else does.
+# The console logs root in. The password is locked, so that nothing else does. The virtio console knows the
+# terminal's size and is the faster one; the serial line is for machines without: both would meet on one terminal.
+# They are started as files, not as devices that udev has seen, which takes its time on a slow machine.
 chroot . usermod -p '*' root
-mkdir -p etc/systemd/system/serial-getty@.service.d etc/systemd/system/serial-getty@ttyS0.service.d
-cat >etc/systemd/system/serial-getty@.service.d/autologin.conf <<'END'
+cat >etc/systemd/system/console-login@.service <<'END'
+[Unit]
+Description=Console login on %I
+After=systemd-user-sessions.service
+ConditionPathExists=/dev/%I
+IgnoreOnIsolate=yes
+StartLimitIntervalSec=0
+
 [Service]
-Type=simple
-ExecStart=
 ExecStart=-/sbin/agetty --autologin root --noclear --keep-baud 115200,57600,38400,9600 - $TERM
+Restart=always
+RestartSec=0
+UtmpIdentifier=%I
+StandardInput=tty
+StandardOutput=tty
+TTYPath=/dev/%I
+TTYReset=yes
+TTYVHangup=yes
+IgnoreSIGPIPE=no
+SendSIGHUP=yes
+
+[Install]
+WantedBy=getty.target
 END
-# The virtio console knows the terminal's size and is the faster one; both would meet on one terminal.
-printf '[Unit]\nConditionPathExists=!/dev/hvc0\n' >etc/systemd/system/serial-getty@ttyS0.service.d/one-console.conf
+mkdir -p etc/systemd/system/console-login@ttyS0.service.d
+printf '[Unit]\nConditionPathExists=!/dev/hvc0\n' >etc/systemd/system/console-login@ttyS0.service.d/one-console.conf
+chroot . systemctl --quiet enable console-login@hvc0.service console-login@ttyS0.service
+chroot . systemctl --quiet mask serial-getty@hvc0.service serial-getty@ttyS0.service 2>/dev/null
 
 # Whatever Ethernet there is asks DHCP. Nothing listens to the network.
 cat >etc/systemd/network/80-ethernet.network <<'END'

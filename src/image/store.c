@@ -235,6 +235,8 @@ static int load(const struct store *store, const char *id, const char *name, str
 /* The id that a name points to. -ENOENT. */
 static int read_name(const struct store *store, const char *name, char id[IMAGE_ID_LENGTH + 1])
 {
+    if (image_check_name(name, NULL))
+        return -ENOENT;
     cleanup_free char *path = store_path(store, "names/%s", name);
     char target[PATH_MAX];
     ssize_t n = path ? readlink(path, target, sizeof(target) - 1) : -1;
@@ -293,11 +295,8 @@ static int lookup(const struct store *store, const char *name, struct image **ou
         cleanup_error struct error *why = NULL;
         char id[IMAGE_ID_LENGTH + 1];
         cleanup_free char *known = NULL;
-        int rc = image_check_name(name, err);
+        int rc = read_name(store, name, id);
 
-        if (rc)
-            return rc;
-        rc = read_name(store, name, id);
         if (rc == -ENOENT) {
             rc = find_id(store, name, id);
             if (rc == -EEXIST)
