@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The host loses power: of what was written since the last sync any part may be gone. All writes to the image
+ * are logged here, by standing in for the C library's calls, and the file is built anew from the log up to a
+ * random moment: everything before the last sync, and after it each sector or not, in any combination. Then
+ * qemu-img finds no more than leaks, and what was flushed is there.
+ */
+#include "stamps.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SIZE    (6u << 20)
+#define ENTRIES 100000u
+#define CUTS    25u
+
+static struct entry {
+    enum { WRITTEN, PUNCHED, SYNCED } what;
+    uint64_t offset, length;
+    uint8_t *bytes;
+} log_entries[ENTRIES];
+static unsigned n_entries;
+static bool logging;
+
+static void log_entry(struct entry e)
+{
+    assert_in_range(n_entries, 0, ENTRIES - 1);
+    log_entries[n_entries++] = e;
+}
+
+/* In place of the C library's, for the whole program. */
+ssize_t pwritev(int fd, const struct iovec *iov, int n, off_t offset)
+{
+    if (logging) {
+        struct entry e = {.what = WRITTEN, .offset = (uint64_t)offset};
+        for (int i = 0; i < n; i++) {
+            e.bytes = realloc(e.bytes, e.length + iov[i].iov_len);
+            assert_non_null(e.bytes);
+            memcpy(e.bytes + e.length, iov[i].iov_base, iov[i].iov_len);
+            e.length += iov[i].iov_len;
+        }
+        log_entry(e);
+    }
+    return syscall(SYS_pwritev, fd, iov, (long)n, (long)offset, 0l);
+}
+
+int fdatasync(int fd)
+{
+    if (logging)
+        log_entry((struct entry){.what = SYNCED});
+    return 0;
+}
+
+int fallocate(int fd, int mode, off_t offset, off_t length)
+{
+    if (logging)
+        log_entry((struct entry){.what = PUNCHED, .offset = (uint64_t)offset, .length = (uint64_t)length});
+    return (int)syscall(SYS_fallocate, fd, mode, offset, length);
+}
+
+static void apply(uint8_t *file, size_t room, size_t *end, const struct entry *e, uint64_t skip, uint64_t n)
+{
+    if (e->what == SYNCED)
+        return;
+    assert_true(e->offset + skip + n <= room);
+    if (e->what == WRITTEN)
+        memcpy(file + e->offset + skip, e->bytes + skip, n);
+    else
+        memset(file + e->offset + skip, 0, n);
+    if (e->what == WRITTEN && *end < e->offset + skip + n)
+        *end = e->offset + skip + n;
+}
+
+/* The file as it may be found when power went before log entry `cut`. */
+static void build(struct stamps *s, const char *start, const char *path, unsigned cut)
+{
+    size_t room = 64u << 20;
+    uint8_t *file = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    int fd = open(start, O_RDONLY | O_CLOEXEC);
+    unsigned synced = 0;
+
+    assert_true(file != MAP_FAILED && fd >= 0);
+    ssize_t got = read(fd, file, room);
+    assert_true(got > 0);
+    close(fd);
+    size_t end = (size_t)got;
+    for (unsigned i = 0; i < cut; i++)
+        if (log_entries[i].what == SYNCED)
+            synced = i;
+    /* Few of the later writes, most of them, or half. */
+    uint64_t chance = 1 + stamps_random(s, 3);
+    for (unsigned i = 0; i < cut; i++) {
+        const struct entry *e = &log_entries[i];
+        if (i < synced) {
+            apply(file, room, &end, e, 0, e->length);
+            continue;
+        }
+        bool by_sector = stamps_random(s, 2), all = stamps_random(s, 4) < chance;
+        for (uint64_t at = 0; at < e->length; at += 512) {
+            uint64_t n = e->length - at < 512 ? e->length - at : 512;
+            if (by_sector ? stamps_random(s, 4) < chance : all)
+                apply(file, room, &end, e, at, n);
+        }
+    }
+    fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    assert_int_equal(write(fd, file, end), end);
+    close(fd);
+    munmap(file, room);
+}
+
+#define FLUSHES_MAX 64u
+
+/* When each flush was done, and what then was sure to stay. */
+struct history {
+    unsigned n, entry[FLUSHES_MAX];
+    struct stamp *sectors[FLUSHES_MAX];
+};
+
+static void write_with_history(struct stamps *s, const char *path, struct history *h)
+{
+    struct image image;
+
+    n_entries = 0;
+    /* Without io_uring, whose writes can't be seen here; the order is the same. */
+    image_open(&image, path, "qcow2", IMAGE_NO_URING);
+    logging = true;
+    for (unsigned i = 0; i < 120; i++) {
+        bool flush = i % 6 == 5 && h->n < FLUSHES_MAX;
+        stamps_batch(s, &image, flush);
+        if (!flush)
+            continue;
+        h->entry[h->n] = n_entries;
+        h->sectors[h->n] = malloc(s->n * sizeof(struct stamp));
+        assert_non_null(h->sectors[h->n]);
+        memcpy(h->sectors[h->n++], s->sectors, s->n * sizeof(struct stamp));
+    }
+    image_close(&image);
+    logging = false;
+}
+
+static void cut_and_check(struct stamps *s, const struct history *h, const char *start, unsigned cut)
+{
+    char path[200];
+    struct stamps *then = stamps_new(s->n, 1);
+    struct image image;
+
+    memcpy(then->sectors, s->sectors, s->n * sizeof(struct stamp));
+    for (uint32_t i = 0; i < s->n; i++)
+        then->sectors[i].flushed = 0;
+    for (unsigned f = 0; f < h->n && h->entry[f] <= cut; f++)
+        for (uint32_t i = 0; i < s->n; i++)
+            then->sectors[i].flushed = h->sectors[f][i].flushed;
+    snprintf(path, sizeof(path), "%s", scratch_path("cut.qcow2"));
+    build(s, start, path, cut);
+    check_image(path, true);
+    image_open(&image, path, "qcow2", 0);
+    stamps_check(then, &image);
+    image_close(&image);
+    check_image(path, true);
+    stamps_free(then);
+}
+
+static void power_loss(const char *options, const char *more)
+{
+    char path[200], start[200];
+    struct history h = {0};
+    struct stamps *s = stamps_new(SIZE / 512, (uint64_t)time(NULL) * 40503u + (uint64_t)getpid());
+
+    assert_int_equal(
+        shell("rm -f p.qcow2; qemu-img create -q -f qcow2 %s p.qcow2 6M && %s && cp p.qcow2 start.qcow2",
+              options, more),
+        0);
+    snprintf(path, sizeof(path), "%s", scratch_path("p.qcow2"));
+    snprintf(start, sizeof(start), "%s", scratch_path("start.qcow2"));
+    write_with_history(s, path, &h);
+    assert_true(h.n > 5 && n_entries > 100);
+    for (unsigned i = 0; i < CUTS; i++)
+        cut_and_check(s, &h, start, 1 + (unsigned)stamps_random(s, n_entries));
+    for (unsigned i = 0; i < h.n; i++)
+        free(h.sectors[i]);
+    for (unsigned i = 0; i < n_entries; i++)
+        free(log_entries[i].bytes);
+    memset(log_entries, 0, sizeof(log_entries));
+    stamps_free(s);
+}
+
+static void test_plain(void **state)
+{
+    power_loss("", "true");
+}
+
+static void test_small_clusters(void **state)
+{
+    power_loss("-o cluster_size=512", "true");
+    power_loss("-o cluster_size=2k,refcount_bits=64", "true");
+}
+
+static void test_overlay(void **state)
+{
+    assert_int_equal(shell("rm -f zeros; qemu-img create -q -f raw zeros 6M"), 0);
+    power_loss("-b zeros -F raw", "true");
+    power_loss("-b zeros -F raw -o compat=0.10,cluster_size=4k", "true");
+}
+
+static void test_snapshot(void **state)
+{
+    power_loss(
+        "-o cluster_size=4k",
+        "qemu-io -f qcow2 -c 'write -P 0 1M 3M' p.qcow2 >/dev/null && qemu-img snapshot -c one p.qcow2");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_small_clusters),
+        cmocka_unit_test(test_overlay),
+        cmocka_unit_test(test_snapshot),
+    };
+    return cmocka_run_group_tests_name("qcow2 power loss", tests, NULL, scratch_remove);
+}
