@@ -152,13 +152,11 @@ int cli_help(const struct cli_values *values, int *status, struct error **err)
 
     *status = CLI_STATUS_USAGE;
     if (second && !group)
-        return error_set(err, EINVAL, "'%s' has no verbs after it: 'tabique help %s' explains it", first,
-                         first);
+        return error_set(err, EINVAL, "'%s' has no verbs after it", first);
     snprintf(name, sizeof(name), "%s%s%s", first ? first : "", second ? " " : "", second ? second : "");
     const struct cli_operation *op = cli_find_operation(name);
     if (second && !op)
-        return error_set(err, EINVAL, "'%s' has no verb '%s': 'tabique help %s' lists them", first, second,
-                         first);
+        return error_set(err, EINVAL, "'%s' has no verb '%s'", first, second);
     if (op)
         cli_print_help(stdout, op);
     else if (group)

@@ -169,6 +169,10 @@ int cli_image_ls(const struct cli_values *values, int *status, struct error **er
         for (size_t i = 0; i < n; i++)
             json_array_append_new(list, image_to_json(images[i]));
         rc = print_json(list, err);
+    } else if (cli_bool(values, "quiet")) {
+        for (size_t i = 0; i < n; i++)
+            if (images[i]->name)
+                puts(images[i]->name);
     } else if (n) {
         print_table(images, n);
     } else {

@@ -273,6 +273,7 @@ static const struct cli_status image_import_statuses[] = {
 
 static const struct cli_argument image_ls_arguments[] = {
     {.name = "json", .type = CLI_BOOL, .help = "Print one JSON array, for programs."},
+    {.name = "quiet", .type = CLI_BOOL, .help = "Print the names only, a line each."},
 };
 
 static const struct cli_argument image_name_arguments[] = {
