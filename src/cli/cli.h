@@ -29,6 +29,7 @@ enum cli_type {
 
 struct cli_argument {
     const char *name; /* without "--"; of a positional argument its name in help */
+    char letter;      /* CLI_BOOL: the flag's short form, such as 'd' for -d; 0: none */
     enum cli_type type;
     const char *metavar;  /* of the value, in help */
     const char *fallback; /* the value if it is not given, as one would type it; or NULL */
@@ -41,6 +42,8 @@ struct cli_argument {
     const char *(*choice)(size_t i);
     /* CLI_STRING: what else is to be checked. 0; or -EINVAL with *err, which names the argument. Optional. */
     int (*check)(const char *text, struct error **err);
+    const char
+        *listed_by; /* for completion: the words after "tabique" that print what it can be, a line each */
 };
 
 struct cli_status {
@@ -63,8 +66,12 @@ struct cli_operation {
     int (*run)(const struct cli_values *values, int *status, struct error **err);
 };
 
-extern const struct cli_operation cli_operations[];
-extern const size_t cli_n_operations;
+/* The i-th of all, in the order in which they are told of; NULL after the last. */
+const struct cli_operation *cli_operation(size_t i);
+
+/* Those that operations.c does not hold itself: operations_guest.c. */
+extern const struct cli_operation cli_guest_operations[];
+extern const size_t cli_n_guest_operations;
 
 /* Operations on one kind of thing, with a first word in common. */
 struct cli_group {
@@ -104,11 +111,11 @@ uint64_t cli_uint(const struct cli_values *values, const char *name);
 bool cli_bool(const struct cli_values *values, const char *name);
 const char **cli_list(const struct cli_values *values, const char *name, size_t *n);
 
+/* The name of the operation that they belong to. */
+const char *cli_verb(const struct cli_values *values);
+
 /* Bytes from text such as 512M. -EINVAL, -ERANGE. */
 int cli_parse_size(const char *text, uint64_t *out);
-
-/* Which of `n` names is nearest to `text` and near enough to be meant, or NULL. */
-const char *cli_suggest(const char *text, const char *const *names, size_t n);
 
 /* ---- help.c, man.c, completion.c ---- */
 
@@ -121,6 +128,19 @@ void cli_print_bash_completion(FILE *out);
 /* ---- the operations' handlers, one file each ---- */
 
 int cli_run(const struct cli_values *values, int *status, struct error **err);
+int cli_ps(const struct cli_values *values, int *status, struct error **err);
+int cli_console(const struct cli_values *values, int *status, struct error **err);
+int cli_logs(const struct cli_values *values, int *status, struct error **err);
+int cli_inspect(const struct cli_values *values, int *status, struct error **err);
+int cli_stats(const struct cli_values *values, int *status, struct error **err);
+int cli_stop(const struct cli_values *values, int *status, struct error **err);
+int cli_kill(const struct cli_values *values, int *status, struct error **err);
+int cli_start(const struct cli_values *values, int *status, struct error **err);
+int cli_restart(const struct cli_values *values, int *status, struct error **err);
+int cli_pause(const struct cli_values *values, int *status, struct error **err);
+int cli_resume(const struct cli_values *values, int *status, struct error **err);
+int cli_rm(const struct cli_values *values, int *status, struct error **err);
+int cli_events(const struct cli_values *values, int *status, struct error **err);
 int cli_check(const struct cli_values *values, int *status, struct error **err);
 int cli_image_build(const struct cli_values *values, int *status, struct error **err);
 int cli_image_import(const struct cli_values *values, int *status, struct error **err);

@@ -4,6 +4,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/suggest.h"
 #include "cli/cli.h"
 #include "cli/options.h"
 
@@ -30,7 +31,7 @@ static int take_option(struct seed_config *seed, const char *option, struct erro
         return *places[i] ? 0 : error_set_errno(err, ENOMEM, "--cloud-init");
     }
     cleanup_free char *name = strndup(option, n);
-    const char *meant = name ? cli_suggest(name, words, ARRAY_SIZE(words)) : NULL;
+    const char *meant = name ? suggest_nearest(name, words, ARRAY_SIZE(words)) : NULL;
     return error_set(
         err, EINVAL, "--cloud-init: unknown option '%s'%s%s%s (a comma in a file's name is written twice)",
         name ? name : option, meant ? ": did you mean " : "", meant ? meant : "", meant ? "?" : "");

@@ -38,6 +38,15 @@ static void print_flag_values(FILE *out, const struct cli_operation *op)
     }
 }
 
+/* Names that are asked for when they are needed. A word that begins like a flag is none. */
+static void print_listed(FILE *out, const struct cli_operation *op)
+{
+    for (size_t i = 0; i < op->n_arguments; i++)
+        if (op->arguments[i].positional && op->arguments[i].listed_by)
+            fprintf(out, "            [[ $word == -* ]] || words=$(\"${COMP_WORDS[0]}\" %s 2>/dev/null)\n",
+                    op->arguments[i].listed_by);
+}
+
 /* The words that can follow "tabique" or "tabique GROUP". */
 static void print_words(FILE *out, const struct cli_group *group)
 {
@@ -86,12 +95,13 @@ static void print_prologue(FILE *out)
 
 void cli_print_bash_completion(FILE *out)
 {
+    const struct cli_operation *op;
+
     print_prologue(out);
-    for (size_t i = 0; i < cli_n_operations; i++)
-        if (!cli_operations[i].hidden)
-            print_flag_values(out, &cli_operations[i]);
-    for (size_t i = 0; i < cli_n_operations; i++) {
-        const struct cli_operation *op = &cli_operations[i];
+    for (size_t i = 0; (op = cli_operation(i)); i++)
+        if (!op->hidden)
+            print_flag_values(out, op);
+    for (size_t i = 0; (op = cli_operation(i)); i++) {
         if (op->hidden)
             continue;
         fprintf(out, "        '%s':*)\n", op->name);
@@ -105,7 +115,9 @@ void cli_print_bash_completion(FILE *out)
                 fputc(' ', out);
             }
         print_names(out, op);
-        fputs("'\n            ;;\n", out);
+        fputs("'\n", out);
+        print_listed(out, op);
+        fputs("            ;;\n", out);
     }
     fputs("        esac\n"
           "    fi\n"

@@ -5,6 +5,7 @@
  */
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/suggest.h"
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "device/virtio/block.h"
@@ -84,7 +85,7 @@ static int take_option(struct vm_disk *disk, const char *option, struct error **
                              : value                           ? "--disk: '%s' takes no value"
                                                                : "--disk: '%s' needs a value",
                              name);
-    const char *meant = cli_suggest(name, words, sizeof(words) / sizeof(words[0]));
+    const char *meant = suggest_nearest(name, words, sizeof(words) / sizeof(words[0]));
     return error_set(err, EINVAL,
                      "--disk: unknown option '%s'%s%s%s (a comma in a file's name is written twice)", name,
                      meant ? ": did you mean " : "", meant ? meant : "", meant ? "?" : "");

@@ -72,6 +72,10 @@ static void print_argument(FILE *out, const struct cli_argument *a)
 
     snprintf(term, sizeof(term), "%s%s%s%s", a->positional ? "" : "--", a->name, a->metavar ? " " : "",
              a->metavar ? a->metavar : "");
+    if (a->letter) {
+        used = strlen(term);
+        snprintf(term + used, sizeof(term) - used, ", -%c", a->letter);
+    }
     snprintf(text, sizeof(text), "%s", a->help);
     if (a->type == CLI_ENUM && !a->positional) {
         for (size_t i = 0; a->choice(i); i++) {
@@ -115,11 +119,11 @@ void cli_print_help(FILE *out, const struct cli_operation *op)
 /* The verbs of a group, or of none, a line each. */
 static void print_verbs(FILE *out, const struct cli_group *group)
 {
-    for (size_t i = 0; i < cli_n_operations; i++) {
-        const struct cli_operation *op = &cli_operations[i];
+    const struct cli_operation *op;
+
+    for (size_t i = 0; (op = cli_operation(i)); i++)
         if (!op->hidden && cli_group_of(op) == group)
             print_entry(out, cli_verb_of(op), op->summary);
-    }
 }
 
 void cli_print_group(FILE *out, const struct cli_group *group)

@@ -3,6 +3,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/suggest.h"
 #include "cli/cli.h"
 
 #include <errno.h>
@@ -32,7 +33,7 @@ static int unknown_verb(const struct cli_group *group, const char *verb)
 
     while (n < ARRAY_SIZE(names) && (names[n] = cli_word(group, n)))
         n++;
-    const char *meant = cli_suggest(verb, names, n);
+    const char *meant = suggest_nearest(verb, names, n);
     fprintf(stderr, "tabique%s%s: unknown %s '%s'%s%s%s\nTry 'tabique %s%s--help'.\n", group ? " " : "",
             group ? group->name : "", verb[0] == '-' ? "flag" : "verb", verb, meant ? ": did you mean '" : "",
             meant ? meant : "", meant ? "'?" : "", group ? group->name : "", group ? " " : "");

@@ -45,6 +45,8 @@ static void print_argument(FILE *out, const struct cli_argument *a)
         fprintf(out, "\\fI%s\\fR", a->name);
     else
         print_bold(out, "--", a->name);
+    if (a->letter)
+        fprintf(out, ", \\fB\\-%c\\fR", a->letter);
     if (a->metavar)
         fprintf(out, " \\fI%s\\fR", a->metavar);
     fputc('\n', out);
@@ -95,8 +97,9 @@ void cli_print_man(FILE *out)
           ".SH NAME\ntabique \\- one machine, many guests\n"
           ".SH SYNOPSIS\n",
           out);
-    for (size_t i = 0; i < cli_n_operations; i++) {
-        const struct cli_operation *op = &cli_operations[i];
+    const struct cli_operation *op;
+
+    for (size_t i = 0; (op = cli_operation(i)); i++) {
         if (op->hidden)
             continue;
         fprintf(out, "%s\\fBtabique %s\\fR", i ? ".br\n" : "", op->name);
@@ -122,7 +125,7 @@ void cli_print_man(FILE *out)
           ".SH VERBS\n"
           "A command line that is wrong ends each of them with the status 2.\n",
           out);
-    for (size_t i = 0; i < cli_n_operations; i++)
-        if (!cli_operations[i].hidden)
-            print_operation(out, &cli_operations[i]);
+    for (size_t i = 0; (op = cli_operation(i)); i++)
+        if (!op->hidden)
+            print_operation(out, op);
 }

@@ -39,6 +39,39 @@ static const char *watchdog_choice(size_t i)
 }
 
 static const struct cli_argument run_arguments[] = {
+    {.name = "IMAGE",
+     .type = CLI_STRING,
+     .positional = true,
+     .listed_by = "image ls --quiet",
+     .help = "The image that the guest is made from: 'tabique image ls' lists them. It gets a disk of its "
+             "own over the "
+             "image's, which stays with it until it is removed."},
+    {.name = "name",
+     .type = CLI_STRING,
+     .metavar = "NAME",
+     .check = cli_check_guest_name,
+     .help = "The guest's name: letters, digits, '-', '_' and '.'. One is made up if none is given."},
+    {.name = "detach",
+     .letter = 'd',
+     .type = CLI_BOOL,
+     .help = "Run it in the background. Its name is printed when it runs; 'tabique console NAME' is its "
+             "console."},
+    {.name = "rm",
+     .type = CLI_BOOL,
+     .help = "Remove the guest when it ends. In the foreground a guest with --kernel and without --name is "
+             "removed in "
+             "any case."},
+    {.name = "restart",
+     .type = CLI_STRING,
+     .metavar = "POLICY",
+     .fallback = "no",
+     .check = cli_check_restart,
+     .help =
+         "Whether to start it again when it ends: no; on-failure, when its exit status is not 0 "
+         "(on-failure:N: at most N times in a row); always and unless-stopped, whatever the end. After a "
+         "'stop', a "
+         "'kill' or Ctrl-] it stays ended. The time before a restart grows from 0.1 s to a minute while its "
+         "runs are short."},
     {.name = "firmware",
      .type = CLI_PATH,
      .metavar = "bios|FILE",
@@ -273,7 +306,7 @@ static const struct cli_status image_import_statuses[] = {
 
 static const struct cli_argument image_ls_arguments[] = {
     {.name = "json", .type = CLI_BOOL, .help = "Print one JSON array, for programs."},
-    {.name = "quiet", .type = CLI_BOOL, .help = "Print the names only, a line each."},
+    {.name = "quiet", .letter = 'q', .type = CLI_BOOL, .help = "Print the names only, a line each."},
 };
 
 static const struct cli_argument image_name_arguments[] = {
@@ -326,14 +359,13 @@ static const struct cli_argument generate_arguments[] = {
 #define ARGUMENTS(a) .arguments = (a), .n_arguments = ARRAY_SIZE(a)
 #define STATUSES(a)  .statuses = (a), .n_statuses = ARRAY_SIZE(a)
 
-const struct cli_operation cli_operations[] = {
+static const struct cli_operation operations[] = {
     {.name = "run",
-     .summary = "Boot a kernel in a virtual machine, with its console on this terminal",
+     .summary = "Make a guest and run it, with its console on this terminal",
      .description =
-         "Builds a virtual PC, boots the kernel in it, and connects the guest's console (its first serial "
-         "line, "
-         "and a virtio console where the guest uses one) to standard input and output. Ends when the guest "
-         "powers off.\n\n"
+         "Builds a virtual PC, boots an image, a kernel or a disk in it, and connects the guest's console "
+         "(its first serial line, and a virtio console where the guest uses one) to standard input and "
+         "output. Ends when the guest powers off.\n\n"
          "On a terminal every key goes to the guest, Ctrl-C too; Ctrl-] leaves. Input and output may as well "
          "be pipes or files.",
      ARGUMENTS(run_arguments),
@@ -412,7 +444,17 @@ const struct cli_operation cli_operations[] = {
      .run = cli_generate},
 };
 
-const size_t cli_n_operations = ARRAY_SIZE(cli_operations);
+/* The guests' verbs come after the first, which makes guests. */
+const struct cli_operation *cli_operation(size_t i)
+{
+    size_t rest = i - 1 - cli_n_guest_operations;
+
+    if (i == 0)
+        return &operations[0];
+    if (i <= cli_n_guest_operations)
+        return &cli_guest_operations[i - 1];
+    return rest + 1 < ARRAY_SIZE(operations) ? &operations[rest + 1] : NULL;
+}
 
 const struct cli_group cli_groups[] = {
     {.name = "image", .summary = "Images: what guests are made from"},
@@ -422,9 +464,11 @@ const size_t cli_n_groups = ARRAY_SIZE(cli_groups);
 
 const struct cli_operation *cli_find_operation(const char *name)
 {
-    for (size_t i = 0; i < cli_n_operations; i++)
-        if (strcmp(cli_operations[i].name, name) == 0)
-            return &cli_operations[i];
+    const struct cli_operation *op;
+
+    for (size_t i = 0; (op = cli_operation(i)); i++)
+        if (strcmp(op->name, name) == 0)
+            return op;
     return NULL;
 }
 
@@ -455,10 +499,10 @@ const char *cli_verb_of(const struct cli_operation *operation)
 
 const char *cli_word(const struct cli_group *group, size_t i)
 {
-    for (size_t n = 0; n < cli_n_operations; n++) {
-        const struct cli_operation *op = &cli_operations[n];
+    const struct cli_operation *op;
+
+    for (size_t n = 0; (op = cli_operation(n)); n++)
         if (!op->hidden && cli_group_of(op) == group && i-- == 0)
             return cli_verb_of(op);
-    }
     return !group && i < cli_n_groups ? cli_groups[i].name : NULL;
 }

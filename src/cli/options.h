@@ -23,4 +23,15 @@ int cli_check_cloud_init(const char *text, struct error **err);
  * then behind that comma, or NULL at the end. To be freed; NULL if there is no memory. */
 char *cli_take_word(const char **text);
 
+/* guest_option.c */
+int cli_check_guest_name(const char *text, struct error **err);
+int cli_check_restart(const char *text, struct error **err);
+/* "10", "1.5s", "2m", "1h30m": a span of time in milliseconds. 0 with *out, or -EINVAL. */
+int cli_parse_duration(const char *text, uint64_t *out_ms);
+int cli_check_duration(const char *text, struct error **err);
+/* --since: seconds since 1970, a date and time (2026-01-31, 2026-01-31T12:00:00), or a span of time before
+ * now. 0 with *out in nanoseconds since 1970, or -EINVAL. */
+int cli_parse_time(const char *text, int64_t *out_ns);
+int cli_check_time(const char *text, struct error **err);
+
 #endif

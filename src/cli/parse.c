@@ -5,6 +5,7 @@
  */
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/suggest.h"
 #include "cli/cli.h"
 
 #include <ctype.h>
@@ -126,7 +127,7 @@ static int check_enum(const struct cli_argument *a, const char *text, struct err
         size_t used = strlen(known);
         snprintf(known + used, sizeof(known) - used, "%s%s", used ? ", " : "", c);
     }
-    const char *meant = cli_suggest(text, names, n);
+    const char *meant = suggest_nearest(text, names, n);
     return error_set(err, EINVAL, "%s%s: '%s' is none of %s%s%s%s", a->positional ? "" : "--", a->name, text,
                      known, meant ? ": did you mean " : "", meant ? meant : "", meant ? "?" : "");
 }
@@ -172,7 +173,7 @@ static int unknown_flag(const struct cli_operation *op, const char *name, struct
         if (!op->arguments[i].positional)
             names[n++] = op->arguments[i].name;
     names[n++] = "help";
-    const char *meant = cli_suggest(name, names, n);
+    const char *meant = suggest_nearest(name, names, n);
     return error_set(err, EINVAL, "unknown flag --%s%s%s%s", name, meant ? ": did you mean --" : "",
                      meant ? meant : "", meant ? "?" : "");
 }
@@ -206,6 +207,26 @@ static int take_flag(struct cli_values *values, const char *word, int *i, int ar
         return error_set(err, EINVAL, "--%s needs a value: --%s %s", a->name, a->name, a->metavar);
     ++*i;
     return take_value(a, v, next, err);
+}
+
+/* `word` is a dash and letters. */
+static int take_letters(struct cli_values *values, const char *word, struct error **err)
+{
+    const struct cli_operation *op = values->operation;
+
+    for (const char *letter = word + 1; *letter; letter++) {
+        const struct cli_argument *a = NULL;
+
+        for (size_t i = 0; i < op->n_arguments && !a; i++)
+            if (op->arguments[i].letter == *letter)
+                a = &op->arguments[i];
+        if (!a)
+            return error_set(err, EINVAL, "unknown flag -%s: flags begin with two dashes", letter);
+        int rc = take_value(a, &values->values[a - op->arguments], "yes", err);
+        if (rc)
+            return rc;
+    }
+    return 0;
 }
 
 static int take_positional(struct cli_values *values, const char *word, struct error **err)
@@ -270,7 +291,7 @@ int cli_parse(const struct cli_operation *operation, int argc, char **argv, stru
         } else if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
             return -ECANCELED;
         } else if (word[1] != '-') {
-            rc = error_set(err, EINVAL, "unknown flag %s: flags begin with two dashes", word);
+            rc = take_letters(values, word, err);
         } else {
             rc = take_flag(values, word, &i, argc, argv, err);
         }
@@ -290,6 +311,11 @@ static const struct cli_value *find_value(const struct cli_values *values, const
         if (strcmp(values->operation->arguments[i].name, name) == 0)
             return &values->values[i];
     return NULL;
+}
+
+const char *cli_verb(const struct cli_values *values)
+{
+    return values->operation->name;
 }
 
 const char *cli_string(const struct cli_values *values, const char *name)

@@ -2,110 +2,63 @@
 /* The verb `run`. */
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "cli/cli.h"
-#include "cli/net_options.h"
-#include "cli/options.h"
-#include "guest/guest.h"
+#include "cli/guests.h"
+#include "guest/config.h"
 
-#include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-/* The values of --disk, with room for one more; *n is how many were taken, also after a failure. */
-static int take_disks(const struct cli_values *values, struct vm_disk **out, size_t *n, struct error **err)
+static int run_detached(struct guest *guest, struct error **err)
 {
-    size_t given;
-    const char **texts = cli_list(values, "disk", &given);
-    int rc = 0;
+    cleanup_free char *name = strdup(guest->row.name);
+    int rc = guest_run_detached(guest, true, err);
 
-    *n = 0;
-    *out = calloc(given + 1, sizeof(**out));
-    if (!*out)
-        return error_set_errno(err, ENOMEM, "list of disks");
-    while (rc == 0 && *n < given) {
-        rc = cli_parse_disk(texts[*n], &(*out)[*n], err);
-        if (rc == 0)
-            ++*n;
-    }
+    if (rc == 0)
+        puts(name);
     return rc;
 }
 
-static int take_nets(const struct cli_values *values, struct cli_net_options *out, unsigned cpus,
-                     struct error **err)
+/* What its flags say together; of each alone the parser has made sure. */
+static int check_config(const char *config, int *status, struct error **err)
 {
-    size_t n_nets, n_macs, n_ports;
-    const char **nets = cli_list(values, "net", &n_nets), **macs = cli_list(values, "mac", &n_macs),
-               **ports = cli_list(values, "publish", &n_ports);
+    struct guest_config parsed;
+    int rc = guest_config_parse(&parsed, config, "guest", err);
 
-    return cli_net_options_parse(out, nets, n_nets, macs, n_macs, ports, n_ports, "guest", cpus, err);
-}
-
-/* The volume for cloud-init, as the last disk. *fd is its memory, which the VM process must inherit. */
-static int add_seed(const struct cli_values *values, struct vm_config *config, struct vm_disk *disks, int *fd,
-                    struct error **err)
-{
-    const char *text = cli_string(values, "cloud-init");
-    struct seed_config seed;
-    char *path;
-
-    if (!text)
-        return 0;
-    int rc = cli_parse_cloud_init(text, &seed, err);
-    if (rc)
-        return rc;
-    *fd = seed_create(&seed, err);
-    cli_cloud_init_free(&seed);
-    if (*fd < 0)
-        return error_wrap(err, "--cloud-init");
-    if (asprintf(&path, "/proc/self/fd/%d", *fd) < 0)
-        return error_set_errno(err, ENOMEM, "--cloud-init");
-    disks[config->n_disks++] = (struct vm_disk){.path = path, .format = strdup("raw"), .read_only = true};
-    config->inherited = fd;
-    config->n_inherited = 1;
-    return 0;
+    if (rc == 0)
+        guest_config_clear(&parsed);
+    else
+        *status = CLI_STATUS_USAGE;
+    return rc;
 }
 
 int cli_run(const struct cli_values *values, int *status, struct error **err)
 {
-    struct vm_config config = {
-        .firmware = cli_string(values, "firmware"),
-        .firmware_log = cli_string(values, "firmware-log"),
-        .kernel = cli_string(values, "kernel"),
-        .initrd = cli_string(values, "initrd"),
-        .append = cli_string(values, "append"),
-        .memory = cli_uint(values, "memory"),
-        .cpus = (unsigned)cli_uint(values, "cpus"),
-        .engine = cli_string(values, "engine"),
-        .debug_exit = cli_bool(values, "debug-exit"),
-        .balloon = cli_uint(values, "balloon"),
-        .watchdog = cli_string(values, "watchdog"),
-    };
+    cleanup_home struct home home = {0};
+    cleanup_free char *config = cli_run_config(values, err);
+    bool detach = cli_bool(values, "detach");
+    struct guest guest = GUEST_NONE;
+    struct guest_spec spec = {.name = cli_string(values, "name"), .config = config};
+    int rc = config ? check_config(config, status, err) : -error_errno(*err);
 
-    struct cli_net_options net;
-    int rc = take_nets(values, &net, config.cpus, err);
+    if (rc == 0)
+        rc = home_find(&home, err);
 
-    if (rc) {
-        *status = CLI_STATUS_USAGE;
+    /* A kernel that is tried in passing leaves nothing behind. */
+    spec.transient = cli_bool(values, "rm") || (!detach && !spec.name && !cli_string(values, "IMAGE"));
+    if (rc == 0)
+        rc = guest_create(&guest, &home, &spec, err);
+    if (rc == 0)
+        rc = guest_prepare(&guest, err);
+    if (rc)
+        return rc;
+    if (detach) {
+        *status = 0;
+        rc = run_detached(&guest, err);
+        if (rc)
+            *status = CLI_STATUS_FAILED;
         return rc;
     }
-    config.nets = net.nets;
-    config.n_nets = net.n_nets;
-    struct vm_disk *disks;
-    cleanup_close int seed = -1;
-
-    rc = take_disks(values, &disks, &config.n_disks, err);
-    if (rc == 0)
-        rc = add_seed(values, &config, disks, &seed, err);
-    config.disks = disks;
-    config.modules = cli_list(values, "module", &config.n_modules);
-    if (rc == 0 && isatty(STDIN_FILENO))
+    if (isatty(STDIN_FILENO))
         fputs("tabique: the console of the guest; Ctrl-] leaves\n", stderr);
-    if (rc == 0)
-        rc = guest_run(&config, status, err);
-    while (config.n_disks)
-        cli_disk_free(&disks[--config.n_disks]);
-    free(disks);
-    cli_net_options_free(&net);
-    return rc;
+    return guest_run(&guest, true, status, err);
 }

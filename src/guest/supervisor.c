@@ -1,264 +1,353 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The supervisor of one guest: starts its VM process, joins its console to the terminal, and tells how it
- * ended. It reads nothing of the guest but console bytes, which mean nothing here, and checked messages. One
- * thread, so no locks.
+ * The supervisor: starts a guest's VM process, watches over it, ends it when asked, starts it again by its
+ * policy, and writes down what happens. It reads nothing of the guest but console bytes, which mean nothing
+ * here, and checked messages. One thread, so no locks; it holds the guest's lock as long as it lives.
  */
-#include "guest/guest.h"
+#include "guest/supervisor.h"
 
-#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "guest/lock.h"
+#include "guest/supervisor_priv.h"
 #include "host/confine.h"
-#include "host/loop.h"
-#include "host/stream.h"
 #include "host/terminal.h"
-#include "machine/vm_process.h"
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/signalfd.h>
 #include <sys/wait.h>
 
+#define MS 1000000ull
+
 /* How long a VM process may take for an orderly end before it is killed. */
-#define QUIT_NS (3000 * 1000000ull)
-/* How long a reader of the console may take for nothing at all, once the guest has ended. */
-#define DRAIN_NS (1000 * 1000000ull)
+#define QUIT_NS (3000 * MS)
+/* Guests that are just booting, or are slow, may miss the first press. */
+#define BUTTON_AGAIN_NS (3000 * MS)
+/* How long who reads the console may take for nothing at all, once the guest has ended. */
+#define DRAIN_NS (1000 * MS)
 
-struct supervisor {
-    struct loop *loop;
-    struct vm_process vm;
-    struct loop_watch *control_watch;
-    struct stream *console;
-    bool console_ended;
-    struct terminal *terminal;
-    struct loop_timer *limit; /* of an orderly end, then of the last output */
-    int signal_fd;
-    struct loop_watch *signal_watch;
-    int early_signal; /* that came before there was a guest */
-    int left;         /* what the person's leaving makes the exit status, or 0 */
-    bool ended;       /* VM_ENDED came */
-    struct vm_message end;
-};
+/* ---- writing down ---- */
 
-/* ---- console ---- */
-
-static size_t on_guest_output(void *opaque, const uint8_t *bytes, size_t len)
+/* A registry that can't be written (a full disk) must not end a guest that runs: what is lost is an event,
+ * and the lock still tells the truth. */
+static void record(struct supervisor *s, const char *type, json_t *details)
 {
-    struct supervisor *s = opaque;
+    char *text = details ? json_dumps(details, JSON_COMPACT) : NULL;
 
+    guest_record(s->guest, type, text, NULL);
+    free(text);
+    json_decref(details);
+}
+
+static void set_text(char **to, const char *text)
+{
+    free(*to);
+    *to = strdup(text);
+}
+
+static void fail(struct supervisor *s, struct error *err)
+{
+    if (s->failure)
+        error_free(err);
+    else
+        s->failure = err;
+}
+
+/* ---- starting ---- */
+
+static void on_control(void *opaque, uint32_t events);
+
+static int start_vm(struct supervisor *s, struct error **err)
+{
+    int shared_lock = lock_share(s->guest->directory);
+
+    if (shared_lock < 0)
+        return error_set_errno(err, -shared_lock, "guest's lock");
+    s->reported = false;
+    s->crash[0] = '\0';
+    s->started_at = 0;
+    s->phase = PHASE_STARTING;
+    s->config.vm.inherited = &shared_lock;
+    s->config.vm.n_inherited = 1;
+    int rc = vm_process_start(&s->vm, &s->config.vm, err);
+    close(shared_lock);
+    if (rc)
+        return rc;
+    rc = loop_watch_add(s->loop, s->vm.control_fd, EPOLLIN, on_control, s, &s->control_watch);
+    if (rc)
+        return error_set_errno(err, -rc, "control channel");
+    s->guest->row.vm = s->vm.pid;
+    return 0;
+}
+
+static void tell_ready(struct supervisor *s)
+{
+    if (s->ready_fd < 0)
+        return;
+    if (write(s->ready_fd, "+", 1) < 0) {
+        /* Who waited is gone; the guest runs all the same. */
+    }
+    s->ready_fd = -1;
+}
+
+static void on_ready(struct supervisor *s, const struct vm_message *m)
+{
+    struct error *err = NULL;
+    bool first = !s->guest->row.restarts;
+    int rc = 0;
+
+    if (s->phase != PHASE_STARTING)
+        return;
+    s->phase = PHASE_RUNNING;
+    s->started_at = loop_now();
+    s->guest->row.state = GUEST_RUNNING;
+    s->guest->row.started = registry_now();
+    set_text(&s->guest->row.engine, m->text);
+    set_text(&s->guest->row.reason, "");
+    if (first) {
+        char *details = NULL;
+        json_t *json = json_pack("{s:s, s:s}", "engine", m->text, "confinement", s->confinement);
+
+        details = json_dumps(json, JSON_COMPACT);
+        json_decref(json);
+        rc = guest_record(s->guest, "started", details, &err);
+        free(details);
+        if (rc == 0)
+            rc = supervisor_console_open(s, &err);
+    } else {
+        record(s, "started",
+               json_pack("{s:s, s:I}", "engine", m->text, "restarts", (json_int_t)s->guest->row.restarts));
+    }
+    if (rc == 0)
+        rc = supervisor_console_begin(s, &err);
+    if (rc) {
+        fail(s, err);
+        supervisor_kill(s);
+        return;
+    }
+    if (s->ending == ENDING_STOP)
+        vm_process_tell(&s->vm, VM_POWER_BUTTON);
+    tell_ready(s);
+}
+
+/* ---- ending ---- */
+
+static void quit(struct supervisor *s)
+{
+    if (s->ending >= ENDING_QUIT)
+        return;
+    s->ending = ENDING_QUIT;
     if (!s->vm.pid)
-        loop_timer_arm(s->limit, loop_now() + DRAIN_NS);
-    return terminal_write(s->terminal, bytes, len);
+        return;
+    /* Paused or not: the VM process's loop runs. */
+    loop_timer_arm(s->limit, vm_process_tell(&s->vm, VM_QUIT) == 0 ? loop_now() + QUIT_NS : 0);
 }
 
-static void on_guest_takes_more(void *opaque)
-{
-    struct supervisor *s = opaque;
-
-    terminal_input_ready(s->terminal);
-}
-
-/* The VM process has closed its end: all output is here. */
-static void on_console_ended(void *opaque)
-{
-    struct supervisor *s = opaque;
-
-    s->console_ended = true;
-    if (!s->vm.pid)
-        loop_stop(s->loop, 0);
-}
-
-static const struct stream_events console_events = {
-    .input = on_guest_output,
-    .output_ready = on_guest_takes_more,
-    .input_ended = on_console_ended,
-};
-
-static size_t on_typed(void *opaque, const uint8_t *bytes, size_t len)
-{
-    struct supervisor *s = opaque;
-
-    return stream_write(s->console, bytes, len);
-}
-
-static void on_terminal_takes_more(void *opaque)
-{
-    struct supervisor *s = opaque;
-
-    stream_input_ready(s->console);
-}
-
-/* The VM is given the time to leave its disks in order. */
-static void leave(struct supervisor *s, int status)
+void supervisor_leave(struct supervisor *s, int status)
 {
     if (s->left)
         return;
     s->left = status;
-    if (vm_process_tell(&s->vm, VM_QUIT) == 0)
-        loop_timer_arm(s->limit, loop_now() + QUIT_NS);
-    else
+    quit(s);
+    if (s->phase == PHASE_WAITING)
         loop_timer_arm(s->limit, 0);
 }
 
-static void on_leave(void *opaque)
+void supervisor_kill(struct supervisor *s)
 {
-    leave(opaque, GUEST_EXIT_LEFT);
+    s->ending = ENDING_KILL;
+    if (s->vm.pid)
+        kill(s->vm.pid, SIGKILL);
+    if (s->phase == PHASE_WAITING || s->phase == PHASE_DRAINING)
+        loop_timer_arm(s->limit, 0);
 }
 
-static void on_signal_ended(void *opaque, int signal)
+void supervisor_stop(struct supervisor *s, uint64_t timeout_ms)
 {
-    leave(opaque, GUEST_EXIT_SIGNAL + signal);
+    uint64_t until = loop_now() + timeout_ms * MS;
+
+    if (s->phase == PHASE_WAITING) {
+        s->ending = s->ending ? s->ending : ENDING_STOP;
+        loop_timer_arm(s->limit, 0);
+        return;
+    }
+    if (!s->ending) {
+        s->ending = ENDING_STOP;
+        record(s, "stopping", json_pack("{s:I}", "timeout-ms", (json_int_t)timeout_ms));
+        /* A guest that stands still hears nothing. */
+        if (s->vm.pid)
+            vm_process_tell(&s->vm, VM_RESUME);
+        loop_timer_arm(s->button, 0);
+    }
+    /* Asked again with less patience, that counts. */
+    loop_timer_arm(s->stop_limit, until);
 }
 
-static void on_resized(void *opaque, uint16_t columns, uint16_t rows)
+static void on_button(void *opaque)
 {
     struct supervisor *s = opaque;
-    struct vm_message m = {.type = VM_RESIZE, .columns = columns, .rows = rows};
 
-    vm_message_send(s->vm.control_fd, &m);
+    if (s->ending != ENDING_STOP || !s->vm.pid)
+        return;
+    vm_process_tell(&s->vm, VM_POWER_BUTTON);
+    loop_timer_arm(s->button, loop_now() + BUTTON_AGAIN_NS);
 }
 
-static const struct terminal_events terminal_events = {
-    .input = on_typed,
-    .output_ready = on_terminal_takes_more,
-    .leave = on_leave,
-    .ended = on_signal_ended,
-    .resized = on_resized,
-};
-
-static int open_console(struct supervisor *s, struct error **err)
+static void on_stop_limit(void *opaque)
 {
-    int fd = s->vm.console_fd;
-    struct stream_config config = {
-        .loop = s->loop, .in_fd = fd, .out_fd = fd, .events = &console_events, .opaque = s};
-    int rc = terminal_open(&s->terminal, s->loop, STDIN_FILENO, STDOUT_FILENO, &terminal_events, s, err);
-
-    return rc ? rc : stream_open(&s->console, &config, err);
+    quit(opaque);
 }
 
-/* ---- signals before there is a terminal that handles them ---- */
-
-static void ending_signals(sigset_t *set)
+/* What the end was, for the row and the event. */
+static void describe_end(struct supervisor *s, enum guest_state *state, int *status, const char **how)
 {
-    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
-
-    sigemptyset(set);
-    for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
-        struct sigaction action;
-
-        /* Whoever started us with one ignored (nohup) meant it. */
-        if (sigaction(signals[i], NULL, &action) == 0 && action.sa_handler != SIG_IGN)
-            sigaddset(set, signals[i]);
+    *state = GUEST_STOPPED;
+    *status = s->end.status;
+    *how = vm_end_name((enum vm_end)s->end.end);
+    if (s->reported && s->end.end != VM_END_QUIT) {
+        if (s->end.end == VM_END_FAILED || s->end.end == VM_END_ENGINE)
+            *state = GUEST_FAILED;
+    } else if (s->left) {
+        *status = s->left;
+        *how = s->left == GUEST_EXIT_LEFT ? "left" : "signal";
+    } else if (s->ending >= ENDING_QUIT) {
+        *status = GUEST_EXIT_SIGNAL + SIGKILL;
+        *how = "killed";
+    } else {
+        *state = GUEST_CRASHED;
+        *how = "crashed";
     }
 }
 
-static void on_early_signal(void *opaque, uint32_t events)
+static void write_end(struct supervisor *s, bool again, uint64_t delay_ns)
 {
-    struct supervisor *s = opaque;
-    struct signalfd_siginfo info;
+    enum guest_state state;
+    const char *how;
+    int status;
+    struct guest_row *row = &s->guest->row;
 
-    if (read(s->signal_fd, &info, sizeof(info)) != (ssize_t)sizeof(info))
-        return;
-    s->early_signal = (int)info.ssi_signo;
-    loop_stop(s->loop, 0);
+    describe_end(s, &state, &status, &how);
+    const char *text = s->crash[0] ? s->crash : s->end.text;
+    row->state = again ? GUEST_RESTARTING : state;
+    row->exit_status = status;
+    row->ended = registry_now();
+    row->vm = 0;
+    if (!again)
+        row->supervisor = 0;
+    set_text(&row->reason, text[0] ? text : how);
+    json_t *details = json_pack("{s:s, s:i}", "how", how, "exit-status", status);
+    if (text[0])
+        json_object_set_new(details, "error", json_string(text));
+    if (again)
+        json_object_set_new(details, "restart-in-ms", json_integer((json_int_t)(delay_ns / MS)));
+    record(s, state == GUEST_CRASHED ? "crashed" : "ended", details);
 }
 
-static int hold_signals(struct supervisor *s, struct error **err)
+/* Nothing of the VM is left: that was its end, or it starts again. */
+static void finish_run(struct supervisor *s)
 {
-    sigset_t set;
+    enum guest_state state;
+    const char *how;
+    uint64_t delay_ns = 0;
+    struct policy_end end = {.ran_ns = s->started_at ? loop_now() - s->started_at : 0};
 
-    ending_signals(&set);
-    sigprocmask(SIG_BLOCK, &set, NULL);
-    s->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    int rc = s->signal_fd < 0
-                 ? -errno
-                 : loop_watch_add(s->loop, s->signal_fd, EPOLLIN, on_early_signal, s, &s->signal_watch);
-    return rc ? error_set_errno(err, -rc, "signals") : 0;
-}
-
-/* From here on they go where they always go; one that waits is delivered now. */
-static void release_signals(struct supervisor *s)
-{
-    sigset_t set;
-
-    if (s->signal_fd < 0)
-        return;
-    loop_watch_remove(s->signal_watch);
-    s->signal_watch = NULL;
-    close(steal_fd(s->signal_fd));
-    ending_signals(&set);
-    sigprocmask(SIG_UNBLOCK, &set, NULL);
-}
-
-/* ---- the VM process ---- */
-
-static void on_ready(struct supervisor *s)
-{
-    cleanup_error struct error *err = NULL;
-
-    if (s->terminal)
-        return;
-    if (open_console(s, &err)) {
-        s->ended = true;
-        s->end = (struct vm_message){.type = VM_ENDED, .end = VM_END_FAILED, .status = VM_EXIT_FAILED};
-        vm_message_set_text(&s->end, error_message(err));
+    supervisor_console_end(s);
+    cleanup_close_fn(&s->vm.console_fd);
+    s->vm.console_fd = -1;
+    describe_end(s, &state, &end.exit_status, &how);
+    if (end.ran_ns >= POLICY_LONG_RUN_NS)
+        s->restarts_in_a_row = 0;
+    end.in_a_row = s->restarts_in_a_row;
+    /* What can't even be started the first time is to be put right by a person. */
+    bool ran = s->started_at || s->guest->row.restarts;
+    bool again =
+        ran && !s->ending && !s->left && !s->failure && policy_restarts(&s->config.restart, &end, &delay_ns);
+    write_end(s, again, delay_ns);
+    if (!again) {
+        s->phase = PHASE_DONE;
         loop_stop(s->loop, 0);
+        return;
     }
-    release_signals(s);
+    s->phase = PHASE_WAITING;
+    loop_timer_arm(s->limit, loop_now() + delay_ns);
+}
+
+/* The process is gone, or no longer says anything that makes sense: it goes now. */
+static void on_vm_gone(struct supervisor *s, bool nonsense)
+{
+    loop_watch_remove(steal_ptr(s->control_watch));
+    /* The console's end is still to be read. */
+    int console_fd = steal_fd(s->vm.console_fd);
+    int status = vm_process_end(&s->vm);
+    s->vm.console_fd = console_fd;
+    if (!s->reported) {
+        const char *violation = confine_violation(status);
+
+        s->end = (struct vm_message){.type = VM_ENDED, .end = VM_END_FAILED, .status = VM_EXIT_FAILED};
+        if (WIFSIGNALED(status))
+            s->end.status = GUEST_EXIT_SIGNAL + WTERMSIG(status);
+        if (nonsense)
+            snprintf(s->crash, sizeof(s->crash), "the virtual machine's process sent what it never would");
+        else if (!s->ending && !s->left)
+            snprintf(s->crash, sizeof(s->crash), "the virtual machine's process ended by %s %d%s%s",
+                     WIFSIGNALED(status) ? "signal" : "itself with status",
+                     WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), violation ? ": " : "",
+                     violation ? violation : "");
+    }
+    s->phase = PHASE_DRAINING;
+    loop_timer_arm(s->limit, !s->console || s->console_ended ? 0 : loop_now() + DRAIN_NS);
 }
 
 /* What happens in the guest and does not end it. The terminal is raw while the guest has it. */
-static void note(const char *what)
+static void note(struct supervisor *s, const char *type, const char *what)
 {
     const char *end = isatty(STDERR_FILENO) ? "\r\n" : "\n";
 
-    fprintf(stderr, "%stabique: %s%s", isatty(STDERR_FILENO) ? end : "", what, end);
+    record(s, type, NULL);
+    if (s->foreground)
+        fprintf(stderr, "%stabique: %s%s", isatty(STDERR_FILENO) ? end : "", what, end);
 }
 
 static void on_message(struct supervisor *s, const struct vm_message *m)
 {
-    if (m->type == VM_READY) {
-        on_ready(s);
-    } else if (m->type == VM_ENDED && !s->ended) {
-        s->ended = true;
-        s->end = *m;
-    } else if (m->type == VM_CRASH_LOADED) {
-        note("the guest has panicked; its crash kernel takes over");
-    } else if (m->type == VM_WATCHDOG) {
-        note("the guest's watchdog has expired");
+    switch ((enum vm_message_type)m->type) {
+    case VM_READY:
+        on_ready(s, m);
+        break;
+    case VM_CONFINED:
+        snprintf(s->confinement, sizeof(s->confinement), "%.255s", m->text);
+        break;
+    case VM_CRASH_LOADED:
+        note(s, "panicked", "the guest has panicked; its crash kernel takes over");
+        break;
+    case VM_WATCHDOG:
+        note(s, "watchdog", "the guest's watchdog has expired");
+        break;
+    case VM_RESTARTED:
+        record(s, "reset", NULL);
+        break;
+    case VM_PAUSED:
+    case VM_RESUMED:
+        if (s->phase != PHASE_RUNNING)
+            break;
+        s->guest->row.state = m->type == VM_PAUSED ? GUEST_PAUSED : GUEST_RUNNING;
+        record(s, m->type == VM_PAUSED ? "paused" : "resumed", NULL);
+        supervisor_control_paused(s, m->type == VM_PAUSED);
+        break;
+    case VM_STATS:
+        supervisor_control_stats(s, m);
+        break;
+    case VM_ENDED:
+        if (!s->reported)
+            s->end = *m;
+        s->reported = true;
+        break;
+    default: /* vm_message_receive lets no other through */
+        break;
     }
-}
-
-/* The process is gone, or no longer says anything that makes sense: it goes now. */
-static void on_vm_gone(struct supervisor *s)
-{
-    int status = -1;
-
-    loop_watch_remove(s->control_watch);
-    s->control_watch = NULL;
-    /* The console's end is still to be read. */
-    int console_fd = steal_fd(s->vm.console_fd);
-    status = vm_process_end(&s->vm);
-    s->vm.console_fd = console_fd;
-    if (!s->ended && !s->left) {
-        const char *violation = confine_violation(status);
-        char text[256];
-
-        s->end = (struct vm_message){.type = VM_ENDED, .end = VM_END_FAILED, .status = VM_EXIT_FAILED};
-        snprintf(text, sizeof(text), "the virtual machine's process ended by %s %d",
-                 WIFSIGNALED(status) ? "signal" : "itself with status",
-                 WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
-        if (violation)
-            snprintf(text, sizeof(text), "the virtual machine's process: %s", violation);
-        vm_message_set_text(&s->end, text);
-    }
-    if (!s->console || s->console_ended)
-        loop_stop(s->loop, 0);
-    else
-        loop_timer_arm(s->limit, loop_now() + DRAIN_NS);
 }
 
 static void on_control(void *opaque, uint32_t events)
@@ -270,70 +359,157 @@ static void on_control(void *opaque, uint32_t events)
     if (rc == 0)
         on_message(s, &m);
     else if (rc != -EAGAIN)
-        on_vm_gone(s);
+        on_vm_gone(s, rc == -EPROTO);
+}
+
+static void start_again(struct supervisor *s)
+{
+    struct error *err = NULL;
+
+    if (s->ending || s->left) {
+        s->guest->row.state = GUEST_STOPPED;
+        s->guest->row.supervisor = 0;
+        if (s->left)
+            s->guest->row.exit_status = s->left;
+        record(s, "ended",
+               json_pack("{s:s, s:i}", "how", "stopped", "exit-status", s->guest->row.exit_status));
+        s->phase = PHASE_DONE;
+        loop_stop(s->loop, 0);
+        return;
+    }
+    s->guest->row.restarts++;
+    s->restarts_in_a_row++;
+    s->guest->row.state = GUEST_STARTING;
+    if (start_vm(s, &err)) {
+        fail(s, err);
+        loop_stop(s->loop, 0);
+        return;
+    }
+    record(s, "restarting", json_pack("{s:I}", "restarts", (json_int_t)s->guest->row.restarts));
 }
 
 static void on_limit(void *opaque)
 {
     struct supervisor *s = opaque;
 
-    if (s->vm.pid)
-        on_vm_gone(s);
-    else
-        loop_stop(s->loop, 0);
+    if (s->phase == PHASE_WAITING)
+        start_again(s);
+    else if (s->phase == PHASE_DRAINING)
+        finish_run(s);
+    else if (s->vm.pid)
+        kill(s->vm.pid, SIGKILL);
 }
 
-static int start(struct supervisor *s, const struct vm_config *config, struct error **err)
+/* ---- the whole ---- */
+
+static int start(struct supervisor *s, struct error **err)
 {
-    struct vm_config with_size = *config;
     int rc = loop_create(&s->loop, err);
 
     if (rc)
         return rc;
     s->limit = loop_timer_new(s->loop, on_limit, s);
-    if (!s->limit)
+    s->stop_limit = loop_timer_new(s->loop, on_stop_limit, s);
+    s->button = loop_timer_new(s->loop, on_button, s);
+    if (!s->limit || !s->stop_limit || !s->button)
         return error_set_errno(err, ENOMEM, "supervisor");
-    rc = hold_signals(s, err);
+    rc = guest_config_parse(&s->config, s->guest->row.config, s->guest->row.name, err);
+    if (rc == 0)
+        rc = supervisor_hold_signals(s, err);
+    if (rc == 0)
+        rc = supervisor_control_open(s, err);
     if (rc)
         return rc;
-    terminal_size(STDOUT_FILENO, &with_size.columns, &with_size.rows);
-    rc = vm_process_start(&s->vm, &with_size, err);
-    if (rc)
+    if (s->foreground)
+        terminal_size(STDOUT_FILENO, &s->config.vm.columns, &s->config.vm.rows);
+    s->guest->row.supervisor = getpid();
+    rc = start_vm(s, err);
+    /* Now its processes are known: from here on it can be killed by name, whatever happens to us. */
+    return rc ? rc : guest_record(s->guest, NULL, NULL, err);
+}
+
+/* What the caller is told. */
+static int result(struct supervisor *s, int *status, struct error **err)
+{
+    if (s->failure) {
+        int rc = error_set(err, error_errno(s->failure), "%s", error_message(s->failure));
+        *status = VM_EXIT_FAILED;
         return rc;
-    rc = loop_watch_add(s->loop, s->vm.control_fd, EPOLLIN, on_control, s, &s->control_watch);
-    return rc ? error_set_errno(err, -rc, "control channel") : 0;
+    }
+    *status = s->guest->row.exit_status;
+    const char *text = s->crash[0] ? s->crash : s->reported ? s->end.text : "";
+    return !s->left && text[0] ? error_set(err, EIO, "%s", text) : 0;
+}
+
+/* If it still runs: something here has failed. */
+static void abandon_vm(struct supervisor *s)
+{
+    loop_watch_remove(steal_ptr(s->control_watch));
+    supervisor_console_end(s);
+    vm_process_end(&s->vm);
 }
 
 static void stop(struct supervisor *s)
 {
-    stream_close(s->console, 0);
-    terminal_close(s->terminal);
-    loop_watch_remove(s->control_watch);
-    vm_process_end(&s->vm);
+    supervisor_console_close(s);
     loop_timer_free(s->limit);
-    release_signals(s);
+    loop_timer_free(s->stop_limit);
+    loop_timer_free(s->button);
+    supervisor_release_signals(s);
+    guest_config_clear(&s->config);
+    error_free(s->failure);
     loop_free(s->loop);
 }
 
-int guest_run(const struct vm_config *config, int *status, struct error **err)
+/* A guest that is not to stay goes before anybody can see it ended. */
+static void let_go(struct supervisor *s, bool started)
 {
-    struct supervisor s = {.vm = VM_PROCESS_NONE, .signal_fd = -1};
-    int rc = start(&s, config, err);
+    struct guest *guest = s->guest;
 
-    *status = VM_EXIT_FAILED;
-    if (rc == 0)
-        loop_run(s.loop);
-    if (s.early_signal)
-        vm_process_end(&s.vm);
-    stop(&s);
-    if (rc)
-        return rc;
-    if (s.early_signal) {
-        raise(s.early_signal);
-        s.left = GUEST_EXIT_SIGNAL + s.early_signal; /* where its handler lets us live */
+    if (guest_state_is_live(guest->row.state)) {
+        /* The supervisor itself could not go on. */
+        guest->row.state = GUEST_FAILED;
+        guest->row.supervisor = guest->row.vm = 0;
+        guest->row.ended = registry_now();
+        set_text(&guest->row.reason, s->failure ? error_message(s->failure) : "could not be started");
+        guest_record(guest, "failed", NULL, NULL);
     }
-    *status = s.left ? s.left : s.end.status;
-    if (!s.left && s.end.text[0])
-        return error_set(err, EIO, "%s", s.end.text);
-    return 0;
+    if (guest->row.transient || (s->fresh && !started))
+        guest_remove(guest, NULL);
+}
+
+int supervise(struct guest *guest, const struct supervision *how, int *status, struct error **err)
+{
+    struct supervisor s = {
+        .guest = guest,
+        .fresh = how->fresh,
+        .foreground = how->foreground,
+        .ready_fd = how->ready_fd,
+        .vm = VM_PROCESS_NONE,
+        .log = {.fd = -1},
+        .signal_fd = -1,
+        .listen_fd = -1,
+    };
+    struct error *failed = NULL;
+    bool started_before = guest->row.started != 0;
+
+    if (start(&s, &failed))
+        fail(&s, failed);
+    else
+        loop_run(s.loop);
+    bool started = guest->row.started != 0;
+    int early_signal = s.early_signal;
+    abandon_vm(&s);
+    int rc = result(&s, status, err);
+    s.exit_status = *status;
+    let_go(&s, started || started_before);
+    supervisor_control_close(&s);
+    stop(&s);
+    guest_release(guest);
+    if (early_signal) {
+        raise(early_signal);
+        *status = GUEST_EXIT_SIGNAL + early_signal; /* where its handler lets us live */
+        return 0;
+    }
+    return rc;
 }

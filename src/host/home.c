@@ -6,6 +6,7 @@
 #include "base/error.h"
 
 #include <errno.h>
+#include <fts.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -58,4 +59,84 @@ int home_make_directory(const char *path, mode_t mode, struct error **err)
     if (stat(path, &st) < 0 || !S_ISDIR(st.st_mode))
         return error_set(err, ENOTDIR, "%s is there, but it is no directory", path);
     return 0;
+}
+
+/* Where sockets are. A person without a runtime directory of the session has them beside the state. */
+static int run_directory(const char *state, char **out, struct error **err)
+{
+    const char *home = getenv("TABIQUE_HOME"), *runtime = getenv("XDG_RUNTIME_DIR");
+
+    if (home && *home)
+        return absolute(state, "/run", out, err);
+    if (geteuid() == 0)
+        return absolute("/run/tabique", "", out, err);
+    if (runtime && runtime[0] == '/')
+        return absolute(runtime, "/tabique", out, err);
+    return absolute(state, "/run", out, err);
+}
+
+static void strip_slashes(char *path)
+{
+    for (size_t len = strlen(path); len > 1 && path[len - 1] == '/'; len--)
+        path[len - 1] = '\0';
+}
+
+int home_find(struct home *out, struct error **err)
+{
+    struct home home = {0};
+    int rc = home_directory(&home.state, err);
+
+    if (rc == 0) {
+        strip_slashes(home.state);
+        rc = run_directory(home.state, &home.run, err);
+    }
+    if (rc) {
+        home_clear(&home);
+        return rc;
+    }
+    *out = home;
+    return 0;
+}
+
+int home_make(const struct home *home, struct error **err)
+{
+    int rc = home_make_directory(home->state, 0700, err);
+
+    if (rc == 0)
+        rc = home_make_directory(home->run, 0700, err);
+    return rc ? error_wrap(err, "no place for guests (TABIQUE_HOME can name one)") : 0;
+}
+
+void home_clear(struct home *home)
+{
+    free(home->state);
+    free(home->run);
+    *home = (struct home){0};
+}
+
+int home_remove_tree(const char *path)
+{
+    char *roots[] = {(char *)path, NULL};
+    int rc = 0;
+    FTS *walk = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, NULL);
+
+    if (!walk)
+        return -errno;
+    for (FTSENT *e; (e = fts_read(walk));) {
+        int failed = 0;
+
+        if (e->fts_info == FTS_D)
+            continue;
+        if (e->fts_info == FTS_DP)
+            failed = rmdir(e->fts_accpath);
+        else if (e->fts_info == FTS_NS || e->fts_info == FTS_DNR || e->fts_info == FTS_ERR) {
+            errno = e->fts_errno;
+            failed = -1;
+        } else
+            failed = unlink(e->fts_accpath);
+        if (failed && errno != ENOENT && !rc)
+            rc = -errno;
+    }
+    fts_close(walk);
+    return rc;
 }

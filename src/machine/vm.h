@@ -34,6 +34,7 @@ struct vm_net {
 #define VM_NETS_MAX 8u
 
 struct vm_config {
+    const char *directory; /* that relative paths start from, or NULL for the process's own */
     /* One of the two. */
     const char *firmware;     /* path of a flat image, or FIRMWARE_BIOS; NULL: the kernel is booted */
     const char *kernel;       /* path: bzImage, ELF with a PVH note, or Multiboot 1 */

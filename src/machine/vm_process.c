@@ -68,6 +68,8 @@ _Noreturn static void vm_process_main(pid_t supervisor, const struct vm_config *
     int status = VM_EXIT_FAILED;
 
     int rc = become_vm_process(supervisor, config, &err);
+    if (rc == 0 && config->directory && chdir(config->directory) < 0)
+        rc = error_set_errno(&err, errno, "'%s'", config->directory);
     if (rc == 0)
         rc = vm_open(&vm, config, &err);
     if (rc == 0)

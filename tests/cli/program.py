@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The program under test, run as a person or a script would: with pipes, or on a terminal of its own."""
+import atexit
 import fcntl
 import functools
 import json
@@ -8,14 +9,19 @@ import pathlib
 import pty
 import re
 import select
+import shutil
 import signal
 import subprocess
+import tempfile
 import termios
 import time
 
 TREE = pathlib.Path(__file__).resolve().parent.parent.parent
 TABIQUE = os.environ.get("TABIQUE", str(TREE / "build/tabique"))
 BUILD = pathlib.Path(TABIQUE).parent
+if "TABIQUE_HOME" not in os.environ:  # no test leaves anything where a person keeps guests
+    os.environ["TABIQUE_HOME"] = tempfile.mkdtemp(prefix="tabique-home-")
+    atexit.register(shutil.rmtree, os.environ["TABIQUE_HOME"], ignore_errors=True)
 GUESTS = pathlib.Path(os.environ.get("TABIQUE_GUESTS", TREE / "build/guest"))
 
 

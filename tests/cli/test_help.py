@@ -9,8 +9,22 @@ import pytest
 from program import TABIQUE, TREE, run
 
 VERBS = {
-    "run": ["--firmware", "--firmware-log", "--kernel", "--initrd", "--append", "--memory", "--cpus", "--engine", "--disk",
-            "--cloud-init", "--debug-exit", "--balloon", "--watchdog", "--net", "--mac", "--publish", "--module"],
+    "run": ["--name", "--detach", "--rm", "--restart", "--firmware", "--firmware-log", "--kernel", "--initrd", "--append",
+            "--memory", "--cpus", "--engine", "--disk", "--cloud-init", "--debug-exit", "--balloon", "--watchdog",
+            "--net", "--mac", "--publish", "--module"],
+    "ps": ["--all", "--quiet", "--json"],
+    "console": [],
+    "logs": ["--follow"],
+    "inspect": [],
+    "stats": ["--json", "--watch"],
+    "stop": ["--timeout"],
+    "kill": [],
+    "start": ["--attach"],
+    "restart": ["--timeout"],
+    "pause": [],
+    "resume": [],
+    "rm": ["--force"],
+    "events": ["--follow", "--since"],
     "check": ["--json"],
     "image build": ["--name", "--suite", "--size", "--package", "--arch", "--mirror", "--rebuild"],
     "image import": ["--name", "--format"],
@@ -139,14 +153,14 @@ def complete(*words):
 @pytest.mark.skipif(not shutil.which("bash"), reason="bash is not installed")
 def test_completion():
     assert complete("tabique", "") == sorted([*words(), "--help", "--version"])
-    assert complete("tabique", "r") == ["run"]
+    assert complete("tabique", "ru") == ["run"]
     assert complete("tabique", "run", "--") == sorted(VERBS["run"] + ["--help"])
     assert complete("tabique", "run", "--m") == ["--mac", "--memory", "--module"]
     assert complete("tabique", "run", "--engine", "") == ["auto", "kvm", "soft"]
     assert complete("tabique", "run", "--engine", "s") == ["soft"]
     assert complete("tabique", "run", "--memory", "") == []
     assert complete("tabique", "run", "--kernel", "x") == []  # bash's own file names
-    assert complete("tabique", "help", "c") == ["check"]
+    assert complete("tabique", "help", "ch") == ["check"]
     assert complete("tabique", "check", "--j") == ["--json"]
     for group in GROUPS:
         assert complete("tabique", group, "") == sorted([*words(group), "--help"])

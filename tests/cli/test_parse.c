@@ -2,6 +2,7 @@
 /* The parser and its suggestions on a made-up operation; the real ones are tested end to end. */
 #include "base/bytes.h"
 #include "base/error.h"
+#include "base/suggest.h"
 #include "cli/cli.h"
 
 #include <errno.h>
@@ -185,20 +186,21 @@ static void test_suggestions(void **state)
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
-        const char *meant = cli_suggest(cases[i].text, names, ARRAY_SIZE(names));
+        const char *meant = suggest_nearest(cases[i].text, names, ARRAY_SIZE(names));
         if (cases[i].meant)
             assert_string_equal(meant, cases[i].meant);
         else
             assert_null(meant);
     }
-    assert_null(cli_suggest("kernel", names, 0));
+    assert_null(suggest_nearest("kernel", names, 0));
 }
 
 /* Each row must be able to do what the parser, the help and the generators ask of it. */
 static void test_the_table_is_sound(void **state)
 {
-    for (size_t o = 0; o < cli_n_operations; o++) {
-        const struct cli_operation *op = &cli_operations[o];
+    const struct cli_operation *op;
+
+    for (size_t o = 0; (op = cli_operation(o)); o++) {
 
         assert_non_null(op->run);
         assert_true(strlen(op->summary) > 5 && op->summary[strlen(op->summary) - 1] != '.');

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Text to networks. A message names the flag, what was given, and what would do. No state, no locks. */
-#include "cli/net_options.h"
+#include "guest/net_options.h"
 
 #include "base/error.h"
 
@@ -123,8 +123,7 @@ static bool parse_publish(const char *text, struct net_publish *port)
     return port->host && port->guest;
 }
 
-static int parse_ports(struct cli_net_options *options, const char *const *ports, size_t n,
-                       struct error **err)
+static int parse_ports(struct net_options *options, const char *const *ports, size_t n, struct error **err)
 {
     struct net_config *user = NULL;
     for (size_t i = 0; !user && i < options->n_nets; i++)
@@ -156,7 +155,7 @@ static int parse_ports(struct cli_net_options *options, const char *const *ports
     return 0;
 }
 
-static int parse_nets(struct cli_net_options *options, const char *const *nets, size_t n_nets,
+static int parse_nets(struct net_options *options, const char *const *nets, size_t n_nets,
                       const char *const *macs, size_t n_macs, unsigned cpus, struct error **err)
 {
     unsigned subnet = 0;
@@ -191,18 +190,18 @@ static int parse_nets(struct cli_net_options *options, const char *const *nets, 
     return 0;
 }
 
-int cli_net_options_parse(struct cli_net_options *options, const char *const *nets, size_t n_nets,
-                          const char *const *macs, size_t n_macs, const char *const *ports, size_t n_ports,
-                          const char *name, unsigned cpus, struct error **err)
+int net_options_parse(struct net_options *options, const char *const *nets, size_t n_nets,
+                      const char *const *macs, size_t n_macs, const char *const *ports, size_t n_ports,
+                      const char *name, unsigned cpus, struct error **err)
 {
     static const char *const user[] = {"user"};
-    *options = (struct cli_net_options){0};
+    *options = (struct net_options){0};
     int rc = n_nets ? parse_nets(options, nets, n_nets, macs, n_macs, cpus, err)
                     : parse_nets(options, user, 1, macs, n_macs, cpus, err);
     if (rc == 0)
         rc = parse_ports(options, ports, n_ports, err);
     if (rc) {
-        cli_net_options_free(options);
+        net_options_free(options);
         return rc;
     }
     for (size_t i = n_macs; i < options->n_nets; i++)
@@ -210,7 +209,7 @@ int cli_net_options_parse(struct cli_net_options *options, const char *const *ne
     return 0;
 }
 
-void cli_net_options_free(struct cli_net_options *options)
+void net_options_free(struct net_options *options)
 {
     free(options->ports);
     options->ports = NULL;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* "Did you mean ...?": which known name a mistyped one is nearest to. Called by the parser. */
-#include "cli/cli.h"
+/* "Did you mean ...?": the nearest of some names. Called where a person names something. No state. */
+#include "base/suggest.h"
 
+#include <stdint.h>
 #include <string.h>
 
 #define LENGTH_MAX 32
@@ -39,7 +40,7 @@ static size_t distance(const char *a, const char *b)
     return row[la % 3][lb];
 }
 
-const char *cli_suggest(const char *text, const char *const *names, size_t n)
+const char *suggest_nearest(const char *text, const char *const *names, size_t n)
 {
     const char *nearest = NULL;
     size_t least = SIZE_MAX;

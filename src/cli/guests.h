@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the verbs on guests have in common. */
+#ifndef TABIQUE_CLI_GUESTS_H
+#define TABIQUE_CLI_GUESTS_H
+
+#include "cli/cli.h"
+#include "guest/guest.h"
+
+#include <jansson.h>
+
+/* A guest's row for programs; `whole` with its configuration and its files. To be released; NULL if there is
+ * no memory. */
+json_t *cli_guest_json(const struct home *home, const struct guest_row *row, bool whole);
+/* Prints JSON and a newline. 0 or -errno with *err. Releases `json`, which may be NULL: no memory. */
+int cli_print_json(json_t *json, size_t flags, struct error **err);
+
+/* "2026-01-31T12:00:00.123Z" */
+void cli_format_time(char *buf, size_t len, int64_t ns);
+/* How long, in two words at most: "3 minutes". */
+void cli_format_span(char *buf, size_t len, int64_t ns);
+/* "512M": in the largest unit that leaves no remainder; `exact` false: rounded, as "1.5G". */
+void cli_format_bytes(char *buf, size_t len, uint64_t bytes, bool exact);
+
+/* run_config.c: the flags of `run` as a guest's configuration (guest/config.h); to be freed. NULL with *err.
+ */
+char *cli_run_config(const struct cli_values *values, struct error **err);
+
+/* Calls fn for each value of the operation's NAME; one that fails is told and does not keep the others from
+ * being tried. Sets *status. 0 or -errno with *err. */
+int cli_each_guest(const struct cli_values *values, int *status, struct error **err,
+                   int (*fn)(const struct home *home, const char *name, void *opaque, struct error **err),
+                   void *opaque);
+
+#endif

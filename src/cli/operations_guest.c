@@ -1,0 +1,214 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The operations on guests that are there, one row each. See operations.c. */
+#include "cli/cli.h"
+
+#include "base/bytes.h"
+#include "cli/options.h"
+
+#define RUNNING "ps --quiet"
+#define ALL     "ps --all --quiet"
+
+#define NAME_OF(list)                                                                                        \
+    {                                                                                                        \
+        .name = "NAME", .type = CLI_STRING, .positional = true, .required = true, .listed_by = (list),       \
+        .help = "The guest's name; 'tabique ps -a' lists them."                                              \
+    }
+#define NAMES_OF(list)                                                                                       \
+    {                                                                                                        \
+        .name = "NAME", .type = CLI_STRING, .positional = true, .required = true, .repeatable = true,        \
+        .listed_by = (list), .help = "The guests' names; 'tabique ps -a' lists them."                        \
+    }
+#define TIMEOUT                                                                                              \
+    {                                                                                                        \
+        .name = "timeout", .type = CLI_STRING, .metavar = "TIME", .fallback = "30s",                         \
+        .check = cli_check_duration,                                                                         \
+        .help =                                                                                              \
+            "How long the guest may take to switch itself off, such as 10, 1.5s or 2m; then it is killed."   \
+    }
+#define JSON(what)                                                                                           \
+    {                                                                                                        \
+        .name = "json", .type = CLI_BOOL, .help = "Print " what ", for programs."                            \
+    }
+
+static const struct cli_status statuses[] = {
+    {"0", "done"},
+    {"1", "it could not be done, of several guests not with each; the message says why"},
+};
+
+static const struct cli_argument ps_arguments[] = {
+    {.name = "all", .letter = 'a', .type = CLI_BOOL, .help = "Also those that do not run."},
+    {.name = "quiet", .letter = 'q', .type = CLI_BOOL, .help = "Print the names only."},
+    JSON("one JSON array"),
+};
+
+static const struct cli_argument console_arguments[] = {NAME_OF(RUNNING)};
+
+static const struct cli_status console_statuses[] = {
+    {"0", "you left with Ctrl-], or the guest ended"},
+    {"1", "the guest does not run, or can't be reached; the message says why"},
+    {"128 + N", "signal N ended it: 143 after SIGTERM, 129 after SIGHUP"},
+};
+
+static const struct cli_argument logs_arguments[] = {
+    {.name = "follow",
+     .letter = 'f',
+     .type = CLI_BOOL,
+     .help = "Go on with what the guest writes, until it ends."},
+    NAME_OF(ALL),
+};
+
+static const struct cli_argument inspect_arguments[] = {NAME_OF(ALL)};
+
+static const struct cli_argument stats_arguments[] = {
+    JSON("a JSON object for each guest, a line each"),
+    {.name = "watch", .letter = 'w', .type = CLI_BOOL, .help = "Print anew every second, until interrupted."},
+    {.name = "NAME",
+     .type = CLI_STRING,
+     .positional = true,
+     .repeatable = true,
+     .listed_by = RUNNING,
+     .help = "The guests' names; all that run without."},
+};
+
+static const struct cli_argument stop_arguments[] = {TIMEOUT, NAMES_OF(RUNNING)};
+static const struct cli_argument kill_arguments[] = {NAMES_OF(RUNNING)};
+
+static const struct cli_argument start_arguments[] = {
+    {.name = "attach",
+     .letter = 'a',
+     .type = CLI_BOOL,
+     .help = "Then connect its console to this terminal; Ctrl-] leaves, and the guest goes on."},
+    NAME_OF(ALL),
+};
+
+static const struct cli_status start_statuses[] = {
+    {"0", "the guest runs; with --attach you left, or it powered off"},
+    {"1", "it could not be started; the message says why"},
+    {"other", "with --attach: the guest's exit status, as after 'run'"},
+};
+
+static const struct cli_argument restart_arguments[] = {TIMEOUT, NAME_OF(ALL)};
+static const struct cli_argument pause_arguments[] = {NAMES_OF(RUNNING)};
+
+static const struct cli_argument rm_arguments[] = {
+    {.name = "force", .letter = 'f', .type = CLI_BOOL, .help = "Kill a guest that runs."},
+    NAMES_OF(ALL),
+};
+
+static const struct cli_argument events_arguments[] = {
+    {.name = "follow",
+     .letter = 'f',
+     .type = CLI_BOOL,
+     .help = "Go on with what happens, until interrupted."},
+    {.name = "since",
+     .type = CLI_STRING,
+     .metavar = "TIME",
+     .check = cli_check_time,
+     .help = "Only what happened from then on: a date (2026-01-31), a date and time of this host "
+             "(2026-01-31T12:00:00), seconds since 1970 (@1769857200), or so long ago (10m, 2h)."},
+};
+
+#define ARGUMENTS(a) .arguments = (a), .n_arguments = ARRAY_SIZE(a)
+#define STATUSES(a)  .statuses = (a), .n_statuses = ARRAY_SIZE(a)
+
+const struct cli_operation cli_guest_operations[] = {
+    {.name = "ps",
+     .summary = "List the guests",
+     .description =
+         "Prints a line for each guest that runs: its name, its state, since when, what it boots, its "
+         "processors and its memory. A guest whose supervisor was killed is found out and told as "
+         "crashed.",
+     ARGUMENTS(ps_arguments),
+     STATUSES(statuses),
+     .run = cli_ps},
+    {.name = "console",
+     .summary = "Connect this terminal to a guest's console",
+     .description =
+         "What the guest writes appears here, every key goes to the guest, Ctrl-C too. Ctrl-] leaves, and "
+         "the guest goes on. Several may be connected at once: all see the same, and all may type. Input "
+         "and output may as well be pipes or files.",
+     ARGUMENTS(console_arguments),
+     STATUSES(console_statuses),
+     .run = cli_console},
+    {.name = "logs",
+     .summary = "Print what a guest has written to its console",
+     .description = "Prints the console's log. Its last 8 to 16 MiB are kept, over all runs of the guest.",
+     ARGUMENTS(logs_arguments),
+     STATUSES(statuses),
+     .run = cli_logs},
+    {.name = "inspect",
+     .summary = "Print all that is known of a guest, as JSON",
+     .description =
+         "Prints one JSON object: the guest's state, how it ended, its files and processes, and its "
+         "configuration with the names of the flags of 'run'.",
+     ARGUMENTS(inspect_arguments),
+     STATUSES(statuses),
+     .run = cli_inspect},
+    {.name = "stats",
+     .summary = "Tell what guests use",
+     .description =
+         "Prints a line for each guest: processor time, memory on this host, how long it has been running. "
+         "The percentage is of one of the host's processors.",
+     ARGUMENTS(stats_arguments),
+     STATUSES(statuses),
+     .run = cli_stats},
+    {.name = "stop",
+     .summary = "Have guests switch themselves off",
+     .description =
+         "Presses each guest's power button, and kills those that have not switched themselves off in "
+         "time. Returns when all have ended. A guest that does not run is left alone.",
+     ARGUMENTS(stop_arguments),
+     STATUSES(statuses),
+     .run = cli_stop},
+    {.name = "kill",
+     .summary = "End guests at once",
+     .description =
+         "As pulling the plug: what a guest has not written to its disks is lost. Works also where a "
+         "guest's supervisor hangs.",
+     ARGUMENTS(kill_arguments),
+     STATUSES(statuses),
+     .run = cli_kill},
+    {.name = "start",
+     .summary = "Start a guest that does not run",
+     .description =
+         "Starts it in the background, as it was configured by 'run', with its disk as it left it. Returns "
+         "when it runs.",
+     ARGUMENTS(start_arguments),
+     STATUSES(start_statuses),
+     .run = cli_start},
+    {.name = "restart",
+     .summary = "Stop a guest and start it",
+     .description = "As 'stop', then 'start'. A guest that does not run is started.",
+     ARGUMENTS(restart_arguments),
+     STATUSES(statuses),
+     .run = cli_restart},
+    {.name = "pause",
+     .summary = "Have guests stand still",
+     .description = "Their processors execute nothing until 'resume'. Their memory stays.",
+     ARGUMENTS(pause_arguments),
+     STATUSES(statuses),
+     .run = cli_pause},
+    {.name = "resume",
+     .summary = "Have paused guests go on",
+     .description = "Undoes 'pause'.",
+     ARGUMENTS(pause_arguments),
+     STATUSES(statuses),
+     .run = cli_resume},
+    {.name = "rm",
+     .summary = "Remove guests",
+     .description = "Removes them with their disks and logs. One that runs is left alone, but with --force.",
+     ARGUMENTS(rm_arguments),
+     STATUSES(statuses),
+     .run = cli_rm},
+    {.name = "events",
+     .summary = "Tell what happened to guests",
+     .description =
+         "Prints a JSON object for each event, a line each, the oldest first: created, started, paused, "
+         "resumed, reset (by the guest itself), stopping, ended, crashed, restarting (by its policy), "
+         "failed, removed. Some 20,000 are kept.",
+     ARGUMENTS(events_arguments),
+     STATUSES(statuses),
+     .run = cli_events},
+};
+
+const size_t cli_n_guest_operations = ARRAY_SIZE(cli_guest_operations);

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The verbs `start` and `restart`. */
+#include "base/error.h"
+#include "cli/cli.h"
+#include "cli/options.h"
+#include "guest/end.h"
+#include "guest/guest.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+static int start(const struct home *home, const char *name, struct error **err)
+{
+    struct guest guest = GUEST_NONE;
+    int rc = guest_take_to_start(&guest, home, name, err);
+
+    if (rc == 0)
+        rc = guest_run_detached(&guest, false, err);
+    return rc;
+}
+
+/* With its console here, until it ends or the person leaves. */
+static int attach(const struct home *home, const char *name, int *status, struct error **err)
+{
+    enum guest_attach_end how;
+    struct guest_row row;
+    int signal;
+
+    if (isatty(STDIN_FILENO))
+        fprintf(stderr, "tabique: the console of the guest; Ctrl-] leaves, and it goes on\n");
+    int rc = guest_attach(home, name, &how, &signal, err);
+    if (rc)
+        return rc;
+    *status = how == GUEST_ATTACH_SIGNAL ? GUEST_EXIT_SIGNAL + signal : 0;
+    /* One that was to be removed at its end takes its exit status with it. */
+    if (how == GUEST_ATTACH_ENDED && guest_find(home, name, &row, NULL) == 0) {
+        *status = row.exit_status < 0 ? CLI_STATUS_FAILED : row.exit_status;
+        guest_row_clear(&row);
+    }
+    return 0;
+}
+
+int cli_start(const struct cli_values *values, int *status, struct error **err)
+{
+    cleanup_home struct home home = {0};
+    const char *name = cli_string(values, "NAME");
+    int rc = home_find(&home, err);
+
+    if (rc == 0)
+        rc = start(&home, name, err);
+    if (rc)
+        return rc;
+    *status = 0;
+    return cli_bool(values, "attach") ? attach(&home, name, status, err) : 0;
+}
+
+int cli_restart(const struct cli_values *values, int *status, struct error **err)
+{
+    cleanup_home struct home home = {0};
+    const char *name = cli_string(values, "NAME");
+    struct guest_end end;
+    struct error *why = NULL;
+    uint64_t timeout_ms;
+    int rc = home_find(&home, err);
+
+    if (rc)
+        return rc;
+    cli_parse_duration(cli_string(values, "timeout"), &timeout_ms);
+    rc = guest_end_begin(&end, &home, name, false, timeout_ms, &why);
+    if (rc && rc != -ESRCH) {
+        *err = why;
+        return rc;
+    }
+    error_free(why);
+    if (rc == 0)
+        rc = guest_end_finish(&end, &home, err);
+    else
+        rc = 0;
+    if (rc == 0)
+        rc = start(&home, name, err);
+    *status = rc ? CLI_STATUS_FAILED : 0;
+    return rc;
+}

@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Configurations from JSON. Called by the supervisor before it starts a VM. No state, no locks. */
+#include "guest/config.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static const char *string_of(const json_t *json, const char *key)
+{
+    return json_string_value(json_object_get(json, key));
+}
+
+static uint64_t number_of(const json_t *json, const char *key)
+{
+    json_int_t value = json_integer_value(json_object_get(json, key));
+
+    return value < 0 ? 0 : (uint64_t)value;
+}
+
+static bool is_true(const json_t *json, const char *key)
+{
+    return json_is_true(json_object_get(json, key));
+}
+
+/* The strings of a list; an array to be freed whose strings belong to `json`. 0, -EINVAL, -ENOMEM. */
+static int list_of(const json_t *json, const char *key, const char ***out, size_t *n_out)
+{
+    const json_t *list = json_object_get(json, key);
+    size_t n = json_array_size(list);
+    const char **strings = calloc(n + 1, sizeof(*strings));
+
+    if (!strings)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        strings[i] = json_string_value(json_array_get(list, i));
+        if (!strings[i]) {
+            free(strings);
+            return -EINVAL;
+        }
+    }
+    *out = strings;
+    *n_out = n;
+    return 0;
+}
+
+/* The disks; an array to be freed whose strings belong to `json`. 0, -EINVAL, -ENOMEM. */
+static int read_disks(struct vm_config *vm, const json_t *json)
+{
+    const json_t *list = json_object_get(json, "disk");
+    size_t n = json_array_size(list);
+    struct vm_disk *disks = calloc(n + 1, sizeof(*disks));
+
+    if (!disks)
+        return -ENOMEM;
+    vm->disks = disks;
+    vm->n_disks = n;
+    for (size_t i = 0; i < n; i++) {
+        const json_t *disk = json_array_get(list, i);
+
+        disks[i] = (struct vm_disk){
+            .path = string_of(disk, "path"),
+            .format = string_of(disk, "format"),
+            .serial = string_of(disk, "serial"),
+            .read_only = is_true(disk, "read-only"),
+        };
+        if (!disks[i].path)
+            return -EINVAL;
+    }
+    return 0;
+}
+
+static int read_vm(struct vm_config *vm, const json_t *json)
+{
+    vm->directory = string_of(json, "directory");
+    vm->firmware = string_of(json, "firmware");
+    vm->firmware_log = string_of(json, "firmware-log");
+    vm->balloon = number_of(json, "balloon");
+    vm->watchdog = string_of(json, "watchdog");
+    vm->kernel = string_of(json, "kernel");
+    vm->initrd = string_of(json, "initrd");
+    vm->append = string_of(json, "append");
+    vm->memory = number_of(json, "memory");
+    vm->cpus = (unsigned)number_of(json, "cpus");
+    vm->engine = string_of(json, "engine");
+    vm->debug_exit = is_true(json, "debug-exit");
+    vm->console_fd = vm->control_fd = -1;
+    int rc = read_disks(vm, json);
+    return rc ? rc : list_of(json, "module", &vm->modules, &vm->n_modules);
+}
+
+static int read_nets(struct guest_config *config, const char *name, struct error **err)
+{
+    const char **nets = NULL, **macs = NULL, **ports = NULL;
+    size_t n_nets, n_macs, n_ports;
+    int rc = list_of(config->json, "net", &nets, &n_nets);
+
+    rc = rc ? rc : list_of(config->json, "mac", &macs, &n_macs);
+    rc = rc ? rc : list_of(config->json, "publish", &ports, &n_ports);
+    if (rc)
+        error_set(err, -rc, "its configuration of networks can't be read");
+    else
+        rc = net_options_parse(&config->nets, nets, n_nets, macs, n_macs, ports, n_ports, name,
+                               config->vm.cpus, err);
+    free(nets);
+    free(macs);
+    free(ports);
+    config->vm.nets = config->nets.nets;
+    config->vm.n_nets = rc ? 0 : config->nets.n_nets;
+    return rc;
+}
+
+int guest_config_parse(struct guest_config *out, const char *text, const char *name, struct error **err)
+{
+    json_error_t where;
+    struct guest_config config = {.json = json_loads(text, JSON_REJECT_DUPLICATES, &where)};
+
+    if (!config.json)
+        return error_set(err, EINVAL, "its configuration can't be read: %s", where.text);
+    int rc = json_is_object(config.json) ? read_vm(&config.vm, config.json) : -EINVAL;
+    if (rc)
+        error_set(err, -rc, "its configuration is not one that this Tabique understands");
+    else
+        rc = read_nets(&config, name, err);
+    const char *restart = string_of(config.json, "restart");
+    if (rc == 0)
+        rc = policy_parse(&config.restart, restart ? restart : "no", err);
+    if (rc) {
+        guest_config_clear(&config);
+        return rc;
+    }
+    *out = config;
+    /* It points into the structure itself. */
+    out->vm.nets = out->nets.nets;
+    return 0;
+}
+
+void guest_config_clear(struct guest_config *config)
+{
+    free(config->vm.modules);
+    free((struct vm_disk *)(uintptr_t)config->vm.disks);
+    net_options_free(&config->nets);
+    json_decref(config->json);
+    *config = (struct guest_config){0};
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The control protocol's requests. Called by the supervisor and by the client. No state, no locks. */
+#include "guest/control.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <string.h>
+
+static const char *const verbs[CONTROL_VERBS] = {
+    "status", "stop", "kill", "pause", "resume", "stats", "console", "resize",
+};
+
+/* A number that need not be given. 0 with *out, or -EINVAL with *err. */
+static int take_number(const json_t *object, const char *key, uint64_t most, uint64_t *out,
+                       struct error **err)
+{
+    const json_t *value = json_object_get(object, key);
+
+    if (!value)
+        return 0;
+    if (!json_is_integer(value) || json_integer_value(value) < 0 ||
+        (uint64_t)json_integer_value(value) > most)
+        return error_set(err, EINVAL, "'%s' is not a whole number from 0 to %llu", key,
+                         (unsigned long long)most);
+    *out = (uint64_t)json_integer_value(value);
+    return 0;
+}
+
+static int parse_object(const json_t *object, struct control_request *out, struct error **err)
+{
+    const char *verb = json_string_value(json_object_get(object, "request"));
+    struct control_request request = {.verb = CONTROL_VERBS};
+    uint64_t timeout = CONTROL_TIMEOUT_MS, columns = 0, rows = 0;
+
+    if (!verb)
+        return error_set(err, EINVAL, "no 'request' that is a string");
+    for (int i = 0; i < CONTROL_VERBS; i++)
+        if (strcmp(verbs[i], verb) == 0)
+            request.verb = (enum control_verb)i;
+    if (request.verb == CONTROL_VERBS)
+        return error_set(err, EINVAL, "there is no such request");
+    int rc = take_number(object, "timeout-ms", CONTROL_TIMEOUT_MS_MAX, &timeout, err);
+    if (rc == 0)
+        rc = take_number(object, "columns", UINT16_MAX, &columns, err);
+    if (rc == 0)
+        rc = take_number(object, "rows", UINT16_MAX, &rows, err);
+    if (rc)
+        return rc;
+    request.timeout_ms = timeout;
+    request.columns = (uint16_t)columns;
+    request.rows = (uint16_t)rows;
+    *out = request;
+    return 0;
+}
+
+int control_parse(const char *line, size_t len, struct control_request *out, struct error **err)
+{
+    json_error_t where;
+    json_t *object = json_loadb(line, len, JSON_REJECT_DUPLICATES, &where);
+
+    if (!object)
+        return error_set(err, EINVAL, "not a line of JSON (%s)", where.text);
+    int rc = json_is_object(object) ? parse_object(object, out, err)
+                                    : error_set(err, EINVAL, "a request is a JSON object");
+    json_decref(object);
+    return rc;
+}
+
+char *control_format(const struct control_request *r)
+{
+    json_t *object = json_pack("{s:s}", "request", verbs[r->verb]);
+    char *text = NULL, *line = NULL;
+
+    if (r->verb == CONTROL_STOP)
+        json_object_set_new(object, "timeout-ms", json_integer((json_int_t)r->timeout_ms));
+    if (r->verb == CONTROL_CONSOLE || r->verb == CONTROL_RESIZE) {
+        json_object_set_new(object, "columns", json_integer(r->columns));
+        json_object_set_new(object, "rows", json_integer(r->rows));
+    }
+    if (object)
+        text = json_dumps(object, JSON_COMPACT);
+    if (text && asprintf(&line, "%s\n", text) < 0)
+        line = NULL;
+    free(text);
+    json_decref(object);
+    return line;
+}

@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The control protocol (docs/control-protocol.md): a request is a line with a JSON object, and so is its
+ * answer. Both sides of it: the parser that the supervisor has, and the client that commands have.
+ */
+#ifndef TABIQUE_GUEST_CONTROL_H
+#define TABIQUE_GUEST_CONTROL_H
+
+#include <jansson.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct error;
+struct home;
+
+#define CONTROL_LINE_MAX   4096 /* of a request, with its newline */
+#define CONTROL_ANSWER_MAX 65536
+#define CONTROL_SOCKET     "control.sock"
+
+enum control_verb {
+    CONTROL_STATUS,
+    CONTROL_STOP,
+    CONTROL_KILL,
+    CONTROL_PAUSE,
+    CONTROL_RESUME,
+    CONTROL_STATS,
+    CONTROL_CONSOLE,
+    CONTROL_RESIZE,
+    CONTROL_VERBS,
+};
+
+struct control_request {
+    enum control_verb verb;
+    uint64_t timeout_ms;    /* CONTROL_STOP: after it the guest is killed */
+    uint16_t columns, rows; /* CONTROL_CONSOLE, CONTROL_RESIZE: 0 for unknown */
+};
+
+#define CONTROL_TIMEOUT_MS     30000u
+#define CONTROL_TIMEOUT_MS_MAX 86400000u
+
+/* Reads a request without its newline. 0; or -EINVAL with *err. */
+int control_parse(const char *line, size_t len, struct control_request *out, struct error **err);
+
+/* The request as a line with its newline, to be freed; NULL if there is no memory. */
+char *control_format(const struct control_request *request);
+
+/* ---- client ---- */
+
+/*
+ * Connects to the supervisor of a guest that runs; one that is about to listen is waited for. A descriptor,
+ * or -errno with *err.
+ */
+int control_connect(const struct home *home, const char *name, struct error **err);
+/* Sends a request. 0 or -errno with *err. */
+int control_send(int fd, const struct control_request *request, struct error **err);
+/* Waits for the answer up to `ms`, and gives it if it says ok; reads nothing beyond its newline. 0 with
+ * *answer; or -errno with *err (-ETIMEDOUT; -ECONNRESET: the supervisor has ended). */
+int control_receive(int fd, unsigned ms, json_t **answer, struct error **err);
+
+#endif

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Taking guests away. The row goes and the directory gets another name in one transaction; its space is freed
+ * after that, by whoever did it or, if that one was killed, by the next who makes or removes a guest. Called
+ * by guest.c, `rm` and the supervisor of a transient guest.
+ */
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "guest/guest_priv.h"
+#include "guest/lock.h"
+#include "guest/names.h"
+#include "image/image.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+/* No guest's name begins like that. */
+#define TRASH ".removed-"
+
+static int move_to_trash(const struct home *home, const char *name)
+{
+    static unsigned count;
+    cleanup_free char *from = guest_path(home, name, NULL);
+    char trash[sizeof(TRASH) + 32 + NAME_MAX_LENGTH];
+
+    snprintf(trash, sizeof(trash), TRASH "%s-%d-%u", name, (int)getpid(), count++);
+    cleanup_free char *to = guest_path(home, trash, NULL);
+    if (!from || !to)
+        return -ENOMEM;
+    return rename(from, to) == 0 || errno == ENOENT ? 0 : -errno;
+}
+
+int guest_erase_locked(const struct home *home, struct registry *registry, const char *name,
+                       struct error **err)
+{
+    cleanup_free char *run = guest_run_path(home, name, NULL);
+    int rc = registry_delete(registry, name, err);
+
+    if (rc == 0)
+        rc = registry_add_event(registry, name, "removed", "{}", err);
+    if (rc)
+        return rc;
+    if (run)
+        home_remove_tree(run);
+    rc = move_to_trash(home, name);
+    return rc ? error_set_errno(err, -rc, "guest '%s': removing its directory", name) : 0;
+}
+
+void guest_empty_trash(const struct home *home)
+{
+    cleanup_free char *guests = guest_path(home, "", NULL);
+    DIR *directory = guests ? opendir(guests) : NULL;
+
+    for (struct dirent *e; directory && (e = readdir(directory));) {
+        cleanup_free char *path = NULL;
+
+        if (strncmp(e->d_name, TRASH, strlen(TRASH)) == 0 && (path = guest_path(home, e->d_name, NULL)))
+            home_remove_tree(path);
+    }
+    if (directory)
+        closedir(directory);
+}
+
+/* A name in one of the two directories that no row has. */
+static int sweep_one(const struct home *home, struct registry *registry, const char *name, bool of_run,
+                     struct error **err)
+{
+    struct guest_row row = {0};
+    int rc = registry_find(registry, name, &row, err);
+
+    guest_row_clear(&row);
+    if (rc)
+        return rc < 0 ? rc : 0;
+    cleanup_free char *directory = guest_path(home, name, NULL), *run = guest_run_path(home, name, NULL);
+    if (!directory || !run || lock_holder(directory) != LOCK_FREE)
+        return 0;
+    if (of_run) {
+        home_remove_tree(run);
+        return 0;
+    }
+    rc = move_to_trash(home, name);
+    return rc ? error_set_errno(err, -rc, "what is left of guest '%s'", name) : 0;
+}
+
+static int sweep(const struct home *home, struct registry *registry, bool of_run, struct error **err)
+{
+    cleanup_free char *path = of_run ? guest_run_path(home, "", NULL) : guest_path(home, "", NULL);
+    DIR *directory = path ? opendir(path) : NULL;
+    int rc = 0;
+
+    for (struct dirent *e; directory && rc == 0 && (e = readdir(directory));)
+        if (name_check(e->d_name, NULL) == 0)
+            rc = sweep_one(home, registry, e->d_name, of_run, err);
+    if (directory)
+        closedir(directory);
+    return rc;
+}
+
+int guest_sweep_locked(const struct home *home, struct registry *registry, struct error **err)
+{
+    int rc = sweep(home, registry, false, err);
+
+    if (rc == 0)
+        rc = sweep(home, registry, true, err);
+    return rc;
+}
+
+int guest_remove(struct guest *guest, struct error **err)
+{
+    struct registry *registry = NULL;
+    int rc = registry_open(&registry, guest->home->state, REGISTRY_WRITE, err);
+
+    if (rc == -ENOENT && err && !*err)
+        error_set(err, ENOENT, "the state in '%s' is gone", guest->home->state);
+    if (rc == 0)
+        rc = registry_begin(registry, err);
+    if (rc == 0)
+        rc = guest_erase_locked(guest->home, registry, guest->row.name, err);
+    if (rc == 0)
+        rc = registry_commit(registry, err);
+    registry_close(registry);
+    if (rc)
+        return rc;
+    guest_empty_trash(guest->home);
+    image_release(guest->home->state, guest->row.name, NULL);
+    guest_release(guest);
+    return 0;
+}

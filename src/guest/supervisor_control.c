@@ -1,0 +1,411 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The supervisor's control socket: requests and their answers (docs/control-protocol.md), and those who are
+ * attached to the console. Part of the supervisor's one thread. Connections are freed in a timer of their
+ * own, never in their stream's callbacks.
+ */
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "guest/control_socket.h"
+#include "guest/proc_stats.h"
+#include "guest/supervisor_priv.h"
+#include "host/stream.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+
+#define CONNECTIONS_MAX 128
+
+/* Who is attached and reads nothing for so long holds the guest up no more. */
+#define STALL_NS (5000 * 1000000ull)
+/* At the end, for the last answers and output to be taken. */
+#define CLOSE_WAIT_MS 500
+
+struct connection {
+    struct supervisor *supervisor;
+    struct connection *next;
+    int fd;
+    struct stream *stream;
+    char line[CONTROL_LINE_MAX]; /* a request, as far as it is there */
+    size_t len;
+    bool attached; /* everything is the console's from now on */
+    bool ended;    /* to be freed */
+    bool input_ended;
+    bool waits_for_end, waits_for_pause, waits_for_resume, waits_for_stats;
+    uint64_t stalled_since; /* 0: not */
+};
+
+/* ---- answers ---- */
+
+static void end_connection(struct connection *c)
+{
+    c->ended = true;
+    loop_timer_arm(c->supervisor->reaper, 0);
+}
+
+static bool waits(const struct connection *c)
+{
+    return c->waits_for_end || c->waits_for_pause || c->waits_for_resume || c->waits_for_stats;
+}
+
+/* Takes `answer`. */
+static void answer(struct connection *c, json_t *answer)
+{
+    char *text = answer ? json_dumps(answer, JSON_COMPACT) : NULL;
+    size_t len = text ? strlen(text) : 0;
+
+    json_decref(answer);
+    /* One who asks and asks without reading answers has no use for another. */
+    if (!text || stream_room(c->stream) <= len) {
+        end_connection(c);
+    } else {
+        stream_write(c->stream, text, len);
+        stream_write(c->stream, "\n", 1);
+        if (c->input_ended && !waits(c))
+            end_connection(c);
+    }
+    free(text);
+}
+
+static void answer_error(struct connection *c, const char *why)
+{
+    answer(c, json_pack("{s:b, s:s}", "ok", 0, "error", why));
+}
+
+static void answer_status(struct connection *c)
+{
+    const struct supervisor *s = c->supervisor;
+    const struct guest_row *row = &s->guest->row;
+
+    answer(c, json_pack("{s:b, s:s, s:s, s:i, s:i, s:s, s:I, s:s}", "ok", 1, "name", row->name, "state",
+                        guest_state_name(row->state), "supervisor", (int)row->supervisor, "vm",
+                        (int)s->vm.pid, "engine", row->engine ? row->engine : "", "restarts",
+                        (json_int_t)row->restarts, "confinement", s->confinement));
+}
+
+static json_t *stats_json(const struct supervisor *s, const struct proc_stats *stats,
+                          const struct vm_message *m)
+{
+    static const struct {
+        const char *key;
+        enum vm_stat stat;
+    } counted[] = {
+        {"resets", VM_STAT_RESTARTS},
+        {"net-received-bytes", VM_STAT_NET_RX_BYTES},
+        {"net-received-packets", VM_STAT_NET_RX_PACKETS},
+        {"net-received-dropped", VM_STAT_NET_RX_DROPS},
+        {"net-sent-bytes", VM_STAT_NET_TX_BYTES},
+        {"net-sent-packets", VM_STAT_NET_TX_PACKETS},
+        {"net-sent-dropped", VM_STAT_NET_TX_DROPS},
+    };
+    json_t *json =
+        json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "ok", 1, "cpu-ns", (json_int_t)stats->cpu_ns,
+                  "resident-bytes", (json_int_t)stats->resident, "guest-ram-bytes", (json_int_t)stats->shared,
+                  "threads", (json_int_t)stats->threads, "uptime-ns",
+                  (json_int_t)(loop_now() - s->started_at), "log-bytes-lost", (json_int_t)s->log.lost);
+
+    for (size_t i = 0; i < ARRAY_SIZE(counted); i++)
+        json_object_set_new(json, counted[i].key, json_integer((json_int_t)m->stats[counted[i].stat]));
+    return json;
+}
+
+void supervisor_control_stats(struct supervisor *s, const struct vm_message *m)
+{
+    struct proc_stats stats = {0};
+
+    if (s->vm.pid)
+        proc_stats_read(s->vm.pid, &stats);
+    for (struct connection *c = s->connections; c; c = c->next) {
+        if (!c->waits_for_stats)
+            continue;
+        c->waits_for_stats = false;
+        answer(c, stats_json(s, &stats, m));
+    }
+}
+
+void supervisor_control_paused(struct supervisor *s, bool paused)
+{
+    for (struct connection *c = s->connections; c; c = c->next) {
+        bool *waits_for = paused ? &c->waits_for_pause : &c->waits_for_resume;
+
+        if (*waits_for) {
+            *waits_for = false;
+            answer(c, json_pack("{s:b}", "ok", 1));
+        }
+    }
+}
+
+/* ---- requests ---- */
+
+static void resize(struct connection *c, const struct control_request *r)
+{
+    struct vm_message m = {.type = VM_RESIZE, .columns = r->columns, .rows = r->rows};
+
+    if (!r->columns || !r->rows)
+        return;
+    c->supervisor->config.vm.columns = r->columns;
+    c->supervisor->config.vm.rows = r->rows;
+    if (c->supervisor->vm.pid)
+        vm_message_send(c->supervisor->vm.control_fd, &m);
+}
+
+/* Has the VM process asked; its answer answers. */
+static void ask_vm(struct connection *c, enum vm_message_type type, bool *waits_for)
+{
+    struct supervisor *s = c->supervisor;
+
+    if (s->phase != PHASE_RUNNING)
+        answer_error(c, "the guest is not running at this moment");
+    else if (vm_process_tell(&s->vm, type) != 0)
+        answer_error(c, "the virtual machine's process does not answer");
+    else
+        *waits_for = true;
+}
+
+static void pause_or_resume(struct connection *c, bool pause)
+{
+    enum guest_state state = c->supervisor->guest->row.state;
+
+    if (state == (pause ? GUEST_PAUSED : GUEST_RUNNING))
+        answer(c, json_pack("{s:b}", "ok", 1));
+    else
+        ask_vm(c, pause ? VM_PAUSE : VM_RESUME, pause ? &c->waits_for_pause : &c->waits_for_resume);
+}
+
+static void act_on(struct connection *c, const struct control_request *r)
+{
+    struct supervisor *s = c->supervisor;
+
+    switch (r->verb) {
+    case CONTROL_STATUS:
+        answer_status(c);
+        break;
+    case CONTROL_STOP:
+        c->waits_for_end = true;
+        supervisor_stop(s, r->timeout_ms);
+        break;
+    case CONTROL_KILL:
+        c->waits_for_end = true;
+        supervisor_kill(s);
+        break;
+    case CONTROL_PAUSE:
+    case CONTROL_RESUME:
+        pause_or_resume(c, r->verb == CONTROL_PAUSE);
+        break;
+    case CONTROL_STATS:
+        ask_vm(c, VM_STATS_WANTED, &c->waits_for_stats);
+        break;
+    case CONTROL_CONSOLE:
+        answer(c, json_pack("{s:b}", "ok", 1));
+        c->attached = true;
+        stream_write(c->stream, s->last_line, s->last_line_len);
+        resize(c, r);
+        break;
+    case CONTROL_RESIZE:
+        resize(c, r);
+        answer(c, json_pack("{s:b}", "ok", 1));
+        break;
+    case CONTROL_VERBS:
+        break;
+    }
+}
+
+static void on_line(struct connection *c)
+{
+    cleanup_error struct error *err = NULL;
+    struct control_request request;
+
+    if (control_parse(c->line, c->len, &request, &err) == 0)
+        act_on(c, &request);
+    else
+        answer_error(c, error_message(err));
+    c->len = 0;
+}
+
+/* ---- connections ---- */
+
+static size_t on_input(void *opaque, const uint8_t *bytes, size_t len)
+{
+    struct connection *c = opaque;
+    size_t done = 0;
+
+    while (done < len && !c->ended) {
+        if (c->attached)
+            return done + supervisor_type(c->supervisor, bytes + done, len - done);
+        uint8_t byte = bytes[done++];
+        if (byte == '\n') {
+            on_line(c);
+        } else if (c->len == sizeof(c->line)) {
+            answer_error(c, "the request has no end");
+            end_connection(c);
+        } else {
+            c->line[c->len++] = (char)byte;
+        }
+    }
+    return len;
+}
+
+static void on_output_ready(void *opaque)
+{
+    struct connection *c = opaque;
+
+    c->stalled_since = 0;
+    if (c->attached && c->supervisor->console)
+        stream_input_ready(c->supervisor->console);
+}
+
+static void on_input_ended(void *opaque)
+{
+    struct connection *c = opaque;
+
+    c->input_ended = true;
+    if (c->attached || !waits(c))
+        end_connection(c);
+}
+
+static void on_output_broke(void *opaque)
+{
+    end_connection(opaque);
+}
+
+static void free_connection(struct connection *c, unsigned wait_ms)
+{
+    stream_close(c->stream, wait_ms);
+    cleanup_close_fn(&c->fd);
+    free(c);
+}
+
+static void on_reaper(void *opaque)
+{
+    struct supervisor *s = opaque;
+    uint64_t now = loop_now(), next = UINT64_MAX;
+
+    for (struct connection **p = &s->connections; *p;) {
+        struct connection *c = *p;
+
+        if (c->attached && c->stalled_since && now >= c->stalled_since + STALL_NS)
+            c->ended = true;
+        if (c->ended) {
+            *p = c->next;
+            free_connection(c, 0);
+            continue;
+        }
+        if (c->stalled_since && c->stalled_since + STALL_NS < next)
+            next = c->stalled_since + STALL_NS;
+        p = &c->next;
+    }
+    if (next != UINT64_MAX)
+        loop_timer_arm(s->reaper, next);
+    /* One may have been in the others' way. */
+    if (s->console)
+        stream_input_ready(s->console);
+}
+
+size_t supervisor_control_room(struct supervisor *s)
+{
+    size_t least = SIZE_MAX;
+
+    for (struct connection *c = s->connections; c; c = c->next) {
+        if (!c->attached || c->ended)
+            continue;
+        size_t room = stream_room(c->stream);
+        if (!room && !c->stalled_since) {
+            c->stalled_since = loop_now();
+            loop_timer_arm(s->reaper, c->stalled_since + STALL_NS);
+        }
+        least = room < least ? room : least;
+    }
+    return least;
+}
+
+void supervisor_control_output(struct supervisor *s, const uint8_t *bytes, size_t len)
+{
+    for (struct connection *c = s->connections; c; c = c->next)
+        if (c->attached && !c->ended)
+            stream_write(c->stream, bytes, len);
+}
+
+void supervisor_control_input_ready(struct supervisor *s)
+{
+    for (struct connection *c = s->connections; c; c = c->next)
+        if (c->attached && !c->ended)
+            stream_input_ready(c->stream);
+}
+
+static void add_connection(struct supervisor *s, int fd)
+{
+    static const struct stream_events events = {
+        .input = on_input,
+        .output_ready = on_output_ready,
+        .input_ended = on_input_ended,
+        .output_broke = on_output_broke,
+    };
+    struct connection *c = calloc(1, sizeof(*c));
+    struct stream_config config = {
+        .loop = s->loop, .in_fd = fd, .out_fd = fd, .events = &events, .opaque = c};
+    size_t n = 0;
+
+    for (struct connection *other = s->connections; other; other = other->next)
+        n++;
+    if (!c || n >= CONNECTIONS_MAX || stream_open(&c->stream, &config, NULL) < 0) {
+        free(c);
+        close(fd);
+        return;
+    }
+    c->supervisor = s;
+    c->fd = fd;
+    c->next = s->connections;
+    s->connections = c;
+}
+
+static void on_listen(void *opaque, uint32_t events)
+{
+    struct supervisor *s = opaque;
+    int fd = accept4(s->listen_fd, NULL, NULL, SOCK_CLOEXEC);
+
+    if (fd >= 0)
+        add_connection(s, fd);
+}
+
+int supervisor_control_open(struct supervisor *s, struct error **err)
+{
+    s->run_directory = guest_run_path(s->guest->home, s->guest->row.name, NULL);
+    s->reaper = loop_timer_new(s->loop, on_reaper, s);
+    if (!s->run_directory || !s->reaper)
+        return error_set_errno(err, ENOMEM, "control socket");
+    int rc = home_make_directory(s->run_directory, 0700, err);
+    if (rc)
+        return rc;
+    s->listen_fd = control_socket_listen(s->run_directory);
+    rc = s->listen_fd < 0 ? s->listen_fd : 0;
+    if (rc == 0)
+        rc = loop_watch_add(s->loop, s->listen_fd, EPOLLIN, on_listen, s, &s->listen_watch);
+    return rc ? error_set_errno(err, -rc, "control socket in '%s'", s->run_directory) : 0;
+}
+
+void supervisor_control_close(struct supervisor *s)
+{
+    loop_watch_remove(steal_ptr(s->listen_watch));
+    cleanup_close_fn(&s->listen_fd);
+    s->listen_fd = -1;
+    /* Not the one of a new guest of this name, if ours is removed already. */
+    if (s->run_directory && s->guest->lock_fd >= 0)
+        home_remove_tree(s->run_directory);
+    free(steal_ptr(s->run_directory));
+    while (s->connections) {
+        struct connection *c = s->connections;
+
+        s->connections = c->next;
+        if (c->waits_for_end && !c->ended)
+            answer(c, json_pack("{s:b, s:b, s:i}", "ok", 1, "killed", s->ending >= ENDING_QUIT, "exit-status",
+                                s->exit_status));
+        else if (waits(c) && !c->ended)
+            answer_error(c, "the guest has ended");
+        free_connection(c, CLOSE_WAIT_MS);
+    }
+    loop_timer_free(steal_ptr(s->reaper));
+}

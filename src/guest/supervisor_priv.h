@@ -1,0 +1,116 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The supervisor's parts: supervisor.c (the VM's life), supervisor_console.c (log, terminal and who else is
+ * attached), supervisor_control.c (the control socket). One process, one thread, one loop: no locks.
+ */
+#ifndef TABIQUE_GUEST_SUPERVISOR_PRIV_H
+#define TABIQUE_GUEST_SUPERVISOR_PRIV_H
+
+#include "guest/config.h"
+#include "guest/console_log.h"
+#include "guest/control.h"
+#include "guest/guest.h"
+#include "host/loop.h"
+#include "machine/vm_process.h"
+
+struct loop_timer;
+struct loop_watch;
+struct stream;
+struct terminal;
+struct connection;
+
+enum phase {
+    PHASE_STARTING, /* the VM process has not said that it is ready */
+    PHASE_RUNNING,
+    PHASE_DRAINING, /* it is gone; its last output is still on the way */
+    PHASE_WAITING,  /* for the time to start it again */
+    PHASE_DONE,
+};
+
+/* Why the guest is being ended, the strongest last. */
+enum ending {
+    ENDING_NOT,
+    ENDING_STOP, /* asked to switch itself off */
+    ENDING_QUIT, /* its VM process is asked to end */
+    ENDING_KILL,
+};
+
+struct supervisor {
+    struct guest *guest;
+    struct guest_config config;
+    bool fresh; /* the guest is new: if it can't be started it goes again */
+    struct loop *loop;
+
+    enum phase phase;
+    struct vm_process vm;
+    struct loop_watch *control_watch;
+    struct loop_timer *limit; /* of an orderly end; of the last output; until the next start */
+    bool reported;            /* VM_ENDED came: `end` is what it said */
+    struct vm_message end;
+    char confinement[256]; /* what the host permitted, in words */
+    char crash[256];       /* what is wrong with a VM process that ended without; "" */
+    uint64_t started_at;   /* CLOCK_MONOTONIC, ns; 0 before VM_READY */
+    uint64_t restarts_in_a_row;
+    struct error *failure; /* of the supervisor itself: the guest can't go on */
+
+    enum ending ending;
+    struct loop_timer *stop_limit, *button; /* how long it may take; the next press of the power button */
+    int exit_status;                        /* for those who wait for the end */
+    int left; /* a person at the terminal left: the exit status; 0: nobody did */
+
+    /* Console */
+    struct stream *console; /* the VM process's; NULL while there is none */
+    bool console_ended;
+    struct console_log log;
+    char last_line[256]; /* what was written since the last newline: a prompt, for who attaches */
+    size_t last_line_len;
+    bool foreground;
+    struct terminal *terminal;
+    int signal_fd;
+    struct loop_watch *signal_watch;
+    int early_signal; /* came in the foreground before the guest ran */
+
+    /* Control socket */
+    char *run_directory;
+    int listen_fd;
+    struct loop_watch *listen_watch;
+    struct connection *connections;
+    struct loop_timer *reaper; /* frees connections that have ended, outside their callbacks */
+
+    int ready_fd; /* tells who started us; -1: nobody waits */
+};
+
+/* ---- supervisor.c ---- */
+
+/* Presses the power button, and after the time kills the guest. */
+void supervisor_stop(struct supervisor *s, uint64_t timeout_ms);
+void supervisor_kill(struct supervisor *s);
+/* A person at the terminal, or a signal, ends it: the VM is given the time to leave its disks in order. */
+void supervisor_leave(struct supervisor *s, int status);
+
+/* ---- supervisor_console.c ---- */
+
+int supervisor_console_open(struct supervisor *s, struct error **err);  /* once, when the guest runs first */
+int supervisor_console_begin(struct supervisor *s, struct error **err); /* for each VM process */
+void supervisor_console_end(struct supervisor *s);
+void supervisor_console_close(struct supervisor *s);
+/* Signals that ask for the end, where no terminal takes care of them. */
+int supervisor_hold_signals(struct supervisor *s, struct error **err);
+void supervisor_release_signals(struct supervisor *s);
+/* Input for the guest; returns how much was taken. */
+size_t supervisor_type(struct supervisor *s, const uint8_t *bytes, size_t len);
+
+/* ---- supervisor_control.c ---- */
+
+int supervisor_control_open(struct supervisor *s, struct error **err);
+/* Answers who still waits, takes the socket away. */
+void supervisor_control_close(struct supervisor *s);
+/* Something that somebody waits for has happened. */
+void supervisor_control_paused(struct supervisor *s, bool paused);
+void supervisor_control_stats(struct supervisor *s, const struct vm_message *m);
+/* The attached: room that all have for output, 0 with a promise to say when; output; more input is wanted. */
+size_t supervisor_control_room(struct supervisor *s);
+void supervisor_control_output(struct supervisor *s, const uint8_t *bytes, size_t len);
+void supervisor_control_input_ready(struct supervisor *s);
+
+#endif
