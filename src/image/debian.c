@@ -18,7 +18,8 @@
 #include <sys/file.h>
 #include <sys/wait.h>
 
-/* Another number builds anew what was asked for before. To be raised with what debian.sh or init.c make. */
+/* Another number builds anew what was asked for before, as another debian.sh does. To be raised with init.c.
+ */
 #define RECIPE 1
 
 #define COMMAND_LINE "root=/dev/vda ro console=ttyS0 quiet"
@@ -197,10 +198,11 @@ static int finish(struct build *b, struct image *image, const char *key, struct 
 static char *request_key(const struct image *image)
 {
     cleanup_free char *packages = join_packages(image);
-    char *key;
+    char script[DIGEST_TEXT_LENGTH + 1], *key;
 
-    if (!packages || asprintf(&key, "debian %d %s %s %" PRIu64 " %s", RECIPE, image->suite, image->arch,
-                              image->size, packages) < 0)
+    if (!packages || digest_text(image_debian_script, script) < 0 ||
+        asprintf(&key, "debian %d-%s %s %s %" PRIu64 " %s", RECIPE, script, image->suite, image->arch,
+                 image->size, packages) < 0)
         return NULL;
     return key;
 }

@@ -110,3 +110,14 @@ int digest_image(struct image *image, struct error **err)
         snprintf(image->id + 2 * i, 3, "%02x", digest[i]);
     return 0;
 }
+
+int digest_text(const char *text, char out[DIGEST_TEXT_LENGTH + 1])
+{
+    uint8_t digest[EVP_MAX_MD_SIZE];
+
+    if (!EVP_Digest(text, strlen(text), digest, NULL, EVP_sha256(), NULL))
+        return -ENOMEM;
+    for (int i = 0; i < DIGEST_TEXT_LENGTH / 2; i++)
+        snprintf(out + 2 * i, 3, "%02x", digest[i]);
+    return 0;
+}
