@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "guest"))
+import boot_disk  # noqa: E402 pylint: disable=wrong-import-position
 import run_guest  # noqa: E402 pylint: disable=wrong-import-position
 
 TREE = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -25,6 +26,14 @@ shell_session --engine kvm --kernel /nested/{suite}/vmlinuz --initrd /nested/{su
 END
 """
 
+# SeaBIOS, GRUB, a kernel: real mode and what leads out of it, on processors that KVM runs.
+FIRMWARE = """. /nested/shell-lib
+shell_session --engine kvm --disk /nested/disk.img --memory 256M --cpus 2 <<'END'
+{commands}
+END
+"""
+BIOS = pathlib.Path("/usr/share/seabios/bios-256k.bin")
+
 # Every processor answers, the clock is the paravirtual one, and what the kernel complains of is told.
 LOOK_AROUND = """echo "kernel $(uname -r) on $(nproc)"
 for cpu in $(seq 0 $(($(nproc) - 1))); do taskset -c $cpu sh -c 'echo "ran on $(cut -d" " -f39 /proc/self/stat)"'; done
@@ -39,6 +48,21 @@ PANIC = "echo c >/proc/sysrq-trigger\necho second $(nproc)\nexit"
 
 def session(suite, cpus, commands, append=""):
     return SESSION.format(suite=suite, cpus=cpus, commands=commands, append=append)
+
+
+def firmware_missing():
+    """The packages that a boot through the firmware needs and this host lacks."""
+    return boot_disk.missing() + ([] if BIOS.exists() else ["seabios"])
+
+
+def add_firmware(host):
+    if firmware_missing():
+        return
+    directory, disk = host.fetch("trixie"), host.scratch / "disk.img"
+    boot_disk.make_kernel_disk(directory / "vmlinuz", directory / "initrd.gz", "console=ttyS0 quiet", disk)
+    host.add_file("nested/disk.img", disk)
+    host.add_file(str(BIOS.relative_to("/")), BIOS)
+    host.add_job("firmware", FIRMWARE.format(commands=LOOK_AROUND + "\npoweroff -f"))
 
 
 def guest_tests(build):
@@ -84,3 +108,4 @@ def add_all(host):
     host.add_job("shell-bookworm-2", session("bookworm", 2, LOOK_AROUND + "\n" + REBOOT))
     host.add_job("shell-trixie-1", session("trixie", 1, LOOK_AROUND + "\n" + PANIC, "panic=-1"))
     host.add_job("shell-trixie-2", session("trixie", 2, LOOK_AROUND + "\nexit"))
+    add_firmware(host)

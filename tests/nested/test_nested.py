@@ -70,3 +70,14 @@ def test_panic_starts_the_kernel_again(nested):
     assert "Kernel panic - not syncing: sysrq triggered crash" in result.output
     assert result.output.count("init: reached") == 2, result.output
     assert re.search(r"^second 1$", result.output, re.M), result.output
+
+
+@pytest.mark.skipif(bool(jobs.firmware_missing()), reason="missing: " + " ".join(jobs.firmware_missing()))
+def test_debian_boots_by_the_firmware(nested):
+    result = nested.result("firmware")
+    assert result.status == 0, result.output
+    for part in ("SeaBIOS (version", "Booting from Hard Disk", "GNU GRUB"):
+        assert part in result.output, result.output
+    assert re.search(r"^kernel \S+-cloud-amd64 on 2$", result.output, re.M), result.output
+    assert re.findall(r"^ran on (\d+)$", result.output, re.M) == ["0", "1"], result.output
+    assert not unexplained(re.findall(r"^complaint: (.*)$", result.output, re.M)), result.output
