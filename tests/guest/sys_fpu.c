@@ -34,8 +34,7 @@ __asm__(".text\n"
         "f_xsave: movl $7, %eax; xorl %edx, %edx; xsave area; ret\n"
         ".data\n.balign 16\n"
         "cw_zero: .word 0x037b\n sw_seen: .word 0\n"
-        "mxcsr_zero: .long 0x1d80\n mxcsr_default: .long 0x1f80\n one: .float 1.0\n .balign 8\n bad_pointer: "
-        ".quad 0\n"
+        "mxcsr_zero: .long 0x1d80\n mxcsr_default: .long 0x1f80\n one: .float 1.0\n"
         ".globl mxcsr_value, mxcsr_seen\n mxcsr_value: .long 0x1f80\n mxcsr_seen: .long 0\n .text\n");
 #define PLACE(name) extern uint8_t name[]
 PLACE(f_x87);

@@ -90,7 +90,7 @@ def add_guest_tests(host):
         args.module = [bring(path) + separator + line for path, separator, line in
                        (module.partition("=") for module in args.module)]
         words = shlex.join(run_guest.tabique_arguments(args))
-        host.add_job(f"guest-{name}", f"exec $tabique run --engine kvm {words}", limit=30)
+        host.add_job(f"guest-{name}", f"exec $tabique run --engine kvm {words}", limit=180)
 
 
 def add_all(host):

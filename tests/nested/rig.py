@@ -79,7 +79,7 @@ class NestedHost:
         self.add_file("nested/shell-lib", TREE / "tests/nested/shell-lib")
         self.add_file("tests/nested", TREE / "tests/nested/run-jobs")
 
-    def run(self, cpus=1, memory="1536M", limit=600):
+    def run(self, cpus=1, memory="1536M", limit=1700):
         """Boots the nested host, with everything in, and reads what it reports. `limit`: seconds in all."""
         self._write_jobs()
         options = [f"--add={guest}={host}" for guest, host in sorted(self.additions.items())]

@@ -22,7 +22,7 @@ struct item {
     struct diff_insn insn;
     uint64_t offset;       /* from the first */
     uint32_t undefined_in; /* flags before it */
-    bool memory_on_fault, x87_on_fault, mxcsr_on_fault, cr2, stack_or_gp;
+    bool memory_on_fault, x87_on_fault, mxcsr_on_fault, cr2, stack_or_gp, order;
     bool inside; /* not to be jumped to */
 };
 
@@ -224,6 +224,7 @@ static bool append(struct sequence *q, const struct diff_insn *i)
     t->stack_or_gp = u.stack_or_gp;
     t->cr2 = u.cr2;
     t->mxcsr_on_fault = u.mxcsr_on_fault;
+    t->order = u.order;
     memcpy(q->code + q->length, i->bytes, i->length);
     q->length += i->length;
     q->undefined = (q->undefined & ~flags_defined(i, &u)) | (uint32_t)u.flags;
@@ -461,6 +462,7 @@ void diff_sequence_batch(struct diff_run *run, struct diff_random *r, uint64_t b
             at_end[k].stack_or_gp = k < q.n && q.item[k].stack_or_gp;
             at_end[k].cr2 = k < q.n && q.item[k].cr2;
             at_end[k].mxcsr_on_fault = k < q.n && q.item[k].mxcsr_on_fault;
+            at_end[k].order = k < q.n && q.item[k].order;
             by.offset[k] = k < q.n ? q.item[k].offset : q.length;
         }
         make_input(r, &q, base, &in);

@@ -92,6 +92,8 @@ static const char *skip_bytes(const struct diff_insn *i)
             continue;
         if (i->bytes[n + 1] == 0x00 && diff_host_is_amd())
             return "AMD's processors look at the operand of VERW before they refuse a LOCK";
+        if ((i->bytes[n + 1] == 0x20 || i->bytes[n + 1] == 0x22) && diff_host_is_amd())
+            return "AMD's processors have LOCK MOV CR0 for CR8";
         if (i->bytes[n + 1] == 0x05 || i->bytes[n + 1] == 0x34)
             return HOST_KERNEL;
         if (i->bytes[n + 1] == 0x01 && n + 2 < sizeof(i->bytes) && i->bytes[n + 2] >= 0xc0)
