@@ -9,6 +9,8 @@
 #define CMOS_BYTE  0x52
 #define SECOND_RUN 0xa7
 
+#define POWER_BUTTON 0x100 /* in the PM1 status register */
+
 static uint32_t field32(const uint8_t *table, unsigned offset)
 {
     return *(const uint32_t *)(table + offset);
@@ -52,6 +54,19 @@ static void switch_off(const uint8_t *fadt)
     outw(control, (uint16_t)((inw(control) & 0xc3ff) | type << 10 | 1 << 13));
 }
 
+/* As a kernel with a handler for it does, though without interrupts. */
+static void switch_off_by_button(const uint8_t *fadt)
+{
+    uint16_t status = (uint16_t)field32(fadt, 56);
+
+    outw(status, POWER_BUTTON);
+    print("guest: waits for the power button\n");
+    while (!(inw(status) & POWER_BUTTON))
+        delay_us(1000);
+    outw(status, POWER_BUTTON);
+    switch_off(fadt);
+}
+
 static void restart_by_acpi(const uint8_t *fadt)
 {
     CHECK(field32(fadt, 112) & 1u << 10); /* there is a reset register */
@@ -85,11 +100,14 @@ static const struct {
     void (*act)(const uint8_t *fadt);
 } ways[] = {
     {"off", switch_off},
+    {"button", switch_off_by_button},
     {"restart-acpi", restart_by_acpi},
     {"restart-keyboard", restart_by_keyboard_controller},
     {"restart-port", restart_by_reset_control},
     {"restart-triple-fault", restart_by_triple_fault},
 };
+
+#define LAST_SWITCH_OFF 1 /* the ways from here on restart */
 
 /* Whether `word` is one of the command line's. */
 static bool asked_for(const char *word)
@@ -123,7 +141,7 @@ void guest_main(void)
     for (unsigned i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
         if (!asked_for(ways[i].word))
             continue;
-        if (i > 0)
+        if (i > LAST_SWITCH_OFF)
             cmos_write(CMOS_BYTE, SECOND_RUN);
         ways[i].act(fadt);
         /* It happens soon after, not at once. */
