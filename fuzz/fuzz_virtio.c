@@ -83,6 +83,8 @@ static void act_start(struct fuzz_guest *g, struct fuzz_input *in)
     uint8_t how = (uint8_t)fuzz_take(in, 1);
     unsigned size = 1u << (how >> 2 & 7);
     uint64_t features = feature_sets[how & 3];
+    if (how & 0x20)
+        features |= g->features & fuzz_take(in, 8);
     if (!driver_negotiate(&g->d, features))
         return;
     for (unsigned i = 0; i < g->n_queues; i++)

@@ -14,6 +14,7 @@ struct fuzz_guest {
     struct driver d;
     unsigned type; /* VIRTIO_TYPE_... */
     unsigned n_queues;
+    uint64_t features; /* of the type's own, which the driver may accept; none of them is needed */
     struct driver_queue queues[FUZZ_QUEUES];
     /* What the device under test adds to the actions of all: takes its arguments from `in`. */
     void (*special)(struct fuzz_guest *g, struct fuzz_input *in);

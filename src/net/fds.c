@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <sys/epoll.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 static struct net_fds *fds_of(struct net_backend *backend)
@@ -57,7 +58,15 @@ int net_fds_send(struct net_backend *backend, unsigned index, const struct iovec
     struct net_fd_queue *queue = &fds_of(backend)->queues[index];
     if (queue->gone)
         return -EPIPE;
-    return writev(queue->fd, iov, (int)n) < 0 ? failed(queue, errno) : 0;
+    ssize_t sent;
+    if (queue->socket) {
+        /* Its peer may be gone, which is no reason to end by a signal. */
+        const struct msghdr message = {.msg_iov = (struct iovec *)(uintptr_t)iov, .msg_iovlen = n};
+        sent = sendmsg(queue->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    } else {
+        sent = writev(queue->fd, iov, (int)n);
+    }
+    return sent < 0 ? failed(queue, errno) : 0;
 }
 
 ssize_t net_fds_receive(struct net_backend *backend, unsigned index, void *frame, size_t size)
@@ -80,9 +89,9 @@ void net_fds_watch(struct net_backend *backend, unsigned index, bool receive, bo
     update(queue);
 }
 
-void net_fds_add(struct net_fds *fds, int fd)
+void net_fds_add(struct net_fds *fds, int fd, bool socket)
 {
-    fds->queues[fds->n] = (struct net_fd_queue){.owner = fds, .index = fds->n, .fd = fd};
+    fds->queues[fds->n] = (struct net_fd_queue){.owner = fds, .index = fds->n, .fd = fd, .socket = socket};
     fds->n++;
 }
 

@@ -11,7 +11,8 @@ struct loop_watch;
 struct net_fd_queue {
     struct net_fds *owner;
     unsigned index;
-    int fd; /* owned */
+    int fd;      /* owned */
+    bool socket; /* a SOCK_SEQPACKET one */
     bool receive, send;
     bool gone; /* no frame will come or go any more */
     struct loop_watch *watch;
@@ -34,7 +35,7 @@ unsigned net_fds_descriptors(const struct net_backend *backend, int fds[NET_MAX_
 void net_fds_release(struct net_backend *backend);
 
 /* Takes the ownership of `fd` as the next queue. */
-void net_fds_add(struct net_fds *fds, int fd);
+void net_fds_add(struct net_fds *fds, int fd, bool socket);
 void net_fds_close(struct net_fds *fds);
 
 int net_tap_open(struct net_backend **out, const struct net_config *config, struct error **err);

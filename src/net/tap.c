@@ -171,14 +171,14 @@ static int open_queues(struct net_tap *tap, const struct net_config *config, str
         return error_set(err, -fd, "this host has no tap interfaces: /dev/net/tun is missing (modprobe tun)");
     if (fd < 0)
         return explain(config->tap, -fd, err);
-    net_fds_add(&tap->fds, fd);
+    net_fds_add(&tap->fds, fd, false);
     while (multi && tap->fds.n < wanted && tap->fds.n < NET_MAX_QUEUES) {
         fd = open_queue(config->tap, flags | IFF_MULTI_QUEUE);
         if (fd == -E2BIG)
             break; /* the interface was made with fewer */
         if (fd < 0)
             return explain(config->tap, -fd, err);
-        net_fds_add(&tap->fds, fd);
+        net_fds_add(&tap->fds, fd, false);
     }
     return 0;
 }

@@ -127,7 +127,7 @@ static int start_process(struct net_user *user, const struct net_config *config,
         report.text[sizeof(report.text) - 1] = '\0';
         return error_set(err, report.errnum, "%s", report.text);
     }
-    net_fds_add(&user->fds, steal_fd(ours));
+    net_fds_add(&user->fds, steal_fd(ours), true);
     return 0;
 }
 
