@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "cli/options.h"
 #include "device/guest_memory.h"
+#include "device/virtio/vsock.h"
 #include "disk/disk.h"
 #include "engine/engine.h"
 #include "image/image.h"
@@ -141,6 +142,22 @@ static const struct cli_argument run_arguments[] = {
      .type = CLI_BOOL,
      .help = "Let the guest leave by writing a value to port 0xF4. The exit status is (value << 1) | 1, as "
              "with QEMU's isa-debug-exit."},
+    {.name = "vsock",
+     .type = CLI_PATH,
+     .metavar = "PATH",
+     .help = "Let programs of host and guest talk by sockets (AF_VSOCK in the guest). The Unix socket PATH "
+             "is made; who "
+             "connects there and sends 'CONNECT PORT' and a newline is joined to that port of the guest, and "
+             "told 'OK' with "
+             "a number. What the guest connects to at CID 2 is the socket PATH_PORT, where a program of the "
+             "host listens."},
+    {.name = "vsock-cid",
+     .type = CLI_UINT,
+     .metavar = "N",
+     .fallback = "3",
+     .min = VSOCK_CID_MIN,
+     .max = VSOCK_CID_MAX,
+     .help = "The guest's address among sockets of that kind."},
     {.name = "balloon",
      .type = CLI_SIZE,
      .metavar = "SIZE",

@@ -76,6 +76,8 @@ static int read_vm(struct vm_config *vm, const json_t *json)
     vm->directory = string_of(json, "directory");
     vm->firmware = string_of(json, "firmware");
     vm->firmware_log = string_of(json, "firmware-log");
+    vm->vsock = string_of(json, "vsock");
+    vm->vsock_cid = (uint32_t)number_of(json, "vsock-cid");
     vm->balloon = number_of(json, "balloon");
     vm->watchdog = string_of(json, "watchdog");
     vm->kernel = string_of(json, "kernel");

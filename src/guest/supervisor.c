@@ -6,6 +6,7 @@
  */
 #include "guest/supervisor.h"
 
+#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "guest/lock.h"
@@ -62,18 +63,21 @@ static void on_control(void *opaque, uint32_t events);
 
 static int start_vm(struct supervisor *s, struct error **err)
 {
-    int shared_lock = lock_share(s->guest->directory);
+    int inherited[] = {lock_share(s->guest->directory), s->vsock_fd, -1};
 
-    if (shared_lock < 0)
-        return error_set_errno(err, -shared_lock, "guest's lock");
+    if (inherited[0] < 0)
+        return error_set_errno(err, -inherited[0], "guest's lock");
     s->reported = false;
     s->crash[0] = '\0';
     s->started_at = 0;
     s->phase = PHASE_STARTING;
-    s->config.vm.inherited = &shared_lock;
-    s->config.vm.n_inherited = 1;
-    int rc = vm_process_start(&s->vm, &s->config.vm, err);
-    close(shared_lock);
+    s->config.vm.inherited = inherited;
+    s->config.vm.n_inherited = ARRAY_SIZE(inherited);
+    int rc = supervisor_vsock_begin(s, &inherited[2], err);
+    if (rc == 0)
+        rc = vm_process_start(&s->vm, &s->config.vm, err);
+    close(inherited[0]);
+    cleanup_close_fn(&inherited[2]);
     if (rc)
         return rc;
     rc = loop_watch_add(s->loop, s->vm.control_fd, EPOLLIN, on_control, s, &s->control_watch);
@@ -279,6 +283,7 @@ static void finish_run(struct supervisor *s)
 static void on_vm_gone(struct supervisor *s, bool nonsense)
 {
     loop_watch_remove(steal_ptr(s->control_watch));
+    supervisor_vsock_end(s);
     /* The console's end is still to be read. */
     int console_fd = steal_fd(s->vm.console_fd);
     int status = vm_process_end(&s->vm);
@@ -418,6 +423,8 @@ static int start(struct supervisor *s, struct error **err)
         rc = supervisor_hold_signals(s, err);
     if (rc == 0)
         rc = supervisor_control_open(s, err);
+    if (rc == 0)
+        rc = supervisor_vsock_open(s, err);
     if (rc)
         return rc;
     if (s->foreground)
@@ -455,6 +462,7 @@ static void stop(struct supervisor *s)
     loop_timer_free(s->limit);
     loop_timer_free(s->stop_limit);
     loop_timer_free(s->button);
+    supervisor_vsock_close(s);
     supervisor_release_signals(s);
     guest_config_clear(&s->config);
     error_free(s->failure);
@@ -489,6 +497,8 @@ int supervise(struct guest *guest, const struct supervision *how, int *status, s
         .log = {.fd = -1},
         .signal_fd = -1,
         .listen_fd = -1,
+        .vsock_fd = -1,
+        .dial_fd = -1,
     };
     struct error *failed = NULL;
     bool started_before = guest->row.started != 0;

@@ -77,6 +77,12 @@ struct supervisor {
     struct connection *connections;
     struct loop_timer *reaper; /* frees connections that have ended, outside their callbacks */
 
+    /* Sockets between host and guest */
+    char *vsock_path; /* NULL: none */
+    int vsock_fd;     /* listens there */
+    int dial_fd;      /* where the VM process asks for connections; -1 while there is none */
+    struct loop_watch *dial_watch;
+
     int ready_fd; /* tells who started us; -1: nobody waits */
 };
 
@@ -99,6 +105,14 @@ int supervisor_hold_signals(struct supervisor *s, struct error **err);
 void supervisor_release_signals(struct supervisor *s);
 /* Input for the guest; returns how much was taken. */
 size_t supervisor_type(struct supervisor *s, const uint8_t *bytes, size_t len);
+
+/* ---- supervisor_vsock.c ---- */
+
+int supervisor_vsock_open(struct supervisor *s, struct error **err); /* once */
+/* For each VM process: sets what its configuration needs. *theirs: to be inherited by it, and closed here. */
+int supervisor_vsock_begin(struct supervisor *s, int *theirs, struct error **err);
+void supervisor_vsock_end(struct supervisor *s);
+void supervisor_vsock_close(struct supervisor *s);
 
 /* ---- supervisor_control.c ---- */
 

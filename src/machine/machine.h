@@ -20,6 +20,7 @@ struct loop;
 struct machine;
 struct virtio_balloon_report;
 struct virtio_block_config;
+struct virtio_vsock_config;
 struct net_stats;
 struct virtio_net_config;
 
@@ -29,13 +30,14 @@ struct machine_config {
     const struct engine_class *engine;
     int engine_fd; /* of the class's open, which stays the caller's; -1: the engine opens it itself */
     bool debug_exit;
-    uint64_t balloon;              /* bytes that the guest is to give back at first */
-    enum watchdog_action watchdog; /* what is done when the guest's watchdog expires */
-    uint64_t firmware_size;        /* bytes of ROM for the firmware that machine_load gets; 0: none */
-    int firmware_log;              /* where the firmware logs to, or -1 */
-    struct char_backend *serial;   /* the far side of COM1 */
-    struct char_backend *console;  /* the far side of the virtio console */
-    uint16_t columns, rows;        /* of the terminal behind it; 0 if unknown */
+    const struct virtio_vsock_config *vsock; /* NULL: none */
+    uint64_t balloon;                        /* bytes that the guest is to give back at first */
+    enum watchdog_action watchdog;           /* what is done when the guest's watchdog expires */
+    uint64_t firmware_size;       /* bytes of ROM for the firmware that machine_load gets; 0: none */
+    int firmware_log;             /* where the firmware logs to, or -1 */
+    struct char_backend *serial;  /* the far side of COM1 */
+    struct char_backend *console; /* the far side of the virtio console */
+    uint16_t columns, rows;       /* of the terminal behind it; 0 if unknown */
     const struct virtio_block_config *disks;
     size_t n_disks;
     const struct virtio_net_config *nets;

@@ -6,6 +6,7 @@
 #include "device/debug_exit.h"
 #include "device/virtio/block.h"
 #include "device/virtio/net.h"
+#include "device/virtio/vsock.h"
 
 void device_configs_init(struct device_configs *configs, const struct machine_config *machine)
 {
@@ -24,6 +25,8 @@ size_t device_configs_count(const struct device_configs *configs, const struct d
 {
     if (class == &debug_exit_class)
         return configs->machine->debug_exit;
+    if (class == &virtio_vsock_class)
+        return configs->machine->vsock != NULL;
     if (class == &virtio_block_class)
         return configs->machine->n_disks;
     if (class == &firmware_log_class)
@@ -46,6 +49,8 @@ const void *device_configs_get(const struct device_configs *configs, const struc
         return &configs->virtio_console;
     if (class == &virtio_block_class)
         return &configs->machine->disks[i];
+    if (class == &virtio_vsock_class)
+        return configs->machine->vsock;
     if (class == &virtio_balloon_class)
         return &configs->virtio_balloon;
     if (class == &watchdog_class)

@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "device/virtio/balloon.h"
 #include "device/virtio/net.h"
+#include "device/virtio/vsock.h"
 #include "engine/engine.h"
 #include "host/confine.h"
 #include "host/loop.h"
@@ -474,12 +475,15 @@ static int configure_nets(struct vm *vm, struct machine_config *machine_config, 
 static int build(struct vm *vm, struct error **err)
 {
     const struct vm_config *config = vm->config;
+    const struct virtio_vsock_config vsock = {
+        .cid = config->vsock_cid, .listen_fd = config->vsock_listen_fd, .dial_fd = config->vsock_dial_fd};
     struct machine_config machine_config = {
         .memory = config->memory,
         .cpus = config->cpus,
         .engine = vm->engine,
         .engine_fd = vm->engine_fd,
         .debug_exit = config->debug_exit,
+        .vsock = config->vsock ? &vsock : NULL,
         .balloon = config->balloon,
         .watchdog = vm->watchdog,
         .serial = &vm->console.ports[CONSOLE_SERIAL],

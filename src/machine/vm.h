@@ -49,6 +49,8 @@ struct vm_config {
     size_t n_modules;
     const struct vm_disk *disks;
     size_t n_disks;
+    const char *vsock; /* path of the Unix socket at which the host's programs reach the guest, or NULL */
+    uint32_t vsock_cid;
     uint64_t balloon;          /* bytes of RAM that the guest is to give back at first, by its balloon */
     const char *watchdog;      /* what its expiry does: "reset", "poweroff", "none"; NULL is "reset" */
     const struct vm_net *nets; /* without those of NET_NONE */
@@ -56,8 +58,9 @@ struct vm_config {
     uint16_t columns, rows;    /* of the terminal behind the console; 0 if there is none */
 
     /* Descriptors, which stay the caller's. -1: none. */
-    int console_fd; /* a stream socket: the guest's console */
-    int control_fd; /* to the supervisor: vm_message.h */
+    int console_fd;                     /* a stream socket: the guest's console */
+    int control_fd;                     /* to the supervisor: vm_message.h */
+    int vsock_listen_fd, vsock_dial_fd; /* of virtio_vsock_config; with `vsock` only */
     /* Where the cards' frames go, n_nets of them: opened by vm_process_start, which also closes them. */
     struct net_backend *const *backends;
     /* More of them that the VM process has to keep; it closes all others. */

@@ -39,6 +39,8 @@ WRONG = [
     (["run", "--kernel", "a", "--kernel", "b"], "--kernel is given twice"),
     (["run", "--debug-exit=yes"], "--debug-exit takes no value"),
     (["run", "--engine", "kwm"], "'kwm' is none of auto, kvm, soft: did you mean kvm?"),
+    (["run", "--vsock-cid", "2"], "--vsock-cid: '2' is not a whole number from 3 to 4294967294"),
+    (["run", "--vsock", ""], "--vsock: the file's name is empty"),
     (["run", "--balloon", "1025"], "--balloon: '1025' is not a multiple of 4K"),
     (["run", "--watchdog", "bark"], "'bark' is none of reset, poweroff, none"),
     (["run", "--engine", ""], "'' is none of auto, kvm, soft\n"),

@@ -10,8 +10,8 @@ from program import TABIQUE, TREE, run
 
 VERBS = {
     "run": ["--name", "--detach", "--rm", "--restart", "--firmware", "--firmware-log", "--kernel", "--initrd", "--append",
-            "--memory", "--cpus", "--engine", "--disk", "--cloud-init", "--debug-exit", "--balloon", "--watchdog",
-            "--net", "--mac", "--publish", "--module"],
+            "--memory", "--cpus", "--engine", "--disk", "--cloud-init", "--debug-exit", "--vsock", "--vsock-cid",
+            "--balloon", "--watchdog", "--net", "--mac", "--publish", "--module"],
     "ps": ["--all", "--quiet", "--json"],
     "console": [],
     "logs": ["--follow"],
