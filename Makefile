@@ -2,7 +2,7 @@
 # The front door: one word for everything. The building itself is Meson's (meson.build).
 #
 #   make             build/tabique
-#   make run         boots Debian's cloud kernel to a shell on this terminal (SUITE, MEMORY, CPUS, ENGINE, APPEND)
+#   make run         a Debian on this terminal, its image built on first use (SUITE, MEMORY, CPUS, ENGINE, APPEND)
 #   make check       every test; with SANITIZE=address,undefined in a build of its own under these sanitizers
 #   make fuzz        every fuzz target for FUZZ_SECONDS each (600); TARGET=name for one
 #   make soak        Debian's kernels booted BOOTS times each (50)
@@ -22,7 +22,7 @@ SUITE ?= bookworm
 MEMORY ?= 512M
 CPUS ?= 2
 ENGINE ?= auto
-APPEND ?= console=ttyS0
+APPEND ?=
 FUZZ_SECONDS ?= 600
 TARGET ?=
 BOOTS ?= 50
@@ -59,10 +59,12 @@ guests: deps
 	@tools/fetch-guest --quiet --suite bookworm --out build/guest/bookworm
 	@tools/fetch-guest --quiet --suite trixie --out build/guest/trixie
 
+# Images and guests of this tree's own, where nothing else is told.
+run: export TABIQUE_HOME ?= $(CURDIR)/build/home
 run: build
-	@tools/fetch-guest --quiet --suite $(SUITE) --out build/guest/$(SUITE)
-	@exec $(BUILD)/tabique run --kernel build/guest/$(SUITE)/vmlinuz --initrd build/guest/$(SUITE)/initrd.gz \
-	    --append "$(APPEND)" --memory $(MEMORY) --cpus $(CPUS) --engine $(ENGINE)
+	@$(BUILD)/tabique image build debian --suite $(SUITE) --name debian-$(SUITE)
+	@exec $(BUILD)/tabique run --rm --memory $(MEMORY) --cpus $(CPUS) --engine $(ENGINE) \
+	    $(if $(APPEND),--append "$(APPEND)") debian-$(SUITE)
 
 check: build-tests guests
 	@tools/run-tests --build $(BUILD) $(TESTS)
