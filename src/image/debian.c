@@ -142,10 +142,19 @@ static char *join_packages(const struct image *image)
     return text;
 }
 
+static int write_script(const char *path, struct error **err)
+{
+    cleanup_fclose FILE *f = fopen(path, "we");
+
+    if (!f || fputs(image_debian_script, f) == EOF || fflush(f))
+        return error_set_errno(err, errno, "%s", path);
+    return 0;
+}
+
 static int run_script(struct build *b, const struct image *image, struct error **err)
 {
     cleanup_free char *out = NULL, *cache = NULL, *suite = NULL, *arch = NULL, *mirror = NULL, *size = NULL;
-    cleanup_free char *packages = NULL, *names = join_packages(image);
+    cleanup_free char *packages = NULL, *names = join_packages(image), *script = NULL;
     const char *given = b->request->mirror;
     int status = 0;
 
@@ -153,13 +162,17 @@ static int run_script(struct build *b, const struct image *image, struct error *
         asprintf(&cache, "CACHE=%s/cache/%s", b->store.home, image->suite) < 0 ||
         asprintf(&suite, "SUITE=%s", image->suite) < 0 || asprintf(&arch, "ARCH=%s", image->arch) < 0 ||
         asprintf(&mirror, "MIRROR=%s", given ? given : "") < 0 ||
+        asprintf(&script, "%s/debian.sh", b->work.directory) < 0 ||
         asprintf(&size, "SIZE=%" PRIu64, image->size) < 0 || asprintf(&packages, "PACKAGES=%s", names) < 0)
         return error_set_errno(err, ENOMEM, "image build");
-    const char *const argv[] = {"sh", "-c", image_debian_script, "debian.sh", NULL};
+    int rc = write_script(script, err);
+    if (rc)
+        return rc;
+    const char *const argv[] = {"sh", script, NULL};
     const char *const environment[] = {out, cache, suite, arch, mirror, size, packages, NULL};
     const struct sandbox job = {
         .argv = argv, .environment = environment, .inherited = b->work.lock, .line = on_line, .opaque = b};
-    int rc = sandbox_run(&job, &status, err);
+    rc = sandbox_run(&job, &status, err);
     if (rc == 0 && status)
         rc = script_error(b, err);
     return rc;
@@ -178,7 +191,7 @@ static int finish(struct build *b, struct image *image, const char *key, struct 
     int rc = initrd_write(image->initrd, modules, err);
     if (rc)
         return rc;
-    static const char *const left_over[] = {"modules", "sources.list", "depends"};
+    static const char *const left_over[] = {"debian.sh", "modules", "sources.list", "depends"};
     for (size_t i = 0; i < sizeof(left_over) / sizeof(left_over[0]); i++) {
         cleanup_free char *path = NULL;
         if (asprintf(&path, "%s/%s", b->work.directory, left_over[i]) >= 0)
