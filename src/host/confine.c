@@ -22,11 +22,11 @@ static bool confined;
 static pid_t bound_to; /* 0: nobody */
 
 static const char *const step_names[CONFINE_STEPS] = {
-    [CONFINE_USER] = "user namespace",   [CONFINE_MOUNT] = "mount namespace",
-    [CONFINE_NETWORK] = "net namespace", [CONFINE_IPC] = "ipc namespace",
-    [CONFINE_UTS] = "uts namespace",     [CONFINE_CGROUP] = "cgroup namespace",
-    [CONFINE_ROOT] = "empty root",       [CONFINE_IDENTITY] = "own user id",
-    [CONFINE_LANDLOCK] = "Landlock",     [CONFINE_SESSION] = "own keyring",
+    [CONFINE_USER] = "user",         [CONFINE_MOUNT] = "mount",
+    [CONFINE_NETWORK] = "net",       [CONFINE_IPC] = "ipc",
+    [CONFINE_UTS] = "uts",           [CONFINE_CGROUP] = "cgroup",
+    [CONFINE_ROOT] = "empty root",   [CONFINE_IDENTITY] = "own user id",
+    [CONFINE_LANDLOCK] = "Landlock", [CONFINE_SESSION] = "own keyring",
 };
 
 void confine_mark(struct confine_status *status, enum confine_step step, int rc)
@@ -147,7 +147,7 @@ int confine_thread(enum confine_kind kind)
 
 /* ---- what is said of it ---- */
 
-static bool is_known_missing(const struct confine_status *status, unsigned step)
+static bool is_missing(const struct confine_status *status, unsigned step)
 {
     return status->state[step] == CONFINE_REFUSED || status->state[step] == CONFINE_WEAKER;
 }
@@ -164,7 +164,7 @@ static bool makes_a_difference(const struct confine_status *status, unsigned ste
 bool confine_complete(const struct confine_status *status)
 {
     for (unsigned i = 0; i < CONFINE_STEPS; i++) {
-        if (is_known_missing(status, i) && makes_a_difference(status, i))
+        if (is_missing(status, i) && makes_a_difference(status, i))
             return false;
     }
     return true;
@@ -191,31 +191,56 @@ static void __attribute__((format(printf, 2, 3))) append(struct text *t, const c
         t->used = t->used + (size_t)n < t->len ? t->used + (size_t)n : t->len - 1;
 }
 
+static bool is_namespace(unsigned step)
+{
+    return step <= CONFINE_CGROUP;
+}
+
+static bool is_shown(const struct confine_status *status, unsigned step, bool missing)
+{
+    return missing ? is_missing(status, step) : status->state[step] == CONFINE_DONE;
+}
+
+static void append_step(struct text *t, const struct confine_status *status, unsigned step)
+{
+    append(t, "%s", step_names[step]);
+    if (is_missing(status, step) && status->error[step] != EPERM)
+        append(t, ": %s", strerror(status->error[step]));
+    if (status->state[step] == CONFINE_WEAKER)
+        append(t, " (done by a lesser means)");
+}
+
+/* Those that are missing, or those that were done, after `separator`; namespaces, which come first, in a
+ * list. */
+static void append_steps(struct text *t, const struct confine_status *status, bool missing,
+                         const char *separator)
+{
+    bool in_list = false;
+
+    for (unsigned i = 0; i < CONFINE_STEPS; i++) {
+        if (!is_shown(status, i, missing))
+            continue;
+        if (in_list && !is_namespace(i))
+            append(t, ")");
+        append(t, "%s%s", separator, is_namespace(i) && !in_list ? "namespaces (" : "");
+        append_step(t, status, i);
+        in_list = is_namespace(i);
+        separator = ", ";
+    }
+    if (in_list)
+        append(t, ")");
+}
+
 void confine_describe(const struct confine_status *status, char *buf, size_t len)
 {
     struct text t = {.buf = buf, .len = len};
-    const char *separator = "";
 
     if (!len)
         return;
     buf[0] = '\0';
     append(&t, "%s: system call lists, no capabilities", confine_complete(status) ? "complete" : "partial");
-    for (unsigned i = 0; i < CONFINE_STEPS; i++) {
-        if (status->state[i] == CONFINE_DONE)
-            append(&t, ", %s", step_names[i]);
-    }
-    for (unsigned i = 0; i < CONFINE_STEPS; i++) {
-        if (!is_known_missing(status, i))
-            continue;
-        if (!separator[0])
-            append(&t, "; not permitted here: ");
-        append(&t, "%s%s", separator, step_names[i]);
-        if (status->error[i] != EPERM)
-            append(&t, " (%s)", strerror(status->error[i]));
-        if (status->state[i] == CONFINE_WEAKER)
-            append(&t, " (done by a lesser means)");
-        separator = ", ";
-    }
+    append_steps(&t, status, false, ", ");
+    append_steps(&t, status, true, "; not permitted here: ");
 }
 
 const char *confine_violation(int wait_status)

@@ -97,7 +97,7 @@ bool confine_complete(const struct confine_status *status);
 /* One line for people, "complete: ..." or "partial: ...", cut to `len` bytes; any bytes in *status are fine.
  */
 void confine_describe(const struct confine_status *status, char *buf, size_t len);
-/* "mount namespace", ...; NULL beyond the last. */
+/* "mount" (a namespace up to CONFINE_CGROUP), "empty root", ...; NULL beyond the last. */
 const char *confine_step_name(enum confine_step step);
 
 /*

@@ -264,12 +264,16 @@ static void test_description(void **state)
     memset(status.error, 0, sizeof(status.error));
     confine_describe(&status, text, sizeof(text));
     assert_memory_equal(text, "complete: ", 10);
-    assert_non_null(strstr(text, "mount namespace"));
+    assert_non_null(strstr(text, "namespaces (user, mount, net, ipc, uts, cgroup), empty root"));
     confine_mark(&status, CONFINE_NETWORK, -EPERM);
     confine_describe(&status, text, sizeof(text));
     assert_memory_equal(text, "partial: ", 9);
-    assert_non_null(strstr(text, "not permitted here: net namespace"));
-    assert_null(strstr(text, "net namespace, "));
+    assert_non_null(strstr(text, "namespaces (user, mount, ipc, uts, cgroup), empty"));
+    assert_non_null(strstr(text, "; not permitted here: namespaces (net)"));
+    confine_mark(&status, CONFINE_ROOT, -ENOSPC);
+    confine_describe(&status, text, sizeof(text));
+    assert_non_null(
+        strstr(text, "; not permitted here: namespaces (net), empty root: No space left on device"));
     /* A compromised process may send anything. */
     memset(&status, 0xff, sizeof(status));
     confine_describe(&status, text, sizeof(text));
