@@ -10,6 +10,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "guest"))
 import boot_disk  # noqa: E402 pylint: disable=wrong-import-position
+import flat_image  # noqa: E402 pylint: disable=wrong-import-position
 import run_guest  # noqa: E402 pylint: disable=wrong-import-position
 
 TREE = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -55,7 +56,16 @@ def firmware_missing():
     return boot_disk.missing() + ([] if BIOS.exists() else ["seabios"])
 
 
+FLAT_IMAGES = {"rom": flat_image.STORE_TO_ROM, "reset": flat_image.RESET_ONCE}
+
+
 def add_firmware(host):
+    for name, code in FLAT_IMAGES.items():
+        image = host.scratch / f"{name}.bin"
+        image.write_bytes(flat_image.assemble(code))
+        host.add_file(f"nested/{name}.bin", image)
+        host.add_job(f"flat-{name}", f"exec $tabique run --engine kvm --firmware /nested/{name}.bin --memory 16M --debug-exit",
+                     limit=30)
     if firmware_missing():
         return
     directory, disk = host.fetch("trixie"), host.scratch / "disk.img"

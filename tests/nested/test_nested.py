@@ -81,3 +81,9 @@ def test_debian_boots_by_the_firmware(nested):
     assert re.search(r"^kernel \S+-cloud-amd64 on 2$", result.output, re.M), result.output
     assert re.findall(r"^ran on (\d+)$", result.output, re.M) == ["0", "1"], result.output
     assert not unexplained(re.findall(r"^complaint: (.*)$", result.output, re.M)), result.output
+
+
+@pytest.mark.parametrize("name", jobs.FLAT_IMAGES)
+def test_flat_image(nested, name):
+    result = nested.result(f"flat-{name}")
+    assert result.status == 0x2b, result.output
