@@ -5,7 +5,7 @@
 #   make run         a Debian on this terminal, its image built on first use (SUITE, MEMORY, CPUS, ENGINE, APPEND)
 #   make check       every test; with SANITIZE=address,undefined in a build of its own under these sanitizers
 #   make fuzz        every fuzz target for FUZZ_SECONDS each (600); TARGET=name for one
-#   make soak        Debian's kernels booted BOOTS times each (50)
+#   make soak        Debian's kernels booted BOOTS times each (50); guests started and killed 200 times
 #   make bench       side by side with peers
 #   make install     program, man page, completion (PREFIX, DESTDIR)
 
@@ -69,8 +69,9 @@ run: build
 check: build-tests guests
 	@tools/run-tests --build $(BUILD) $(TESTS)
 
-soak: build guests
+soak: build-tests guests
 	@tools/soak --boots $(BOOTS)
+	@tools/soak-life
 
 bench: build-tests guests
 	@bench/run

@@ -204,7 +204,8 @@ const struct cli_operation cli_guest_operations[] = {
      .summary = "Tell what happened to guests",
      .description =
          "Prints a JSON object for each event, a line each, the oldest first: created, started, paused, "
-         "resumed, reset (by the guest itself), stopping, ended, crashed, restarting (by its policy), "
+         "resumed, reset (by the guest itself), panicked, watchdog, link-down, stopping, ended, crashed, "
+         "restarting (by its policy), "
          "failed, removed. Some 20,000 are kept.",
      ARGUMENTS(events_arguments),
      STATUSES(statuses),

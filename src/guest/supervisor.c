@@ -331,6 +331,9 @@ static void on_message(struct supervisor *s, const struct vm_message *m)
     case VM_WATCHDOG:
         note(s, "watchdog", "the guest's watchdog has expired");
         break;
+    case VM_LINK_DOWN:
+        note(s, "link-down", "a network of the guest is gone");
+        break;
     case VM_RESTARTED:
         record(s, "reset", NULL);
         break;

@@ -101,6 +101,13 @@ static json_t *stats_json(const struct supervisor *s, const struct proc_stats *s
         {"net-sent-bytes", VM_STAT_NET_TX_BYTES},
         {"net-sent-packets", VM_STAT_NET_TX_PACKETS},
         {"net-sent-dropped", VM_STAT_NET_TX_DROPS},
+        {"balloon-target-bytes", VM_STAT_BALLOON_TARGET},
+        {"balloon-bytes", VM_STAT_BALLOON},
+        {"reported-free-bytes", VM_STAT_MEMORY_REPORTED},
+        {"guest-memory-total", VM_STAT_MEMORY_TOTAL},
+        {"guest-memory-free", VM_STAT_MEMORY_FREE},
+        {"guest-memory-available", VM_STAT_MEMORY_AVAILABLE},
+        {"guest-memory-caches", VM_STAT_MEMORY_CACHES},
     };
     json_t *json =
         json_pack("{s:b, s:I, s:I, s:I, s:I, s:I, s:I}", "ok", 1, "cpu-ns", (json_int_t)stats->cpu_ns,
