@@ -2,7 +2,7 @@
 /*
  * Control transfers: CALL, JMP and RET (their far forms go on in far.c), Jcc, LOOP, JCXZ, software interrupts
  * and the fast system calls (SDM vol. 2). Called from translated code; the translator has emitters of its own
- * for the near ones in 64-bit mode. The vCPU's own thread; no locks.
+ * for the near ones in 64-bit mode and flat 32-bit code. The vCPU's own thread; no locks.
  */
 #include "engine/soft/handlers.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * PUSH and POP in all forms, PUSHA, PUSHF, ENTER, LEAVE and their counterparts (SDM vol. 2). Called from
- * translated code; the translator has emitters of its own for the plain ones in 64-bit mode. The vCPU's own
- * thread; no locks.
+ * translated code; the translator has emitters of its own for the plain ones in 64-bit and flat 32-bit code.
+ * The vCPU's own thread; no locks.
  */
 #include "engine/soft/handlers.h"
 

@@ -392,7 +392,7 @@ static void translate_insn(struct translator *t)
         raise_always(t, raise_ud);
         return;
     }
-    if (t->bits == 64 && (tr_flow(t) || tr_stack(t)))
+    if (tr_flow(t) || tr_stack(t))
         return;
     if (d->row && row_applies(d)) {
         translate_row(t, d->row);
@@ -421,6 +421,10 @@ struct block_source {
 
 static bool ends_block(const struct translator *t, const struct soft_decoded *d)
 {
+    /* POP's row ends a block for the sake of segment registers. */
+    if (d->z.mnemonic == ZYDIS_MNEMONIC_POP && d->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+        ZydisRegisterGetClass(d->ops[0].reg.value) != ZYDIS_REGCLASS_SEGMENT)
+        return false;
     switch (d->z.meta.category) {
     case ZYDIS_CATEGORY_COND_BR:
     case ZYDIS_CATEGORY_UNCOND_BR:

@@ -1,13 +1,27 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Leaving a block, and the near control transfers and stack instructions of 64-bit mode. (Other modes have
- * handlers in C for these.)
+ * Leaving a block, and the near control transfers and stack instructions of 64-bit code, and of 32-bit code
+ * in flat segments. (Otherwise handlers in C do these.)
  *
  * A direct branch within its page is a jump that is linked to its target's block once that exists: the
  * mapping of the page held when the block was entered, so it holds for the target. All others look in the
  * vCPU's jump cache, which is emptied with the TLB. Backward branches and look-ups poll for interrupts.
  */
 #include "engine/soft/translate_priv.h"
+
+/* Bytes of an address, and of what is pushed and popped. */
+static unsigned slot(const struct translator *t)
+{
+    return t->bits == 64 ? 8 : 4;
+}
+
+/* 64-bit mode, or flat segments that make 32-bit code just as simple. */
+static bool is_simple(const struct translator *t)
+{
+    const uint32_t flat = KEY_PROTECTED | KEY_FLAT | KEY_STACK32;
+
+    return t->bits == 64 || (t->bits == 32 && (t->key & flat) == flat);
+}
 
 static void go(struct translator *t, const uint8_t *stub)
 {
@@ -121,7 +135,7 @@ void tr_exit_direct(struct translator *t, uint64_t target)
 
 static uint64_t branch_target(const struct translator *t)
 {
-    return t->d->rip + t->d->z.length + (uint64_t)t->d->z.raw.imm[0].value.s;
+    return tr_truncate(t, t->d->rip + t->d->z.length + (uint64_t)t->d->z.raw.imm[0].value.s);
 }
 
 /* Jcc rel32 over the exit of the branch not taken. */
@@ -160,28 +174,32 @@ static void count_branch(struct translator *t)
 /* Store `value` below RSP and move RSP: the push of a constant. */
 static void push_constant(struct translator *t, uint64_t value, unsigned flags)
 {
-    struct guest_address a = {
-        .segment = CPU_SS, .base = CPU_RSP, .index = INSN_NO_REG, .scale = 1, .address_size = 8, .disp = -8};
+    struct guest_address a = {.segment = CPU_SS,
+                              .base = CPU_RSP,
+                              .index = INSN_NO_REG,
+                              .scale = 1,
+                              .address_size = (uint8_t)slot(t),
+                              .disp = -(int)slot(t)};
     struct memory_access m;
 
-    tr_access_begin(t, &a, 8, SITE_WRITE | flags, 0, false, &m);
-    emit_mov_imm(&t->e, CPU_RCX, value);
+    tr_access_begin(t, &a, slot(t), SITE_WRITE | flags, 0, false, &m);
+    emit_mov_imm(&t->e, CPU_RCX, t->bits == 64 ? value : (uint32_t)value);
     tr_record(t);
-    emit_mov_mem(&t->e, 0x89, CPU_RCX, m.s1, m.s2);
-    emit_lea(&t->e, 8, CPU_RSP, CPU_RSP, 255, 1, -8);
+    emit_mov_mem(&t->e, slot(t), 0x89, CPU_RCX, m.s1, m.s2);
+    emit_lea(&t->e, slot(t), CPU_RSP, CPU_RSP, 255, 1, -(int)slot(t));
     tr_access_end(t, &m);
 }
 
-/* Read the 8 bytes at the instruction's memory operand into scratch[5]. */
+/* Read the address or value at the instruction's memory operand into scratch[5]. */
 static void read_operand(struct translator *t)
 {
     struct guest_address a;
     struct memory_access m;
 
     tr_operand_address(t, &a);
-    tr_access_begin(t, &a, 8, SITE_READ, 0, false, &m);
+    tr_access_begin(t, &a, slot(t), SITE_READ, 0, false, &m);
     tr_record(t);
-    emit_mov_mem(&t->e, 0x8b, CPU_RCX, m.s1, m.s2);
+    emit_mov_mem(&t->e, slot(t), 0x8b, CPU_RCX, m.s1, m.s2);
     emit_store(&t->e, FIELD(scratch[5]), CPU_RCX);
     tr_access_end(t, &m);
 }
@@ -211,6 +229,8 @@ static void indirect(struct translator *t, int undo_rsp)
     x->undo_rsp = undo_rsp;
     tr_take(t, CPU_RCX);
     emit_load(&t->e, CPU_RCX, FIELD(scratch[5]));
+    if (t->bits != 64) /* a register may have had anything in its upper half */
+        emit_lea(&t->e, 4, CPU_RCX, CPU_RCX, 255, 1, 0);
     emit_store(&t->e, FIELD(rip), CPU_RCX);
     tr_need_all(t, 0xffff);
     exit_lookup(t, x);
@@ -219,16 +239,19 @@ static void indirect(struct translator *t, int undo_rsp)
 
 static void near_return(struct translator *t)
 {
-    struct guest_address a = {
-        .segment = CPU_SS, .base = CPU_RSP, .index = INSN_NO_REG, .scale = 1, .address_size = 8};
+    struct guest_address a = {.segment = CPU_SS,
+                              .base = CPU_RSP,
+                              .index = INSN_NO_REG,
+                              .scale = 1,
+                              .address_size = (uint8_t)slot(t)};
     struct memory_access m;
-    int pop = 8 + (t->d->z.opcode == 0xc2 ? (int)(uint16_t)t->d->z.raw.imm[0].value.u : 0);
+    int pop = (int)slot(t) + (t->d->z.opcode == 0xc2 ? (int)(uint16_t)t->d->z.raw.imm[0].value.u : 0);
 
-    tr_access_begin(t, &a, 8, SITE_READ, 0, false, &m);
+    tr_access_begin(t, &a, slot(t), SITE_READ, 0, false, &m);
     tr_record(t);
-    emit_mov_mem(&t->e, 0x8b, CPU_RCX, m.s1, m.s2);
+    emit_mov_mem(&t->e, slot(t), 0x8b, CPU_RCX, m.s1, m.s2);
     emit_store(&t->e, FIELD(scratch[5]), CPU_RCX);
-    emit_lea(&t->e, 8, CPU_RSP, CPU_RSP, 255, 1, pop);
+    emit_lea(&t->e, slot(t), CPU_RSP, CPU_RSP, 255, 1, pop);
     tr_access_end(t, &m);
     indirect(t, -pop);
 }
@@ -242,8 +265,9 @@ bool tr_flow(struct translator *t)
 {
     const struct soft_decoded *d = t->d;
 
-    if (t->bits == 64 && d->z.operand_width == 16)
-        return false; /* a branch of 16 bits, as AMD's processors have it */
+    /* Branches of 16 bits: with a prefix in 32-bit code, and in 64-bit code as AMD's processors have it. */
+    if (!is_simple(t) || d->z.operand_width == 16)
+        return false;
     switch (d->z.mnemonic) {
     case ZYDIS_MNEMONIC_JMP:
         if (is_far(d))
@@ -264,7 +288,7 @@ bool tr_flow(struct translator *t)
         } else {
             fetch_target(t);
             push_constant(t, tr_next_rip(t), SITE_LAST);
-            indirect(t, 8);
+            indirect(t, (int)slot(t));
         }
         return true;
     case ZYDIS_MNEMONIC_RET:
@@ -277,8 +301,12 @@ bool tr_flow(struct translator *t)
     case ZYDIS_MNEMONIC_LOOPNE:
     case ZYDIS_MNEMONIC_JRCXZ:
     case ZYDIS_MNEMONIC_JECXZ:
+        if (d->z.address_width == 16)
+            return false;
         count_branch(t);
         return true;
+    case ZYDIS_MNEMONIC_JCXZ:
+        return false;
     default:
         if (d->z.meta.category != ZYDIS_CATEGORY_COND_BR || d->z.meta.isa_ext != ZYDIS_ISA_EXT_BASE)
             return false;
@@ -291,46 +319,57 @@ bool tr_flow(struct translator *t)
 
 static void push_register(struct translator *t, unsigned r)
 {
-    struct guest_address a = {
-        .segment = CPU_SS, .base = CPU_RSP, .index = INSN_NO_REG, .scale = 1, .address_size = 8, .disp = -8};
+    struct guest_address a = {.segment = CPU_SS,
+                              .base = CPU_RSP,
+                              .index = INSN_NO_REG,
+                              .scale = 1,
+                              .address_size = (uint8_t)slot(t),
+                              .disp = -(int)slot(t)};
     struct memory_access m;
 
     if (r != CPU_RCX)
         tr_need(t, r);
-    tr_access_begin(t, &a, 8, SITE_WRITE, BIT(r), false, &m);
+    tr_access_begin(t, &a, slot(t), SITE_WRITE, BIT(r), false, &m);
     tr_need(t, r);
     tr_record(t);
-    emit_mov_mem(&t->e, 0x89, r, m.s1, m.s2);
-    emit_lea(&t->e, 8, CPU_RSP, CPU_RSP, 255, 1, -8);
+    emit_mov_mem(&t->e, slot(t), 0x89, r, m.s1, m.s2);
+    emit_lea(&t->e, slot(t), CPU_RSP, CPU_RSP, 255, 1, -(int)slot(t));
     tr_access_end(t, &m);
 }
 
 static void push_operand(struct translator *t)
 {
-    struct guest_address a = {
-        .segment = CPU_SS, .base = CPU_RSP, .index = INSN_NO_REG, .scale = 1, .address_size = 8, .disp = -8};
+    struct guest_address a = {.segment = CPU_SS,
+                              .base = CPU_RSP,
+                              .index = INSN_NO_REG,
+                              .scale = 1,
+                              .address_size = (uint8_t)slot(t),
+                              .disp = -(int)slot(t)};
     struct memory_access m;
 
     read_operand(t);
-    tr_access_begin(t, &a, 8, SITE_WRITE, 0, false, &m);
+    tr_access_begin(t, &a, slot(t), SITE_WRITE, 0, false, &m);
     emit_load(&t->e, CPU_RCX, FIELD(scratch[5]));
     tr_record(t);
-    emit_mov_mem(&t->e, 0x89, CPU_RCX, m.s1, m.s2);
-    emit_lea(&t->e, 8, CPU_RSP, CPU_RSP, 255, 1, -8);
+    emit_mov_mem(&t->e, slot(t), 0x89, CPU_RCX, m.s1, m.s2);
+    emit_lea(&t->e, slot(t), CPU_RSP, CPU_RSP, 255, 1, -(int)slot(t));
     tr_access_end(t, &m);
 }
 
 static void pop_register(struct translator *t, unsigned r)
 {
-    struct guest_address a = {
-        .segment = CPU_SS, .base = CPU_RSP, .index = INSN_NO_REG, .scale = 1, .address_size = 8};
+    struct guest_address a = {.segment = CPU_SS,
+                              .base = CPU_RSP,
+                              .index = INSN_NO_REG,
+                              .scale = 1,
+                              .address_size = (uint8_t)slot(t)};
     struct memory_access m;
 
-    tr_access_begin(t, &a, 8, SITE_READ, BIT(r), false, &m);
+    tr_access_begin(t, &a, slot(t), SITE_READ, BIT(r), false, &m);
     tr_record(t);
-    emit_mov_mem(&t->e, 0x8b, r, m.s1, m.s2);
+    emit_mov_mem(&t->e, slot(t), 0x8b, r, m.s1, m.s2);
     if (r != CPU_RSP)
-        emit_lea(&t->e, 8, CPU_RSP, CPU_RSP, 255, 1, 8);
+        emit_lea(&t->e, slot(t), CPU_RSP, CPU_RSP, 255, 1, (int)slot(t));
     tr_wrote(t, BIT(r));
     tr_access_end(t, &m);
 }
@@ -338,15 +377,18 @@ static void pop_register(struct translator *t, unsigned r)
 /* RSP = RBP, then POP RBP; RSP changes only after the read has succeeded. */
 static void leave_frame(struct translator *t)
 {
-    struct guest_address a = {
-        .segment = CPU_SS, .base = CPU_RBP, .index = INSN_NO_REG, .scale = 1, .address_size = 8};
+    struct guest_address a = {.segment = CPU_SS,
+                              .base = CPU_RBP,
+                              .index = INSN_NO_REG,
+                              .scale = 1,
+                              .address_size = (uint8_t)slot(t)};
     struct memory_access m;
 
     tr_need(t, CPU_RBP);
-    tr_access_begin(t, &a, 8, SITE_READ, BIT(CPU_RBP), false, &m);
+    tr_access_begin(t, &a, slot(t), SITE_READ, BIT(CPU_RBP), false, &m);
     tr_record(t);
-    emit_mov_mem(&t->e, 0x8b, CPU_RCX, m.s1, m.s2);
-    emit_lea(&t->e, 8, CPU_RSP, CPU_RBP, 255, 1, 8);
+    emit_mov_mem(&t->e, slot(t), 0x8b, CPU_RCX, m.s1, m.s2);
+    emit_lea(&t->e, slot(t), CPU_RSP, CPU_RBP, 255, 1, (int)slot(t));
     emit_mov_reg(&t->e, CPU_RBP, CPU_RCX);
     tr_wrote(t, BIT(CPU_RBP));
     tr_access_end(t, &m);
@@ -357,9 +399,10 @@ bool tr_stack(struct translator *t)
     const struct soft_decoded *d = t->d;
     bool is_register = d->z.operand_count_visible && d->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER;
 
-    if (d->z.operand_width != 64)
+    if (!is_simple(t) || d->z.operand_width != 8 * slot(t))
         return false;
-    if (is_register && ZydisRegisterGetClass(d->ops[0].reg.value) != ZYDIS_REGCLASS_GPR64)
+    if (is_register && ZydisRegisterGetClass(d->ops[0].reg.value) !=
+                           (t->bits == 64 ? ZYDIS_REGCLASS_GPR64 : ZYDIS_REGCLASS_GPR32))
         return false;
     switch (d->z.mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:

@@ -98,7 +98,8 @@ void tr_emit_address(struct translator *t, unsigned reg, const struct guest_addr
 void tr_write_sites(struct translator *t);
 
 /* ---- translate_flow.c ---- */
-/* Control transfers and stack instructions of 64-bit mode. False: not one of them. */
+/* Near control transfers and stack instructions of 64-bit mode and of flat 32-bit code. False: not one of
+ * them. */
 bool tr_flow(struct translator *t);
 bool tr_stack(struct translator *t);
 /* Leave the block for a constant target. */
