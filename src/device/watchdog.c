@@ -24,9 +24,10 @@ struct watchdog {
     struct loop_timer *timer;
     enum watchdog_action action;
     pthread_mutex_t lock;
-    bool runs, expired, restarted;
+    bool runs, expired, restarted, held;
     uint8_t count[4];  /* little-endian, as the guest wrote it */
     uint64_t deadline; /* while it runs */
+    uint64_t left;     /* ns, while it runs and is held */
 };
 
 static uint32_t count_locked(const struct watchdog *w)
@@ -41,6 +42,26 @@ static void start_locked(struct watchdog *w)
     w->runs = true;
     w->deadline = loop_now() + count_locked(w) * COUNT_NS;
     loop_timer_arm(w->timer, w->deadline);
+}
+
+void watchdog_hold(struct device *device, bool hold)
+{
+    struct watchdog *w = container_of(device, struct watchdog, device);
+    uint64_t now = loop_now();
+    LOCK_SCOPE(&w->lock);
+
+    if (hold == w->held)
+        return;
+    w->held = hold;
+    if (!w->runs)
+        return;
+    if (hold) {
+        w->left = w->deadline > now ? w->deadline - now : 0;
+        loop_timer_disarm(w->timer);
+    } else {
+        w->deadline = now + w->left;
+        loop_timer_arm(w->timer, w->deadline);
+    }
 }
 
 static void stop_locked(struct watchdog *w)
@@ -65,7 +86,7 @@ static void on_timer(void *opaque)
 
     pthread_mutex_lock(&w->lock);
     /* It may have been stopped or begun anew while this call was on its way. */
-    bool expired = w->runs && loop_now() >= w->deadline;
+    bool expired = w->runs && !w->held && loop_now() >= w->deadline;
     if (expired) {
         w->runs = false;
         w->expired = true;

@@ -38,4 +38,7 @@ struct watchdog_config {
 
 extern const struct device_class watchdog_class;
 
+/* Whether its time stands still: a guest that does not run can't be heard of. Any thread. */
+void watchdog_hold(struct device *device, bool hold);
+
 #endif

@@ -320,19 +320,35 @@ int machine_load(struct machine *m, const struct machine_payload *payload, struc
     return rc;
 }
 
+/* The guest's watchdog counts the time in which the guest runs. */
+static void hold_watchdog(struct machine *m, bool hold)
+{
+    for (size_t i = 0; i < m->n_devices; i++)
+        if (m->devices[i]->class == &watchdog_class)
+            watchdog_hold(m->devices[i], hold);
+}
+
 int machine_resume(struct machine *m, struct error **err)
 {
-    int rc = m->running ? 0 : m->engine->class->resume(m->engine, err);
+    int rc;
 
-    if (rc == 0)
+    if (m->running)
+        return 0;
+    hold_watchdog(m, false);
+    rc = m->engine->class->resume(m->engine, err);
+    if (rc)
+        hold_watchdog(m, true);
+    else
         m->running = true;
     return rc;
 }
 
 void machine_pause(struct machine *m)
 {
-    if (m->running)
-        m->engine->class->pause(m->engine);
+    if (!m->running)
+        return;
+    m->engine->class->pause(m->engine);
+    hold_watchdog(m, true);
     m->running = false;
 }
 

@@ -131,6 +131,35 @@ static void test_stalled_host(void **state)
     assert_int_equal(in32(WATCHDOG_LEFT), 5);
 }
 
+/* A guest that is stopped by its monitor is not called to account for that time. */
+static void test_held(void **state)
+{
+    start(NULL);
+    out32(WATCHDOG_COUNT, 10);
+    out32(WATCHDOG_CONTROL, WATCHDOG_RUNS);
+    fake_loop_advance(6 * COUNT);
+    watchdog_hold(f->device, true);
+    watchdog_hold(f->device, true);
+    fake_loop_advance(1000 * COUNT);
+    assert_int_equal(f->events, 0);
+    watchdog_hold(f->device, false);
+    assert_int_equal(in32(WATCHDOG_LEFT), 4);
+    fake_loop_advance(3 * COUNT);
+    assert_int_equal(f->events, 0);
+    fake_loop_advance(COUNT);
+    assert_int_equal(f->events, 1);
+    /* One that stands is not set going by it, and a reset ends it for good. */
+    watchdog_hold(f->device, true);
+    watchdog_hold(f->device, false);
+    assert_int_equal(fake_loop_armed(), 0);
+    out32(WATCHDOG_CONTROL, WATCHDOG_RUNS);
+    watchdog_hold(f->device, true);
+    f->device->class->reset(f->device);
+    watchdog_hold(f->device, false);
+    fake_loop_advance(1000 * COUNT);
+    assert_int_equal(f->events, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -140,6 +169,7 @@ int main(void)
         cmocka_unit_test_teardown(test_range_of_counts, legacy_stop),
         cmocka_unit_test_teardown(test_status_after_restart, legacy_stop),
         cmocka_unit_test_teardown(test_stalled_host, legacy_stop),
+        cmocka_unit_test_teardown(test_held, legacy_stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
