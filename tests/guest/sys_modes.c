@@ -349,12 +349,15 @@ static void test_refused(void)
     check_refused("reserved bits of EFER", set_efer, efer | 1ull << 5, "TCG does it");
     __asm__ volatile("sgdt %0" : "=m"(gdtr));
     uint64_t *slot = (uint64_t *)gdtr.base + SELECTOR_TSS(7) / 8, old = *slot;
-    *slot = 0x00ef9a000000ffff; /* L and D */
-    struct trap_result r = trap_catch(load_code64_32, NULL);
-    if (processor_is_tcg())
+    struct trap_result r;
+
+    if (processor_is_tcg()) { /* and KVM on it can't go on then */
         check_skip("refused: a code segment with L and D", "TCG takes it");
-    else
-        check_trap("refused: a code segment with L and D", &r, 13, SELECTOR_TSS(7));
+        return;
+    }
+    *slot = 0x00ef9a000000ffff; /* L and D */
+    r = trap_catch(load_code64_32, NULL);
+    check_trap("refused: a code segment with L and D", &r, 13, SELECTOR_TSS(7));
     *slot = old;
 }
 

