@@ -12,6 +12,7 @@
 #include "guest/guest_priv.h"
 #include "guest/lock.h"
 #include "guest/names.h"
+#include "host/loop.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -22,6 +23,9 @@
 
 /* A guest's last processes are about to end: they need no more than that. */
 #define ORPHANS_MS 3000
+
+#define LET_GO_MS     5000
+#define LOOK_AGAIN_MS 20
 
 static char *path_in(const char *directory, const char *between, const char *name, const char *file)
 {
@@ -322,6 +326,28 @@ static int busy(const struct guest_row *row, struct error **err)
                                                      : "in the hands of another command");
 }
 
+/* A supervisor that has written down its guest's end is about to let go: that one is waited for. */
+static int take_lock(struct guest *guest, const char *name, struct guest_row *seen, struct error **err)
+{
+    uint64_t until = loop_now() + LET_GO_MS * 1000000ull;
+
+    for (;;) {
+        guest->lock_fd = lock_wait(guest->directory, LOOK_AGAIN_MS);
+        if (guest->lock_fd >= 0)
+            return 0;
+        if (guest->lock_fd == -ENOENT)
+            return -ENOENT;
+        if (guest->lock_fd != -EBUSY)
+            return error_set_errno(err, -guest->lock_fd, "guest '%s'", name);
+        guest_row_clear(seen);
+        int rc = guest_find(guest->home, name, seen, err);
+        if (rc)
+            return rc == -ENOENT ? -ESRCH : rc; /* removed: -ENOENT is for a directory that is gone */
+        if (guest_state_is_live(seen->state) || loop_now() >= until)
+            return busy(seen, err);
+    }
+}
+
 /* Its row is read with the lock held, so it can't change any more. */
 static int take(struct guest *guest, const char *name, bool to_start, struct error **err)
 {
@@ -332,12 +358,7 @@ static int take(struct guest *guest, const char *name, bool to_start, struct err
     if (rc)
         return rc;
     guest->directory = guest_path(guest->home, name, NULL);
-    guest->lock_fd = guest->directory ? lock_take(guest->directory) : -ENOMEM;
-    rc = guest->lock_fd < 0 ? guest->lock_fd : 0;
-    if (rc == -EBUSY)
-        busy(&seen, err);
-    else if (rc && rc != -ENOENT)
-        error_set_errno(err, -rc, "guest '%s'", name);
+    rc = guest->directory ? take_lock(guest, name, &seen, err) : error_set_errno(err, ENOMEM, "guest");
     guest_row_clear(&seen);
     /* Without its directory it can't run, but be removed. */
     if (rc && (rc != -ENOENT || to_start))

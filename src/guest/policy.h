@@ -12,7 +12,7 @@ enum policy_kind {
     POLICY_NO,
     POLICY_ON_FAILURE,     /* when its exit status is not 0 */
     POLICY_ALWAYS,         /* whatever the end, unless a person stopped it */
-    POLICY_UNLESS_STOPPED, /* the same while its supervisor lives; see `tabique start --all` */
+    POLICY_UNLESS_STOPPED, /* the same: no service starts guests when the host does */
 };
 
 struct policy {
