@@ -239,14 +239,31 @@ void soft_jump_flush(struct soft_vcpu *c, enum soft_mmu mmu)
         __atomic_store_n(&c->jump[mmu].tag[i], soft_jump_empty(i), __ATOMIC_RELAXED);
 }
 
-static void flush_mode(struct soft_vcpu *c, enum soft_mmu mmu)
+static void flush_tlb_mode(struct soft_vcpu *c, enum soft_mmu mmu, bool all)
 {
-    if (!c->fills[mmu])
+    struct soft_fills *fills = &c->tlb_fills[mmu];
+
+    if (!all && fills->nonglobal <= NONGLOBAL_MAX) {
+        for (unsigned n = 0; n < fills->nonglobal; n++) {
+            unsigned i = c->nonglobal_at[mmu][n] & (TLB_SIZE - 1);
+            c->tlb[mmu][(c->nonglobal_at[mmu][n] & NONGLOBAL_WRITE) != 0].tag[i] = empty_tag(i);
+        }
+        fills->nonglobal = 0;
+    } else if (fills->n) {
+        clear_tlb(&c->tlb[mmu][0]);
+        clear_tlb(&c->tlb[mmu][1]);
+        *fills = (struct soft_fills){0};
+    }
+}
+
+static void flush_jump_mode(struct soft_vcpu *c, enum soft_mmu mmu, bool all)
+{
+    struct soft_fills *fills = &c->jump_fills[mmu];
+
+    if (all ? !fills->n : !fills->nonglobal)
         return;
-    clear_tlb(&c->tlb[mmu][0]);
-    clear_tlb(&c->tlb[mmu][1]);
     soft_jump_flush(c, mmu);
-    c->fills[mmu] = c->nonglobal[mmu] = 0;
+    *fills = (struct soft_fills){0};
 }
 
 void soft_tlb_flush(struct soft_vcpu *c, bool all)
@@ -254,9 +271,9 @@ void soft_tlb_flush(struct soft_vcpu *c, bool all)
     unsigned left = 0;
 
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++) {
-        if (all || c->nonglobal[mmu])
-            flush_mode(c, (enum soft_mmu)mmu);
-        left += c->fills[mmu];
+        flush_tlb_mode(c, (enum soft_mmu)mmu, all);
+        flush_jump_mode(c, (enum soft_mmu)mmu, all);
+        left += c->tlb_fills[mmu].n;
     }
     if (!left)
         c->large[0].used = c->large[1].used = false;

@@ -209,8 +209,8 @@ static int find_code(struct soft_vcpu *c, const void **code)
             if (!(c->key & KEY_SPECIAL)) {
                 j->code[i] = (uint64_t)(uintptr_t)*code;
                 __atomic_store_n(&j->tag[i], -c->rip, __ATOMIC_RELEASE);
-                c->fills[mmu]++;
-                c->nonglobal[mmu] += !w.global;
+                c->jump_fills[mmu].n++;
+                c->jump_fills[mmu].nonglobal += !w.global;
             }
         }
         pthread_mutex_unlock(&s->lock);

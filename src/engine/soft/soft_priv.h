@@ -285,8 +285,13 @@ static inline void soft_tlb_fill(struct soft_vcpu *c, enum soft_mmu mmu, uint64_
 
     tlb->addend[i] = (uint64_t)(uintptr_t)host_page - page;
     tlb->tag[i] = -page;
-    c->fills[mmu]++;
-    c->nonglobal[mmu] += !global;
+    struct soft_fills *fills = &c->tlb_fills[mmu];
+    fills->n++;
+    if (global)
+        return;
+    if (fills->nonglobal < NONGLOBAL_MAX)
+        c->nonglobal_at[mmu][fills->nonglobal] = (uint16_t)(i | (write ? NONGLOBAL_WRITE : 0));
+    fills->nonglobal++;
 }
 struct soft_walk {
     uint64_t gpa;

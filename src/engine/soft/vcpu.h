@@ -125,6 +125,15 @@ struct soft_jump_cache {
     uint64_t code[JC_SIZE];
 };
 
+#define NONGLOBAL_MAX   64u
+#define NONGLOBAL_WRITE 0x8000u
+
+/* What a TLB or jump cache has taken in since it was emptied. */
+struct soft_fills {
+    unsigned n;
+    unsigned nonglobal; /* those of them for pages without G */
+};
+
 /* Both hold interrupts back for one instruction; MOV SS and POP SS debug exceptions too (SDM vol. 3A 6.8.3).
  */
 #define SHADOW_STI 1
@@ -209,8 +218,10 @@ struct soft_vcpu {
         uint64_t exits[8]; /* by enum soft_left */
         uint64_t translated, interrupts;
     } stats;
-    unsigned fills[MMU_MODES];     /* TLB and jump-cache entries made since the last flush */
-    unsigned nonglobal[MMU_MODES]; /* those of them for pages without G */
+    struct soft_fills tlb_fills[MMU_MODES], jump_fills[MMU_MODES];
+    /* The first of tlb_fills' nonglobal ones: index in the TLB, NONGLOBAL_WRITE added for the one of writes.
+     * A kernel meets a few such pages only; then its TLB stays when the address space changes. */
+    uint16_t nonglobal_at[MMU_MODES][NONGLOBAL_MAX];
     /* Where large pages may be in the TLBs, piece by piece: one range of 2^n bytes in each half of the
      * address space, address & mask == base. INVLPG in it must drop more than one piece. */
     struct {
