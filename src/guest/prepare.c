@@ -35,16 +35,31 @@ static int add_disk(json_t *config, const char *path, const char *format, bool r
     return rc < 0 ? -ENOMEM : 0;
 }
 
-/* What was given with the flags goes before what the image says; arguments of the kernel follow it. */
-static int take_kernel(json_t *config, const struct image *image)
+/* A guest's name may have what a host's name has not (RFC 952): '_'. */
+static char *host_name(const char *guest)
 {
+    char *name = strdup(guest);
+
+    for (char *p = name; p && *p; p++)
+        if (*p == '_')
+            *p = '-';
+    return name;
+}
+
+/*
+ * What was given with the flags goes before what the image says; arguments of the kernel follow it. The name
+ * is that of the guest for systemd, which reads it before any file.
+ */
+static int take_kernel(json_t *config, const struct image *image, const char *guest)
+{
+    cleanup_free char *host = host_name(guest);
     const char *own = json_string_value(json_object_get(config, "append"));
     cleanup_free char *append = NULL;
 
     if (!image->kernel || json_object_get(config, "kernel") || json_object_get(config, "firmware"))
         return 0;
-    if (asprintf(&append, "%s%s%s", image->append ? image->append : "", image->append && own ? " " : "",
-                 own ? own : "") < 0)
+    if (!host || asprintf(&append, "%s%ssystemd.hostname=%s%s%s", image->append ? image->append : "",
+                          image->append ? " " : "", host, own ? " " : "", own ? own : "") < 0)
         return -ENOMEM;
     int rc = json_object_set_new(config, "kernel", json_string(image->kernel));
     if (rc == 0 && image->initrd && !json_object_get(config, "initrd"))
@@ -71,7 +86,7 @@ static int make_root_disk(struct guest *guest, json_t *config, const char *name,
         return rc;
     rc = add_disk(config, path, "qcow2", false, true);
     if (rc == 0)
-        rc = take_kernel(config, image);
+        rc = take_kernel(config, image, guest->row.name);
     if (rc == 0 && json_object_set_new(config, "image-id", json_string(image->id)) < 0)
         rc = -ENOMEM;
     return rc ? error_set_errno(err, -rc, "image '%s'", name) : 0;

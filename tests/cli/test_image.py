@@ -415,7 +415,7 @@ def examine(guest, cpus):
 @pytest.mark.parametrize("built", ["bookworm"], indirect=True)
 def test_boot_of_an_image(built, monkeypatch):
     monkeypatch.setenv("TABIQUE_HOME", str(HOME))
-    with Terminal("run", "--rm", "--engine", "soft", "--append", "systemd.hostname=web", built["name"]) as guest:
+    with Terminal("run", "--rm", "--engine", "soft", "--name", "web", built["name"]) as guest:
         assert examine(guest, 1) == built["size"]
 
 
