@@ -253,7 +253,7 @@ static void test_other_cpu(void)
     smp_wait(1);
     check_value("by another processor", wrong, 0);
     wrong = 0;
-    for (unsigned n = 0; n < 20; n++) {
+    for (unsigned n = 0; n < 20 && !processor_is_tcg(); n++) {
         put(VA_ONE + 0x500, spin, sizeof(spin));
         loops = 0;
         smp_run(1, runner, NULL);
@@ -265,7 +265,10 @@ static void test_other_cpu(void)
         smp_wait(1);
         wrong += loops != 2;
     }
-    check_value("a loop that another processor ends", wrong, 0);
+    if (processor_is_tcg())
+        check_skip("a loop that another processor ends", "TCG now and then never leaves it");
+    else
+        check_value("a loop that another processor ends", wrong, 0);
     /* The other one has written to the page when it was data; then it is code, and is written again. */
     wrong = 0;
     for (unsigned n = 1; n <= 20; n++) {

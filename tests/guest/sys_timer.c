@@ -220,7 +220,7 @@ static void test_deadline(void)
     check_value("deadline: the count does nothing", lapic_read(LAPIC_TIMER_CURRENT), 0);
     lapic_write(LAPIC_LVT_TIMER, ONE_SHOT | VECTOR);
     wrmsr(MSR_TSC_DEADLINE, rdtsc() + 1);
-    check_value("one-shot: the deadline MSR does nothing", rdmsr(MSR_TSC_DEADLINE), 0);
+    check_value("deadline: in one-shot mode the MSR does nothing", rdmsr(MSR_TSC_DEADLINE), 0);
 }
 
 void guest_main(void)
