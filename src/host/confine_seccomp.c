@@ -74,6 +74,12 @@ struct rule {
      {__VA_ARGS__},                                                                                          \
      sizeof((struct scmp_arg_cmp[]){__VA_ARGS__}) / sizeof(struct scmp_arg_cmp)},
 #define FAIL(name, kinds, error) {SCMP_SYS(name), kinds, error, {{0}}, 0},
+#define FAIL_IF(name, kinds, error, ...)                                                                     \
+    {SCMP_SYS(name),                                                                                         \
+     kinds,                                                                                                  \
+     error,                                                                                                  \
+     {__VA_ARGS__},                                                                                          \
+     sizeof((struct scmp_arg_cmp[]){__VA_ARGS__}) / sizeof(struct scmp_arg_cmp)},
 
 static const struct rule rules[] = {
 #include "host/confine_calls.def"

@@ -46,7 +46,9 @@ def engines():
 class Terminal:
     """`tabique args...` with a pseudo-terminal as its controlling terminal, as in a shell's foreground."""
 
-    def __init__(self, *args):
+    def __init__(self, *args, prefix=()):
+        """`prefix`: the words of a command that executes the program."""
+        words = [*prefix, TABIQUE, *map(str, args)]
         self.output = b""
         self.master, self.slave = pty.openpty()
         self.settings = termios.tcgetattr(self.slave)
@@ -59,7 +61,7 @@ class Terminal:
                 fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
                 for fd in range(3):
                     os.dup2(self.slave, fd)
-                os.execv(TABIQUE, [TABIQUE, *map(str, args)])
+                os.execvp(words[0], words)
             finally:
                 os._exit(126)
         os.close(execute)

@@ -25,9 +25,10 @@ import guests  # noqa: E402 pylint: disable=wrong-import-position
 class Guest(Shell):
     """A Debian guest at its shell."""
 
-    def __init__(self, engine, suite, *args, kernel=None, initrd=None, append="", console="ttyS0"):
+    def __init__(self, engine, suite, *args, kernel=None, initrd=None, append="", console="ttyS0", **options):
         super().__init__("run", "--engine", engine, "--kernel", kernel or GUESTS / suite / "vmlinuz",
-                         "--initrd", initrd or GUESTS / suite / "initrd.gz", "--append", f"console={console} {append}", *args)
+                         "--initrd", initrd or GUESTS / suite / "initrd.gz", "--append", f"console={console} {append}", *args,
+                         **options)
         self.suite = suite
 
 

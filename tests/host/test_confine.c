@@ -14,6 +14,7 @@
 #include <err.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -400,6 +401,8 @@ static int nat_body(int channel)
         return 1;
     if (bind(tcp, (struct sockaddr *)&any, sizeof(any)) < 0 || listen(tcp, 1) < 0)
         return 2;
+    if (socket(AF_UNIX, SOCK_DGRAM, 0) >= 0 || errno != EAFNOSUPPORT || !if_nametoindex("lo"))
+        return 5;
     int file = open("/etc/hosts", O_RDONLY);
     if (file < 0 || read(file, &byte, 1) != 1)
         return 3;

@@ -87,9 +87,14 @@ static const struct net_backend_class fake_class = {
 
 void fake_net_init(struct fake_net *net, const struct net_features *features)
 {
-    memset(net, 0, sizeof(*net));
-    net->backend.class = &fake_class;
-    net->backend.features = *features;
+    /* All but the bytes of frames: those of length 0 don't count. */
+    net->backend = (struct net_backend){.class = &fake_class, .features = *features};
+    net->started = net->full = net->gone = false;
+    memset(net->watch_receive, 0, sizeof(net->watch_receive));
+    memset(net->watch_send, 0, sizeof(net->watch_send));
+    memset(net->waiting_len, 0, sizeof(net->waiting_len));
+    net->offloads = net->n_sent = net->sent_queue = 0;
+    net->sent_len = 0;
     net->queues = 1;
 }
 
