@@ -32,6 +32,7 @@ struct disk_io {
     struct disk_io_op *todo, **todo_tail; /* to be done by system calls, or already done */
     bool has_ring;
     struct io_uring ring;
+    unsigned in_ring; /* operations that the kernel has, or gets with the next disk_io_start */
     void (*batch_end)(void *opaque);
     void *opaque;
 };
@@ -274,6 +275,7 @@ static bool ring_submit(struct disk_io *io, struct disk_io_op *op)
     }
     io_uring_sqe_set_flags(sqe, IOSQE_FIXED_FILE);
     io_uring_sqe_set_data(sqe, op);
+    io->in_ring++;
     return true;
 }
 
@@ -299,6 +301,7 @@ static bool reap(struct disk_io *io)
         int res = cqe->res;
 
         io_uring_cqe_seen(&io->ring, cqe);
+        io->in_ring--;
         op->done(op, ring_result(io, op, res));
         any = true;
     }
@@ -340,9 +343,19 @@ int disk_io_attach(struct disk_io *io, struct loop *loop)
     return loop ? loop_watch_add(loop, io->event_fd, EPOLLIN, on_event, io, &io->watch) : 0;
 }
 
+/*
+ * Reads of what the host has cached end as they are submitted, but the kernel gives writes to files to a
+ * worker thread: waking it takes longer than copying the bytes, many times longer where processors are
+ * scarce. So a write goes there only where it would make something else wait.
+ */
+static bool suits_ring(const struct disk_io *io, const struct disk_io_op *op)
+{
+    return io->has_ring && op->kind != DISK_IO_NONE && (op->kind != DISK_IO_WRITE || io->in_ring);
+}
+
 void disk_io_submit(struct disk_io *io, struct disk_io_op *op)
 {
-    if (op->kind != DISK_IO_NONE && io->has_ring && ring_submit(io, op))
+    if (suits_ring(io, op) && ring_submit(io, op))
         return;
     op->next = NULL;
     if (!io->todo)
