@@ -44,7 +44,11 @@ _Noreturn static void worker(const struct import *import, const char *format, in
     snprintf(known_format, sizeof(known_format), "%s", format ? format : "");
     int rc = confine_begin(parent, "tabique-import", keep, 3, &err);
     if (rc == 0) {
-        const struct disk_file file = {.fd = import->out, .name = strdup("it"), .format = strdup("raw")};
+        const char *slash = strrchr(import->file, '/');
+        const struct disk_file file = {.fd = import->out,
+                                       .lock_fd = -1,
+                                       .name = strdup(slash ? slash + 1 : import->file),
+                                       .format = strdup("raw")};
         rc = disk_files_new(&files, &file, 1, true, &err);
     }
     if (rc == 0)

@@ -22,6 +22,7 @@ enum {
 };
 
 struct disk_files;
+struct error;
 
 /*
  * Copies (decompressed, with zeros as holes) what `in` has into the empty first of the `files`, and checks
@@ -30,5 +31,10 @@ struct disk_files;
  * as raw, for what they need (io_uring) is not to be had any more.
  */
 _Noreturn void import_work(int in, struct disk_files *files, const char *format, int report);
+
+/* The same for tests: returns, with *end filled but for its result and text. `files` are closed. 0 or -errno.
+ */
+int import_read(int in, struct disk_files *files, const char *format, int report, struct import_message *end,
+                struct error **err);
 
 #endif

@@ -279,7 +279,6 @@ static int check(struct worker *w, struct disk_files *files, uint64_t *size, str
         rc = check_content(w, disk, loop, err);
     }
     disk_close(disk);
-    disk_files_close(files);
     loop_free(loop);
     return rc;
 }
@@ -290,9 +289,6 @@ static int work(struct worker *w, struct disk_files *files, const char *format, 
     static const uint8_t qcow2[4] = {'Q', 'F', 'I', 0xfb};
     uint8_t head[4] = {0};
 
-    w->buf = malloc(BLOCK);
-    if (!w->buf)
-        return error_set_errno(err, ENOMEM, "reading it");
     int rc = copy(w, err);
     if (rc)
         return rc;
@@ -308,13 +304,24 @@ static int work(struct worker *w, struct disk_files *files, const char *format, 
     return check(w, files, &end->size, err);
 }
 
+int import_read(int in, struct disk_files *files, const char *format, int report, struct import_message *end,
+                struct error **err)
+{
+    struct worker w = {.in = in, .out = files->files[0].fd, .report = report, .buf = malloc(BLOCK)};
+
+    *end = (struct import_message){.kind = IMPORT_ENDED};
+    int rc = w.buf ? work(&w, files, format, end, err) : error_set_errno(err, ENOMEM, "reading it");
+    free(w.buf);
+    disk_files_close(files);
+    return rc;
+}
+
 void import_work(int in, struct disk_files *files, const char *format, int report)
 {
-    struct worker w = {.in = in, .out = files->files[0].fd, .report = report};
-    struct import_message end = {.kind = IMPORT_ENDED};
     cleanup_error struct error *err = NULL;
+    struct import_message end;
 
-    end.result = work(&w, files, format, &end, &err);
+    end.result = import_read(in, files, format, report, &end, &err);
     if (end.result)
         snprintf(end.text, sizeof(end.text), "%s", error_message(err));
     _exit(write(report, &end, sizeof(end)) == sizeof(end) ? 0 : 1);

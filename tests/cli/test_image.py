@@ -79,6 +79,30 @@ def test_import_of_zstd(tmp_path):
     assert tabique(tmp_path, "image", "import", tmp_path / "disk.raw.zst", "--name", "z").returncode == 0
 
 
+@pytest.mark.skipif(not shutil.which("qemu-img"), reason="the program qemu-img is not installed")
+def test_import_of_qcow2(tmp_path):
+    """As cloud images come: with compressed clusters. What is cut off is found, wherever."""
+    raw, qcow2 = tmp_path / "disk.raw", tmp_path / "disk.qcow2"
+    raw.write_bytes(bootable(8 << 20, os.urandom(2 << 20)))
+    subprocess.run(["qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", raw, qcow2], check=True)
+    result = tabique(tmp_path, "image", "import", qcow2)
+    assert result.returncode == 0, result.stderr
+    (image,) = images(tmp_path)
+    assert image["disk_format"] == "qcow2" and image["size"] == 8 << 20
+    subprocess.run(["qemu-img", "compare", "-q", image["disk"], raw], check=True)
+    content = qcow2.read_bytes()
+    for length in (50, 70000, len(content) // 2):
+        (tmp_path / "cut.qcow2").write_bytes(content[:length])
+        result = tabique(tmp_path, "image", "import", tmp_path / "cut.qcow2")
+        assert result.returncode == 1 and f"{tmp_path}/cut.qcow2: " in result.stderr, length
+    # An image is complete: one that is based on a file of the host would show that to a guest.
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "/etc/passwd", tmp_path / "based.qcow2",
+                    "1M"], check=True)
+    result = tabique(tmp_path, "image", "import", tmp_path / "based.qcow2")
+    assert result.returncode == 1 and "based" in result.stderr
+    assert [i["name"] for i in images(tmp_path)] == ["disk"] and work_of(tmp_path) == []
+
+
 def test_the_same_disk_is_stored_once(tmp_path):
     (tmp_path / "a.raw").write_bytes(bootable())
     (tmp_path / "b.raw.gz").write_bytes(gzip.compress(bootable()))
