@@ -19,7 +19,8 @@
 #include <time.h>
 
 static bool confined;
-static pid_t bound_to; /* 0: nobody */
+static bool counted_alone; /* its threads are counted apart from those of the user's other processes */
+static pid_t bound_to;     /* 0: nobody */
 
 static const char *const step_names[CONFINE_STEPS] = {
     [CONFINE_USER] = "user",         [CONFINE_MOUNT] = "mount",
@@ -133,6 +134,8 @@ int confine_process(const struct confine_config *config, struct confine_status *
         return rc;
     }
     confined = true;
+    counted_alone =
+        status.state[CONFINE_IDENTITY] == CONFINE_DONE || status.state[CONFINE_USER] == CONFINE_DONE;
     *out = status;
     return 0;
 }
@@ -141,7 +144,7 @@ int confine_thread(enum confine_kind kind)
 {
     if (!confined)
         return 0;
-    int rc = kind == CONFINE_MAIN ? confine_limits_final() : 0;
+    int rc = kind == CONFINE_MAIN ? confine_limits_final(counted_alone) : 0;
     return rc ? rc : confine_seccomp_enter(kind);
 }
 

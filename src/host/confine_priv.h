@@ -37,8 +37,11 @@ int confine_descriptors(const int *keep, size_t n_keep, struct error **err);
 int confine_limits(const struct confine_config *config, struct error **err);
 /* Opens what tells the address space's size, while /proc is there. */
 void confine_watch_size(void);
-/* The limits that only hold once the machine is built. 0 or -errno. */
-int confine_limits_final(void);
+/*
+ * The limits that only hold once the machine is built. `own_count`: the kernel counts this process's threads
+ * apart from those of the user's other processes. 0 or -errno.
+ */
+int confine_limits_final(bool own_count);
 void confine_prefer_as_victim(void);
 void confine_signals(void);
 void confine_wipe(const char *title);

@@ -156,12 +156,12 @@ static uint64_t address_space(void)
     return strtoull(text, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
-int confine_limits_final(void)
+int confine_limits_final(bool own_count)
 {
     uint64_t used = address_space();
     int rc = limit(RLIMIT_MEMLOCK, 0);
 
-    if (rc == 0)
+    if (rc == 0 && own_count)
         rc = limit(RLIMIT_NPROC, THREADS);
     if (rc == 0 && used && headroom && !CONFINE_SANITIZED)
         rc = limit(RLIMIT_AS, used + headroom);
