@@ -9,20 +9,13 @@
 
 #include "base/error.h"
 #include "machine/boot_priv.h"
+#include "require.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define FUZZ_RAM (4ull << 20)
-
-#define REQUIRE(condition)                                                                                   \
-    do {                                                                                                     \
-        if (!(condition)) {                                                                                  \
-            fprintf(stderr, "%s:%d: does not hold: %s\n", __FILE__, __LINE__, #condition);                   \
-            abort();                                                                                         \
-        }                                                                                                    \
-    } while (0)
 
 /* Not from guest_memory_create: 3 GiB of low RAM would be needed before any is above 4 GiB. Exactly as large
  * as it says, so that the sanitizer sees one byte too much. */

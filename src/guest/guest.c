@@ -254,7 +254,13 @@ static int claim_name(struct guest *guest, struct registry *registry, const stru
         if (!guest->row.name || !guest->directory)
             return error_set_errno(err, ENOMEM, "guest");
         if (mkdir(guest->directory, 0700) < 0)
-            return error_set_errno(err, errno, "'%s'", guest->directory);
+            return errno == EEXIST && spec->name
+                       ? error_set(
+                             err, EEXIST,
+                             "'%s' is there, of a guest that the registry does not know: move it away, or "
+                             "choose another --name",
+                             guest->directory)
+                       : error_set_errno(err, errno, "'%s'", guest->directory);
         return 0;
     }
     return error_set(err, EEXIST, "no free name was found: give one with --name");
@@ -416,15 +422,24 @@ void guest_release(struct guest *guest)
     *guest = GUEST_NONE;
 }
 
+int guest_begin_write(const struct home *home, struct registry **out, struct error **err)
+{
+    struct registry *registry = NULL;
+    int rc = registry_open(&registry, home->state, REGISTRY_WRITE, err);
+
+    if (rc == -ENOENT && err && !*err)
+        error_set(err, ENOENT, "the state in '%s' is gone", home->state);
+    if (rc == 0)
+        rc = registry_begin(registry, err);
+    *out = registry;
+    return rc;
+}
+
 int guest_record(struct guest *guest, const char *type, const char *details, struct error **err)
 {
     struct registry *registry = NULL;
-    int rc = registry_open(&registry, guest->home->state, REGISTRY_WRITE, err);
+    int rc = guest_begin_write(guest->home, &registry, err);
 
-    if (rc == -ENOENT && err && !*err)
-        error_set(err, ENOENT, "the state in '%s' is gone", guest->home->state);
-    if (rc == 0)
-        rc = registry_begin(registry, err);
     if (rc == 0)
         rc = registry_update(registry, &guest->row, err);
     if (rc == 0 && type)

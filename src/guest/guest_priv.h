@@ -12,6 +12,9 @@ bool guest_is_dead(const struct home *home, const struct guest_row *row);
  * or -errno with *err. */
 int guest_bury(const struct home *home, struct registry *registry, const char *name, struct error **err);
 
+/* Opens the registry and begins a transaction. 0 or -errno with *err; *out is to be closed in any case. */
+int guest_begin_write(const struct home *home, struct registry **out, struct error **err);
+
 /* Takes the row away, and the directory out of the way: its space is freed by guest_empty_trash. */
 int guest_erase_locked(const struct home *home, struct registry *registry, const char *name,
                        struct error **err);

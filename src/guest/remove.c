@@ -64,6 +64,21 @@ void guest_empty_trash(const struct home *home)
         closedir(directory);
 }
 
+/* Whether there is nothing in it but what guest_create makes before the row is there. With more in it the
+ * registry was lost, and a person may want the disk. */
+static bool is_barren(const char *path)
+{
+    DIR *directory = opendir(path);
+    bool barren = directory != NULL;
+
+    for (struct dirent *e; directory && (e = readdir(directory));)
+        barren &=
+            strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 || strcmp(e->d_name, "lock") == 0;
+    if (directory)
+        closedir(directory);
+    return barren;
+}
+
 /* A name in one of the two directories that no row has. */
 static int sweep_one(const struct home *home, struct registry *registry, const char *name, bool of_run,
                      struct error **err)
@@ -81,7 +96,7 @@ static int sweep_one(const struct home *home, struct registry *registry, const c
         home_remove_tree(run);
         return 0;
     }
-    rc = move_to_trash(home, name);
+    rc = is_barren(directory) ? move_to_trash(home, name) : 0;
     return rc ? error_set_errno(err, -rc, "what is left of guest '%s'", name) : 0;
 }
 
@@ -111,12 +126,8 @@ int guest_sweep_locked(const struct home *home, struct registry *registry, struc
 int guest_remove(struct guest *guest, struct error **err)
 {
     struct registry *registry = NULL;
-    int rc = registry_open(&registry, guest->home->state, REGISTRY_WRITE, err);
+    int rc = guest_begin_write(guest->home, &registry, err);
 
-    if (rc == -ENOENT && err && !*err)
-        error_set(err, ENOENT, "the state in '%s' is gone", guest->home->state);
-    if (rc == 0)
-        rc = registry_begin(registry, err);
     if (rc == 0)
         rc = guest_erase_locked(guest->home, registry, guest->row.name, err);
     if (rc == 0)

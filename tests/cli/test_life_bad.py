@@ -131,9 +131,9 @@ def test_stale_socket(home):
 def test_what_killed_commands_left_is_cleared_away(home):
     home.start("web")
     home.do("kill", "web")
-    for left in ("guests/orphan", "guests/.removed-web-1-0", "run/orphan"):
+    for left, file in (("guests/orphan", "lock"), ("guests/.removed-web-1-0", "disk.qcow2"), ("run/orphan", "control.sock")):
         (home.path / left).mkdir()
-        (home.path / left / "file").write_text("x")
+        (home.path / left / file).write_text("x")
     home.start("new")
     assert sorted(p.name for p in (home.path / "guests").iterdir()) == ["new", "web"]
     assert [p.name for p in (home.path / "run").iterdir()] == ["new"]
@@ -211,8 +211,14 @@ def test_damaged_database(home):
         assert "tabique.db' is damaged" in said and "move it away" in said
     for file in home.path.glob("tabique.db*"):
         file.unlink()
+    # What such a guest had stays, and is in nobody's way but its own.
+    assert home.states() == {}
+    home.start("new")
+    assert "of a guest that the registry does not know: move it away" in home.fail(*RUN, "--name", "web")
+    assert home.log("web") == "ready\n"
+    shutil.rmtree(home.path / "guests/web")
     home.start("web")
-    home.do("rm", "-f", "web")
+    home.do("rm", "-f", "web", "new")
     home.expect_nothing_left()
 
 
@@ -292,6 +298,21 @@ def test_a_name_too_long_for_a_socket(home):
         deep.expect_nothing_left()
     finally:
         deep.clear()
+
+
+def test_completion_of_names(home):
+    """Of those that the verb can do something with."""
+    home.start("web")
+    home.start("worker")
+    home.do("kill", "worker")
+    script = home.do("generate", "bash-completion") + """
+    COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _tabique; printf '%s\\n' "${COMPREPLY[@]}"
+    """
+    for words, expected in ((["stop", "w"], ["web"]), (["rm", "w"], ["web", "worker"]), (["rm", "-"], ["--force", "--help"]),
+                            (["start", "wo"], ["worker"])):
+        result = subprocess.run(["bash", "-c", script, "bash", TABIQUE, *words], env=home.environment, capture_output=True,
+                                text=True, check=True)
+        assert (sorted(result.stdout.split()), result.stderr) == (expected, "")
 
 
 def test_speed(home):
