@@ -92,6 +92,21 @@ def read_all(connection):
     return digest.hexdigest(), size
 
 
+def send_random(guest, size, address, port):
+    """Has the guest send `size` random bytes; their hash, and how many."""
+    guest.ask("rm -f /tmp/p; mkfifo /tmp/p")
+    said = guest.ask(f"(sha256sum </tmp/p >/tmp/h & head -c {size} /dev/urandom | tee /tmp/p | nc {address} {port}; wait); "
+                     "cat /tmp/h", SLOW)
+    return said.split()[0], size
+
+
+def wait_for_one(received):
+    deadline = time.monotonic() + SLOW
+    while not received and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return received.pop()
+
+
 def net_process(guest):
     """The pid of the process that speaks for the guest: a child of the supervisor's."""
     for path in pathlib.Path(f"/proc/{guest.pid}/task/{guest.pid}").glob("children"):
@@ -136,11 +151,7 @@ def test_transfer_both_ways(engine, suite):
         assert guest.ask(f"nc {GATEWAY} {down.port} </dev/null | sha256sum", SLOW).split()[0] == expected
         # The last packet is not larger than what is left; both shapes of it.
         for size in (TRANSFER, 100001):
-            sent = guest.ask(f"head -c {size} /dev/urandom >/tmp/f; sha256sum </tmp/f; nc {GATEWAY} {up.port} </tmp/f", SLOW)
-            deadline = time.monotonic() + SLOW
-            while not received and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert received.pop() == (sent.split()[0], size)
+            assert send_random(guest, size, GATEWAY, up.port) == wait_for_one(received)
         assert guest.ask("cat /sys/class/net/eth0/statistics/rx_errors /sys/class/net/eth0/statistics/rx_dropped "
                          "/sys/class/net/eth0/statistics/tx_dropped").split() == ["0"] * 3
         end(guest)
@@ -369,11 +380,7 @@ def transfer(guest, namespace, size=TRANSFER):
     with namespace.server(give) as down, namespace.server(lambda c: received.append(read_all(c))) as up:
         expected = hashlib.sha256(block * (size >> 20)).hexdigest()
         assert guest.ask(f"nc {HOST} {down.port} </dev/null | sha256sum", SLOW).split()[0] == expected
-        sent = guest.ask(f"head -c {size} /dev/urandom >/tmp/f; sha256sum </tmp/f; nc {HOST} {up.port} </tmp/f", SLOW)
-        deadline = time.monotonic() + SLOW
-        while not received and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert received == [(sent.split()[0], size)]
+        assert send_random(guest, size, HOST, up.port) == wait_for_one(received)
 
 
 @only_trixie
