@@ -285,10 +285,23 @@ void soft_tlb_flush_write(struct soft_vcpu *c)
         clear_tlb(&c->tlb[mmu][1]);
 }
 
+/* Blocks of a page, and those of the page before that run into it. */
+static void forget_jumps(struct soft_vcpu *c, enum soft_mmu mmu, uint64_t page)
+{
+    struct soft_jump_cache *j = &c->jump[mmu];
+
+    if (!c->jump_fills[mmu].n)
+        return;
+    for (uint32_t at = 0; at < JC_SIZE; at++) {
+        uint64_t rip = -__atomic_load_n(&j->tag[at], __ATOMIC_RELAXED);
+        if (rip - (page - 4096) < 2 * 4096)
+            __atomic_store_n(&j->tag[at], soft_jump_empty(at), __ATOMIC_RELAXED);
+    }
+}
+
 void soft_tlb_flush_page(struct soft_vcpu *c, uint64_t linear)
 {
     unsigned i = (linear >> 12) & (TLB_SIZE - 1), half = linear >> 63;
-    uint32_t first = soft_jump_index(linear & ~4095ull);
 
     if (c->large[half].used && (linear & c->large[half].mask) == c->large[half].base) {
         soft_tlb_flush(c, true);
@@ -296,11 +309,7 @@ void soft_tlb_flush_page(struct soft_vcpu *c, uint64_t linear)
     }
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++) {
         c->tlb[mmu][0].tag[i] = c->tlb[mmu][1].tag[i] = empty_tag(i);
-        /* Also blocks that begin on the page before and run into this one. */
-        for (uint32_t n = 0; n < 256; n++) {
-            uint32_t at = (first + n - 128) & (JC_SIZE - 1);
-            __atomic_store_n(&c->jump[mmu].tag[at], soft_jump_empty(at), __ATOMIC_RELAXED);
-        }
+        forget_jumps(c, (enum soft_mmu)mmu, linear & ~4095ull);
     }
 }
 

@@ -35,6 +35,7 @@ int op_sti(struct soft_vcpu *c, const struct soft_insn *i)
         return soft_raise(c, VEC_GP);
     if (!c->iflag)
         c->shadow = SHADOW_STI;
+    /* The block goes on; what has waited comes in at its next look at `pending`. */
     soft_set_rflags(c, FLAG_IF, FLAG_IF);
     return SOFT_NEXT;
 }

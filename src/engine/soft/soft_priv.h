@@ -186,11 +186,13 @@ struct soft {
     char failure[160]; /* why the engine can't go on */
 };
 
+#define JUMP_MIX        11
+#define JUMP_INDEX_BITS ((uint64_t)(JC_SIZE - 1) << 2)
+/* Mixes the page's number into the offset: hot functions lie at the same offsets of many pages. */
 static inline uint32_t soft_jump_index(uint64_t rip)
 {
-    return (uint32_t)(((rip >> 2) & 0x7f) | ((rip >> 12) & 0x1f) << 7);
+    return (uint32_t)((rip + (rip >> JUMP_MIX | rip << (64 - JUMP_MIX))) >> 2) & (JC_SIZE - 1);
 }
-#define JUMP_INDEX_BITS 0x1f1fcull
 /* A tag that no address of this index hits. */
 static inline uint64_t soft_jump_empty(uint32_t index)
 {

@@ -222,17 +222,22 @@ static void generate_exit_link(struct soft *s, struct emitter *e)
     generate_exit(s, e, LEFT_LINK);
 }
 
-/* The index of the jump cache for the address in RAX, to RDX. */
+/* The index of the jump cache for the address in RAX, to RDX: soft_jump_index. */
 static void emit_jump_index(const struct soft *s, struct emitter *e)
 {
     if (s->use_pext) {
-        emit_pext(e, CPU_RDX, CPU_RAX, FIELD(jump_mask));
+        emit_bytes(e, "\xc4\xe3\xfb\xf0\xd0", 5); /* rorx rdx, rax, JUMP_MIX */
+        emit1(e, JUMP_MIX);
+        emit_lea(e, 8, CPU_RDX, CPU_RDX, CPU_RAX, 1, 0);
+        emit_pext(e, CPU_RDX, CPU_RDX, FIELD(jump_mask));
         return;
     }
     emit_flags_save(e, FIELD(scratch[4]));
     emit_load(e, CPU_RAX, FIELD(rip));
-    emit_bytes(e, "\x89\xc2\xc1\xea\x02\x83\xe2\x7f", 8);              /* edx = eax >> 2 & 0x7f */
-    emit_bytes(e, "\xc1\xe8\x0c\x83\xe0\x1f\xc1\xe0\x07\x09\xc2", 11); /* edx |= (eax >> 12 & 0x1f) << 7 */
+    emit_bytes(e, "\x48\x89\xc2\x48\xc1\xca", 6); /* rdx = ror(rax, JUMP_MIX) */
+    emit1(e, JUMP_MIX);
+    emit_bytes(e, "\x48\x01\xc2\xc1\xea\x02\x81\xe2", 8); /* edx = (rdx + rax) >> 2 & (JC_SIZE - 1) */
+    emit4(e, JC_SIZE - 1);
     emit_flags_restore(e, FIELD(scratch[4]));
     emit_load(e, CPU_RAX, FIELD(rip));
 }

@@ -600,8 +600,10 @@ struct soft_block *soft_translate_block_locked(struct soft_vcpu *c, uint64_t gpa
     }
     if (!t.ended) {
         uint64_t next = tr_next_rip(&t);
-        if ((t.key & (KEY_STEP | KEY_ONE | KEY_DEBUG)) || shadow || polled)
+        if ((t.key & (KEY_STEP | KEY_ONE | KEY_DEBUG)) || shadow)
             tr_exit_next(&t, next);
+        else if (polled)
+            tr_exit_polled(&t, next);
         else
             tr_exit_direct(&t, next);
     }

@@ -76,6 +76,17 @@ static bool same_page(const struct translator *t, uint64_t target)
     return ((t->rip + base) ^ (target + base)) < 4096 && t->block->gpa2 == NO_PAGE;
 }
 
+/* To an address that no link may remember; registers are in place. */
+static void exit_far(struct translator *t, uint64_t target)
+{
+    struct soft_exit *x = new_exit(t, target, EXIT_KIND_FAR_PAGE);
+
+    emit_store(&t->e, FIELD(scratch[0]), CPU_RCX);
+    store_rip(t, target);
+    emit_lea_rip(&t->e, CPU_RCX, x);
+    go(t, t->soft->stubs.lookup[t->mmu]);
+}
+
 /*
  * The jump to `target`; registers are in place. Nothing here touches flags. The displacement is aligned, so
  * that linking changes it in one store while other vCPUs run through it.
@@ -92,11 +103,7 @@ static void exit_to(struct translator *t, uint64_t target)
         return;
     }
     if (!same_page(t, target)) {
-        struct soft_exit *x = new_exit(t, target, EXIT_KIND_FAR_PAGE);
-        emit_store(e, FIELD(scratch[0]), CPU_RCX);
-        store_rip(t, target);
-        emit_lea_rip(e, CPU_RCX, x);
-        go(t, t->soft->stubs.lookup[t->mmu]);
+        exit_far(t, target);
         return;
     }
     struct soft_exit *x = new_exit(t, target, EXIT_KIND_DIRECT);
@@ -122,6 +129,13 @@ static void exit_to(struct translator *t, uint64_t target)
     go(t, t->soft->stubs.exit_link);
     if (t->block->n_exits < 2)
         t->block->exits[t->block->n_exits++] = x;
+}
+
+void tr_exit_polled(struct translator *t, uint64_t target)
+{
+    tr_need_all(t, 0xffff);
+    exit_far(t, target);
+    t->ended = true;
 }
 
 void tr_exit_direct(struct translator *t, uint64_t target)

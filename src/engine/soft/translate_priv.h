@@ -104,6 +104,8 @@ bool tr_flow(struct translator *t);
 bool tr_stack(struct translator *t);
 /* Leave the block for a constant target. */
 void tr_exit_direct(struct translator *t, uint64_t target);
+/* The same, looking for interrupts on the way. */
+void tr_exit_polled(struct translator *t, uint64_t target);
 /* Leave through the dispatcher, which looks at the mode again. */
 void tr_exit_next(struct translator *t, uint64_t target);
 
