@@ -313,8 +313,13 @@ int net_use_pairs(struct virtio_net *net, unsigned n)
     if (rc < 0)
         return rc;
     net->n_pairs = n;
-    for (unsigned i = 0; i < net->max_pairs; i++)
+    for (unsigned i = 0; i < net->max_pairs; i++) {
         watch(net, i, i < n && net->link_up && !net->pairs[i].frame_len, net->pairs[i].watch_send);
+        /* A frame that has waited since the pair was used before: buffers that came for it meanwhile were not
+         * looked at, and the driver need not tell of them again. */
+        if (i < n && net->pairs[i].frame_len)
+            virtqueue_kick(receive_queue(net, i));
+    }
     return 0;
 }
 

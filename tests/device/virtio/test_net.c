@@ -686,6 +686,35 @@ static void test_queues(void **state)
     assert_false(r->net.watch_receive[1]);
 }
 
+/* A frame waits in a pair that is switched off; its buffers come meanwhile. */
+static void test_queue_off_and_on(void **state)
+{
+    struct rig *r = *state;
+    uint8_t n[2] = {2, 0};
+    uint32_t id, len;
+    start(r, RINGS_SPLIT | RINGS_ALL | F_MRG | F_ALL_CTRL | F_MQ);
+    const unsigned q = 2 * PAIRS;
+    assert_int_equal(control(r, q, 4, 0, n, 2), 0);
+    fake_net_deliver(&r->net, 1, NULL, r->frame, 100);
+    assert_int_equal(r->net.waiting_len[1], 0); /* the card has it */
+    n[0] = 1;
+    assert_int_equal(control(r, q, 4, 0, n, 2), 0);
+    const struct piece rx = {RX_BUFFERS, 1526, true};
+    for (unsigned i = 0; i < 2; i++) {
+        driver_add(&r->q[2], &rx, 1, false);
+        if (driver_kick_wanted(&r->q[2], 1))
+            driver_kick(&r->q[2]);
+    }
+    n[0] = 2;
+    assert_int_equal(control(r, q, 4, 0, n, 2), 0);
+    fixture_run_loop(&r->f);
+    assert_true(driver_used(&r->q[2], &id, &len));
+    assert_int_equal(len, 112);
+    fake_net_deliver(&r->net, 1, NULL, r->frame, 200);
+    assert_true(driver_used(&r->q[2], &id, &len));
+    assert_int_equal(len, 212);
+}
+
 static void test_unknown_commands(void **state)
 {
     struct rig *r = *state;
@@ -737,6 +766,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_address, setup, teardown),
         cmocka_unit_test_setup_teardown(test_offloads_command, setup, teardown),
         cmocka_unit_test_setup_teardown(test_queues, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_queue_off_and_on, setup, teardown),
         cmocka_unit_test_setup_teardown(test_unknown_commands, setup, teardown),
         cmocka_unit_test_setup_teardown(test_needs_backend, setup, teardown),
     };
