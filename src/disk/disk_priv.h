@@ -75,6 +75,9 @@ void disk_io_submit(struct disk_io *io, struct disk_io_op *op);
 void disk_io_start(struct disk_io *io);
 void disk_io_on_batch_end(struct disk_io *io, void (*fn)(void *opaque), void *opaque);
 
+/* Syncs a file at once: 0 or -errno. Once a sync of a file has failed, in whichever way, all later ones do.
+ */
+int disk_sync_now(struct disk_io *io, unsigned file);
 /* At once, whole or not at all: 0 or -errno. Behind the end of the file there are zeros to read. */
 int disk_read_at(int fd, void *buf, size_t len, uint64_t offset);
 int disk_write_at(int fd, const void *buf, size_t len, uint64_t offset);

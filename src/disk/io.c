@@ -32,7 +32,8 @@ struct disk_io {
     struct disk_io_op *todo, **todo_tail; /* to be done by system calls, or already done */
     bool has_ring;
     struct io_uring ring;
-    unsigned in_ring; /* operations that the kernel has, or gets with the next disk_io_start */
+    unsigned in_ring;               /* operations that the kernel has, or gets with the next disk_io_start */
+    int sync_error[DISK_FILES_MAX]; /* of the first sync that failed */
     void (*batch_end)(void *opaque);
     void *opaque;
 };
@@ -176,7 +177,24 @@ static int transfer_rest(int fd, const struct disk_io_op *op, uint64_t done)
     return 0;
 }
 
-static int run(const struct disk_io *io, const struct disk_io_op *op)
+/*
+ * After a sync has failed, the kernel takes what it could not write for written, and the next sync finds
+ * nothing to do. It would be a lie to call that a success, and what is written in the belief that others are
+ * there already would point to nothing: from then on every sync fails.
+ */
+static int sync_result(struct disk_io *io, unsigned file, int result)
+{
+    if (result < 0 && result != -EINTR && !io->sync_error[file])
+        io->sync_error[file] = result;
+    return io->sync_error[file] ? io->sync_error[file] : result;
+}
+
+int disk_sync_now(struct disk_io *io, unsigned file)
+{
+    return sync_result(io, file, fdatasync(io->fds[file]) < 0 ? -errno : 0);
+}
+
+static int run(struct disk_io *io, const struct disk_io_op *op)
 {
     int fd = io->fds[op->file], rc = 0;
 
@@ -187,8 +205,7 @@ static int run(const struct disk_io *io, const struct disk_io_op *op)
     case DISK_IO_WRITE:
         return transfer_rest(fd, op, 0);
     case DISK_IO_SYNC:
-        rc = fdatasync(fd);
-        break;
+        return disk_sync_now(io, op->file);
     case DISK_IO_PUNCH:
         rc = fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)op->offset, (off_t)op->length);
         break;
@@ -286,6 +303,8 @@ static int ring_result(struct disk_io *io, const struct disk_io_op *op, int res)
 
     if (res == -EINTR || res == -EAGAIN)
         return run(io, op);
+    if (op->kind == DISK_IO_SYNC)
+        return sync_result(io, op->file, res);
     if (res < 0)
         return res;
     return transfer && (uint64_t)res < op->length ? transfer_rest(io->fds[op->file], op, (uint64_t)res) : 0;

@@ -57,8 +57,8 @@ static int begin_change(struct qcow2 *q)
         return 0;
     if (q->autoclear) {
         int rc = disk_write_at(q->disk.fd, none, sizeof(none), QCOW2_AT_AUTOCLEAR);
-        if (rc == 0 && fdatasync(q->disk.fd) < 0)
-            rc = -errno;
+        if (rc == 0)
+            rc = qcow2_sync(q);
         if (rc)
             return rc;
     }

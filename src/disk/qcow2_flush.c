@@ -11,7 +11,6 @@
 #include "base/cleanup.h"
 
 #include <errno.h>
-#include <unistd.h>
 
 #define L1_AT_ONCE 64u /* entries */
 
@@ -38,22 +37,17 @@ static int write_l1(struct qcow2 *q)
     return 0;
 }
 
-static int sync_file(const struct qcow2 *q)
-{
-    return fdatasync(q->disk.fd) < 0 ? -errno : 0;
-}
-
 int qcow2_write_tables(struct qcow2 *q)
 {
     if (q->damaged)
         return -EIO;
     int rc = qcow2_cache_write(q, &q->blocks);
     if (rc == 0 && (q->l2.n_dirty || l1_is_dirty(q)))
-        rc = sync_file(q);
+        rc = qcow2_sync(q);
     if (rc == 0)
         rc = qcow2_cache_write(q, &q->l2);
     if (rc == 0 && l1_is_dirty(q))
-        rc = sync_file(q);
+        rc = qcow2_sync(q);
     return rc ? rc : write_l1(q);
 }
 
@@ -67,7 +61,7 @@ int qcow2_flush_to_close(struct qcow2 *q)
     int rc = qcow2_write_tables(q);
 
     if (rc == 0)
-        rc = sync_file(q);
+        rc = qcow2_sync(q);
     if (rc || !q->n_freed)
         return rc;
     qcow2_apply_releases(q);

@@ -267,6 +267,11 @@ int qcow2_read(struct disk *disk, uint64_t offset, void *buf, size_t len);
 /* The image is inconsistent: says so in the file, and allows no more writing. Always -EIO. */
 int qcow2_damaged(struct qcow2 *q);
 
+static inline int qcow2_sync(const struct qcow2 *q)
+{
+    return disk_sync_now(q->disk.io, q->disk.file);
+}
+
 static inline uint64_t qcow2_in_cluster(const struct qcow2 *q, uint64_t at)
 {
     return at & (q->cluster_size - 1);

@@ -15,7 +15,6 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static uint64_t get_count(const struct qcow2 *q, const uint8_t *block, uint64_t i)
 {
@@ -101,11 +100,6 @@ static void note_written(struct qcow2 *q, uint64_t end)
 
 /* ---- new blocks and tables ---- */
 
-static int sync_file(struct qcow2 *q)
-{
-    return fdatasync(q->disk.fd) < 0 ? -errno : 0;
-}
-
 /* A block for a range of clusters of which none is used yet: it takes the first of them, and counts itself.
  */
 static int new_block(struct qcow2 *q, uint64_t index)
@@ -122,7 +116,7 @@ static int new_block(struct qcow2 *q, uint64_t index)
     put_be64(entry, offset);
     int rc = disk_write_at(q->disk.fd, bytes, q->cluster_size, offset);
     if (rc == 0)
-        rc = sync_file(q);
+        rc = qcow2_sync(q);
     if (rc == 0)
         rc = disk_write_at(q->disk.fd, entry, sizeof(entry), q->reftable_offset + 8 * index);
     if (rc)
@@ -168,7 +162,7 @@ static int write_larger(struct qcow2 *q, uint64_t *entries, uint64_t n_entries, 
             return rc;
     }
     note_written(q, at);
-    return sync_file(q);
+    return qcow2_sync(q);
 }
 
 /* Twice as many entries, all before being full. */
@@ -200,7 +194,7 @@ static int grow_table(struct qcow2 *q)
     q->reftable = steal_ptr(entries);
     q->reftable_entries = (uint32_t)n_entries;
     q->reftable_offset = offset;
-    rc = sync_file(q);
+    rc = qcow2_sync(q);
     if (rc == 0 && qcow2_can_release(q, (unsigned)old))
         qcow2_release(q, old_offset, old << q->cluster_bits);
     return rc;

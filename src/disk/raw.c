@@ -115,7 +115,7 @@ static int raw_read(struct disk *disk, uint64_t offset, void *buf, size_t len)
 
 static int raw_close(struct disk *disk)
 {
-    int rc = disk->read_only || fdatasync(disk->fd) == 0 ? 0 : -errno;
+    int rc = disk->read_only ? 0 : disk_sync_now(disk->io, disk->file);
 
     free(disk);
     return rc;
