@@ -28,6 +28,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     REQUIRE(request.verb != CONTROL_STOP || again.timeout_ms == request.timeout_ms);
     REQUIRE(request.verb != CONTROL_CONSOLE ||
             (again.columns == request.columns && again.rows == request.rows));
+    REQUIRE(request.verb != CONTROL_BALLOON || again.memory_bytes == request.memory_bytes);
     free(line);
     return 0;
 }

@@ -4,6 +4,7 @@
 
 #include "base/bytes.h"
 #include "cli/options.h"
+#include "device/guest_memory.h"
 
 #define RUNNING "ps --quiet"
 #define ALL     "ps --all --quiet"
@@ -90,6 +91,20 @@ static const struct cli_status start_statuses[] = {
 static const struct cli_argument restart_arguments[] = {TIMEOUT, NAME_OF(ALL)};
 static const struct cli_argument pause_arguments[] = {NAMES_OF(RUNNING)};
 
+static const struct cli_argument balloon_arguments[] = {
+    NAME_OF(RUNNING),
+    {.name = "SIZE",
+     .type = CLI_SIZE,
+     .positional = true,
+     .required = true,
+     .min = 1 << 20,
+     .max = GUEST_MEMORY_MAX,
+     .multiple = GUEST_PAGE_SIZE,
+     .help = "The memory that the guest is to keep, such as 512M: at most what 'run --memory' gave it, which "
+             "takes "
+             "nothing from it any more."},
+};
+
 static const struct cli_argument rm_arguments[] = {
     {.name = "force", .letter = 'f', .type = CLI_BOOL, .help = "Kill a guest that runs."},
     NAMES_OF(ALL),
@@ -146,9 +161,10 @@ const struct cli_operation cli_guest_operations[] = {
      .run = cli_inspect},
     {.name = "stats",
      .summary = "Tell what guests use",
-     .description =
-         "Prints a line for each guest: processor time, memory on this host, how long it has been running. "
-         "The percentage is of one of the host's processors.",
+     .description = "Prints a line for each guest: processor time, memory on this host, what its memory "
+                    "balloon has given back of "
+                    "what it is to give, how long it has been running. "
+                    "The percentage is of one of the host's processors.",
      ARGUMENTS(stats_arguments),
      STATUSES(statuses),
      .run = cli_stats},
@@ -194,6 +210,19 @@ const struct cli_operation cli_guest_operations[] = {
      ARGUMENTS(pause_arguments),
      STATUSES(statuses),
      .run = cli_resume},
+    {.name = "balloon",
+     .summary = "Change how much memory a running guest has",
+     .description = "Has the driver of the guest's memory balloon give back to the host what the guest has "
+                    "beyond SIZE, or take "
+                    "it back. Returns at once: the guest gets there as far and as fast as it can, and "
+                    "'stats' tells what it has "
+                    "given and what it is to give. It stays so while the guest runs; 'start' begins with "
+                    "what 'run --balloon' "
+                    "said.",
+     ARGUMENTS(balloon_arguments),
+     STATUSES(statuses),
+     .example = "tabique balloon web 512M",
+     .run = cli_balloon},
     {.name = "rm",
      .summary = "Remove guests",
      .description = "Removes them with their disks and logs. One that runs is left alone, but with --force.",

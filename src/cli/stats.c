@@ -35,13 +35,18 @@ static double percent(const json_t *before, const json_t *now)
 
 static void print_line(const struct sample *s)
 {
-    char resident[32], ram[32], up[40];
+    char resident[32], ram[32], given[32], target[32], balloon[80] = "-", up[40];
 
     cli_format_bytes(resident, sizeof(resident), (uint64_t)number(s->now, "resident-bytes"), false);
     cli_format_bytes(ram, sizeof(ram), (uint64_t)number(s->now, "guest-ram-bytes"), false);
+    cli_format_bytes(given, sizeof(given), (uint64_t)number(s->now, "balloon-bytes"), false);
+    cli_format_bytes(target, sizeof(target), (uint64_t)number(s->now, "balloon-target-bytes"), false);
+    if (number(s->now, "balloon-bytes") || number(s->now, "balloon-target-bytes"))
+        snprintf(balloon, sizeof(balloon), "%s of %s", given, target);
     cli_format_span(up, sizeof(up), number(s->now, "uptime-ns"));
-    printf("%-24s  %6.1f  %8.1f  %8s  %9s  %7lld  %s\n", s->name, s->percent,
-           (double)number(s->now, "cpu-ns") / 1e9, resident, ram, (long long)number(s->now, "threads"), up);
+    printf("%-24s  %6.1f  %8.1f  %8s  %9s  %14s  %7lld  %s\n", s->name, s->percent,
+           (double)number(s->now, "cpu-ns") / 1e9, resident, ram, balloon,
+           (long long)number(s->now, "threads"), up);
 }
 
 static int print_json(const struct sample *s, struct error **err)
@@ -59,8 +64,8 @@ static int print_all(const struct sample *samples, size_t n, bool json, struct e
     int rc = 0;
 
     if (!json)
-        printf("%-24s  %6s  %8s  %8s  %9s  %7s  %s\n", "NAME", "CPU %", "CPU s", "MEMORY", "GUEST RAM",
-               "THREADS", "RUNNING");
+        printf("%-24s  %6s  %8s  %8s  %9s  %14s  %7s  %s\n", "NAME", "CPU %", "CPU s", "MEMORY", "GUEST RAM",
+               "BALLOON", "THREADS", "RUNNING");
     for (size_t i = 0; rc == 0 && i < n; i++) {
         if (!samples[i].now)
             continue;

@@ -8,7 +8,7 @@
 #include <string.h>
 
 static const char *const verbs[CONTROL_VERBS] = {
-    "status", "stop", "kill", "pause", "resume", "stats", "console", "resize",
+    "status", "stop", "kill", "pause", "resume", "stats", "console", "resize", "balloon",
 };
 
 /* A number that need not be given. 0 with *out, or -EINVAL with *err. */
@@ -31,7 +31,7 @@ static int parse_object(const json_t *object, struct control_request *out, struc
 {
     const char *verb = json_string_value(json_object_get(object, "request"));
     struct control_request request = {.verb = CONTROL_VERBS};
-    uint64_t timeout = CONTROL_TIMEOUT_MS, columns = 0, rows = 0;
+    uint64_t timeout = CONTROL_TIMEOUT_MS, columns = 0, rows = 0, memory = 0;
 
     if (!verb)
         return error_set(err, EINVAL, "no 'request' that is a string");
@@ -45,11 +45,16 @@ static int parse_object(const json_t *object, struct control_request *out, struc
         rc = take_number(object, "columns", UINT16_MAX, &columns, err);
     if (rc == 0)
         rc = take_number(object, "rows", UINT16_MAX, &rows, err);
+    if (rc == 0)
+        rc = take_number(object, "memory-bytes", INT64_MAX, &memory, err);
+    if (rc == 0 && request.verb == CONTROL_BALLOON && !json_object_get(object, "memory-bytes"))
+        rc = error_set(err, EINVAL, "no 'memory-bytes': how much memory the guest is to keep");
     if (rc)
         return rc;
     request.timeout_ms = timeout;
     request.columns = (uint16_t)columns;
     request.rows = (uint16_t)rows;
+    request.memory_bytes = memory;
     *out = request;
     return 0;
 }
@@ -78,6 +83,8 @@ char *control_format(const struct control_request *r)
         json_object_set_new(object, "columns", json_integer(r->columns));
         json_object_set_new(object, "rows", json_integer(r->rows));
     }
+    if (r->verb == CONTROL_BALLOON)
+        json_object_set_new(object, "memory-bytes", json_integer((json_int_t)r->memory_bytes));
     if (object)
         text = json_dumps(object, JSON_COMPACT);
     if (text && asprintf(&line, "%s\n", text) < 0)

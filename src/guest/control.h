@@ -26,6 +26,7 @@ enum control_verb {
     CONTROL_STATS,
     CONTROL_CONSOLE,
     CONTROL_RESIZE,
+    CONTROL_BALLOON,
     CONTROL_VERBS,
 };
 
@@ -33,6 +34,7 @@ struct control_request {
     enum control_verb verb;
     uint64_t timeout_ms;    /* CONTROL_STOP: after it the guest is killed */
     uint16_t columns, rows; /* CONTROL_CONSOLE, CONTROL_RESIZE: 0 for unknown */
+    uint64_t memory_bytes;  /* CONTROL_BALLOON: what the guest is to keep; always given */
 };
 
 #define CONTROL_TIMEOUT_MS     30000u

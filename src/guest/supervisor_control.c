@@ -35,7 +35,7 @@ struct connection {
     bool attached; /* everything is the console's from now on */
     bool ended;    /* to be freed */
     bool input_ended;
-    bool waits_for_end, waits_for_pause, waits_for_resume, waits_for_stats;
+    bool waits_for_end, waits_for_pause, waits_for_resume, waits_for_stats, waits_for_balloon;
     uint64_t stalled_since; /* 0: not */
 };
 
@@ -49,7 +49,8 @@ static void end_connection(struct connection *c)
 
 static bool waits(const struct connection *c)
 {
-    return c->waits_for_end || c->waits_for_pause || c->waits_for_resume || c->waits_for_stats;
+    return c->waits_for_end || c->waits_for_pause || c->waits_for_resume || c->waits_for_stats ||
+           c->waits_for_balloon;
 }
 
 /* Takes `answer`. */
@@ -146,6 +147,37 @@ void supervisor_control_paused(struct supervisor *s, bool paused)
     }
 }
 
+static void answer_balloon(struct connection *c, const struct vm_message *m)
+{
+    uint64_t memory = c->supervisor->config.vm.memory, target = m->stats[VM_STAT_BALLOON_TARGET];
+
+    if (!m->stats[VM_STAT_BALLOON_DRIVER])
+        answer_error(c,
+                     "no driver serves the memory balloon in the guest: nothing was changed; on Linux it is "
+                     "the module virtio_balloon");
+    else
+        answer(c,
+               json_pack("{s:b, s:I, s:I, s:I}", "ok", 1, "memory-bytes",
+                         (json_int_t)(memory - (target < memory ? target : memory)), "balloon-target-bytes",
+                         (json_int_t)target, "balloon-bytes", (json_int_t)m->stats[VM_STAT_BALLOON]));
+}
+
+void supervisor_control_balloon(struct supervisor *s, const struct vm_message *m)
+{
+    bool asked = false;
+
+    for (struct connection *c = s->connections; c; c = c->next) {
+        if (!c->waits_for_balloon)
+            continue;
+        asked = true;
+        c->waits_for_balloon = false;
+        answer_balloon(c, m);
+    }
+    /* What its restart policy starts again goes on from there. */
+    if (asked && m->stats[VM_STAT_BALLOON_DRIVER] && m->stats[VM_STAT_BALLOON_TARGET] < s->config.vm.memory)
+        s->config.vm.balloon = m->stats[VM_STAT_BALLOON_TARGET];
+}
+
 /* ---- requests ---- */
 
 static void resize(struct connection *c, const struct control_request *r)
@@ -161,13 +193,13 @@ static void resize(struct connection *c, const struct control_request *r)
 }
 
 /* Has the VM process asked; its answer answers. */
-static void ask_vm(struct connection *c, enum vm_message_type type, bool *waits_for)
+static void ask_vm(struct connection *c, const struct vm_message *m, bool *waits_for)
 {
     struct supervisor *s = c->supervisor;
 
     if (s->phase != PHASE_RUNNING)
         answer_error(c, "the guest is not running at this moment");
-    else if (vm_process_tell(&s->vm, type) != 0)
+    else if (vm_message_send(s->vm.control_fd, m) != 0)
         answer_error(c, "the virtual machine's process does not answer");
     else
         *waits_for = true;
@@ -175,12 +207,29 @@ static void ask_vm(struct connection *c, enum vm_message_type type, bool *waits_
 
 static void pause_or_resume(struct connection *c, bool pause)
 {
+    const struct vm_message m = {.type = pause ? VM_PAUSE : VM_RESUME};
     enum guest_state state = c->supervisor->guest->row.state;
 
     if (state == (pause ? GUEST_PAUSED : GUEST_RUNNING))
         answer(c, json_pack("{s:b}", "ok", 1));
     else
-        ask_vm(c, pause ? VM_PAUSE : VM_RESUME, pause ? &c->waits_for_pause : &c->waits_for_resume);
+        ask_vm(c, &m, pause ? &c->waits_for_pause : &c->waits_for_resume);
+}
+
+static void set_balloon(struct connection *c, uint64_t keep)
+{
+    uint64_t memory = c->supervisor->config.vm.memory;
+    char why[160];
+
+    if (keep && keep <= memory) {
+        ask_vm(c, &(const struct vm_message){.type = VM_SET_BALLOON, .value = memory - keep},
+               &c->waits_for_balloon);
+        return;
+    }
+    snprintf(why, sizeof(why),
+             "the guest can't keep %llu bytes: choose from 1 to its memory, which is %llu (%lluM)",
+             (unsigned long long)keep, (unsigned long long)memory, (unsigned long long)memory >> 20);
+    answer_error(c, why);
 }
 
 static void act_on(struct connection *c, const struct control_request *r)
@@ -204,7 +253,10 @@ static void act_on(struct connection *c, const struct control_request *r)
         pause_or_resume(c, r->verb == CONTROL_PAUSE);
         break;
     case CONTROL_STATS:
-        ask_vm(c, VM_STATS_WANTED, &c->waits_for_stats);
+        ask_vm(c, &(const struct vm_message){.type = VM_STATS_WANTED}, &c->waits_for_stats);
+        break;
+    case CONTROL_BALLOON:
+        set_balloon(c, r->memory_bytes);
         break;
     case CONTROL_CONSOLE:
         answer(c, json_pack("{s:b}", "ok", 1));

@@ -248,11 +248,23 @@ static void take_balloon(struct vm *vm)
     struct virtio_balloon_report report;
 
     machine_balloon(vm->machine, &report);
+    vm->stats[VM_STAT_BALLOON_DRIVER] = report.driver;
     vm->stats[VM_STAT_BALLOON_TARGET] = report.target;
     vm->stats[VM_STAT_BALLOON] = report.actual;
     vm->stats[VM_STAT_MEMORY_REPORTED] = report.reported;
     for (unsigned i = 0; i < ARRAY_SIZE(told); i++)
         vm->stats[VM_STAT_MEMORY_TOTAL + i] = report.valid >> told[i] & 1 ? report.stats[told[i]] : 0;
+}
+
+/* A target that nobody in the guest works towards would be a promise, and take hold at some later time. */
+static void set_balloon(struct vm *vm, uint64_t bytes)
+{
+    take_balloon(vm);
+    if (vm->stats[VM_STAT_BALLOON_DRIVER]) {
+        machine_set_balloon(vm->machine, bytes);
+        take_balloon(vm);
+    }
+    tell(vm, VM_BALLOON, "");
 }
 
 static void act_on(struct vm *vm, const struct vm_message *m)
@@ -270,7 +282,7 @@ static void act_on(struct vm *vm, const struct vm_message *m)
         machine_resize_console(vm->machine, m->columns, m->rows);
         break;
     case VM_SET_BALLOON:
-        machine_set_balloon(vm->machine, m->value);
+        set_balloon(vm, m->value);
         break;
     case VM_STATS_WANTED:
         count_net(vm);

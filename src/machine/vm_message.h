@@ -19,8 +19,9 @@ enum vm_message_type {
     VM_RESUME,           /* let them run again; VM_RESUMED answers */
     VM_RESIZE,           /* columns and rows: of the terminal behind the console */
     VM_STATS_WANTED,     /* VM_STATS answers */
-    VM_SET_BALLOON,      /* value: bytes of RAM that the guest is to give back by its balloon */
-    VM_QUIT,             /* end in an orderly way, whatever the guest does; VM_ENDED answers */
+    VM_SET_BALLOON, /* value: bytes of RAM that the guest is to give back by its balloon; VM_BALLOON answers
+                     */
+    VM_QUIT,        /* end in an orderly way, whatever the guest does; VM_ENDED answers */
     VM_TO_LAST = VM_QUIT,
 
     /* From it */
@@ -30,6 +31,7 @@ enum vm_message_type {
     VM_PAUSED,
     VM_RESUMED,
     VM_STATS,
+    VM_BALLOON,      /* stats are as now; without a driver in the guest nothing has changed */
     VM_CRASH_LOADED, /* the guest has panicked, and its crash kernel takes over */
     VM_WATCHDOG,     /* the guest's watchdog has expired; VM_RESTARTED follows where it restarts the guest */
     VM_LINK_DOWN,    /* what speaks for the guest on a network is gone: that card's cable is unplugged */
@@ -61,6 +63,7 @@ enum vm_stat {
     VM_STAT_NET_TX_DROPS,
     VM_STAT_BALLOON_TARGET,  /* bytes that the guest is to give back */
     VM_STAT_BALLOON,         /* bytes that it has given back */
+    VM_STAT_BALLOON_DRIVER,  /* 1: a driver in the guest serves the balloon */
     VM_STAT_MEMORY_REPORTED, /* bytes of free pages that it has reported, all together */
     /* As the guest's kernel told when it was last asked, in bytes; 0 while it has not. */
     VM_STAT_MEMORY_TOTAL,

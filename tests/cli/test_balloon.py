@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Memory that the guest does not use costs the host nothing: Debian's balloon driver, and its reports of free pages."""
+import json
 import pathlib
 import re
 import subprocess
@@ -8,6 +9,7 @@ import time
 import pytest
 
 import program
+from life import Home
 from program import Terminal
 
 PROMPT = rb"guest:\S*[#$] (\x1b\[6n)?$"
@@ -89,3 +91,42 @@ def test_inflated_at_the_start(engine, suite, initrd):
         assert guest.ask("dd if=/dev/zero bs=1M count=300 of=/dev/shm/z 2>/dev/null; wc -c </dev/shm/z") == str(300 * MIB)
         assert guest.ask("tr -d '\\0' </dev/shm/z | wc -c") == "0"
         guest.power_off()
+
+
+def test_changed_while_it_runs(engine, suite, initrd, tmp_path, monkeypatch):
+    """`balloon` says what the guest is to keep; `stats` tells how far it is."""
+    home = Home(tmp_path / "home")
+    monkeypatch.setenv("TABIQUE_HOME", str(home.path))
+
+    def balloon():
+        stats = json.loads(home.do("stats", "--json", "mem"))
+        return stats["balloon-target-bytes"], stats["balloon-bytes"]
+
+    def wait_for(kept):
+        deadline = time.monotonic() + BOOT
+        while balloon() != ((768 - kept) * MIB, (768 - kept) * MIB):
+            assert time.monotonic() < deadline, f"{balloon()} and not what keeps {kept} MiB"
+            time.sleep(0.2)
+
+    with Guest(engine, suite, initrd, "--name", "mem", "--memory", "768M") as guest:
+        free = guest.free()
+        assert free > 500 * MIB
+        assert home.do("balloon", "mem", "384M") == ""
+        wait_for(384)
+        assert guest.free() < free - 300 * MIB
+        assert "384M of 384M" in home.do("stats", "mem")
+        said = home.fail("balloon", "mem", "1G")
+        assert "guest 'mem': the guest can't keep 1073741824 bytes: choose from 1 to its memory" in said and "768M" in said
+        wait_for(384)
+        home.do("balloon", "mem", "768M")
+        wait_for(768)
+        assert guest.free() > free - 100 * MIB
+        guest.ask("rmmod virtio_balloon")
+        assert "no driver serves the memory balloon in the guest: nothing was changed" in home.fail("balloon", "mem", "384M")
+        assert balloon() == (0, 0)
+        guest.power_off()
+    assert "is not running" in home.fail("balloon", "mem", "384M")
+    for wrong, why in (([], "NAME is missing"), (["mem"], "SIZE is missing"), (["mem", "much"], "SIZE"), (["mem", "1000"], "SIZE")):
+        result = home.run("balloon", *wrong)
+        assert result.returncode == 2 and why in result.stderr
+    home.do("rm", "mem")

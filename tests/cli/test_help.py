@@ -23,6 +23,7 @@ VERBS = {
     "restart": ["--timeout"],
     "pause": [],
     "resume": [],
+    "balloon": [],
     "rm": ["--force"],
     "events": ["--follow", "--since"],
     "check": ["--json"],

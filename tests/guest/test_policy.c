@@ -144,6 +144,9 @@ static void test_requests(void **state)
         "{\"request\":\"stop\",\"timeout-ms\":86400001}",
         "{\"request\":\"stop\",\"timeout-ms\":1.5}",
         "{\"request\":\"resize\",\"columns\":65536}",
+        "{\"request\":\"balloon\"}",
+        "{\"request\":\"balloon\",\"memory-bytes\":-1}",
+        "{\"request\":\"balloon\",\"memory-bytes\":9223372036854775808}",
         "{\"request\":\"stop\",\"request\":\"kill\"}",
     };
     struct control_request r;
@@ -157,6 +160,9 @@ static void test_requests(void **state)
     assert_int_equal(r.verb, CONTROL_CONSOLE);
     assert_int_equal(r.columns, 80);
     assert_int_equal(r.rows, 24);
+    assert_int_equal(parse("{\"request\":\"balloon\",\"memory-bytes\":1073741824}", &r), 0);
+    assert_int_equal(r.verb, CONTROL_BALLOON);
+    assert_int_equal(r.memory_bytes, 1 << 30);
     for (size_t i = 0; i < ARRAY_SIZE(wrong); i++) {
         struct control_request untouched = {.verb = CONTROL_VERBS};
 

@@ -308,6 +308,7 @@ void virtio_balloon_report(struct device *device, struct virtio_balloon_report *
     LOCK_SCOPE(&balloon->vdev.lock);
 
     *out = (struct virtio_balloon_report){
+        .driver = balloon->vdev.status & VIRTIO_STATUS_DRIVER_OK,
         .target = balloon->target * GUEST_PAGE_SIZE,
         .actual = balloon->actual * GUEST_PAGE_SIZE,
         .reported = balloon->reported,

@@ -8,6 +8,7 @@
 
 #include "device/device.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* The configuration that virtio_balloon_class.create takes; NULL: nothing wanted at first. */
@@ -31,6 +32,7 @@ enum virtio_balloon_stat {
 };
 
 struct virtio_balloon_report {
+    bool driver;     /* one in the guest has the balloon in use */
     uint64_t target; /* bytes wanted */
     uint64_t actual; /* bytes in the balloon, as the driver says */
     uint64_t

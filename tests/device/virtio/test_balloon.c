@@ -297,7 +297,11 @@ static void test_target(void **state)
 {
     struct rig *r = *state;
     struct virtio_balloon_report now;
+    virtio_balloon_report(r->device, &now);
+    assert_false(now.driver);
     start(r, RINGS_SPLIT);
+    virtio_balloon_report(r->device, &now);
+    assert_true(now.driver);
     assert_int_equal(io_space_read(r->f.env.mmio, r->d.config, 4), 16);
     uint8_t generation = (uint8_t)driver_read(&r->d, C_GENERATION, 1);
     virtio_balloon_set_target(r->device, 0x200fff);
@@ -315,6 +319,7 @@ static void test_target(void **state)
     virtio_balloon_report(r->device, &now);
     assert_int_equal(now.target, FIXTURE_RAM);
     assert_int_equal(now.actual, 0);
+    assert_false(now.driver);
 }
 
 int main(void)
