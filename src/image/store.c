@@ -477,10 +477,8 @@ int image_remove(const char *home, const char *name, struct error **err)
     /* By its id, content loses all its names. */
     bool by_name = image->name && strcmp(image->name, name) == 0;
     cleanup_free char *path = image->name ? store_path(&store, "names/%s", image->name) : NULL;
-    if (image->n_guests) {
-        cleanup_free char *first = name_of(&store, image->id);
+    if (image->n_guests)
         return guests_prevent(image, name, err);
-    }
     do {
         if (path && unlink(path) < 0)
             return error_set_errno(err, errno, "%s", path);
