@@ -127,6 +127,7 @@ struct disk_request {
     struct disk *disk;
     uint64_t at;
     unsigned pending;
+    bool paused;
     int result;
     struct disk_request *next;
     struct disk_io_op op;

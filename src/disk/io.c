@@ -23,6 +23,8 @@
 #include <unistd.h>
 
 #define RING_SIZE 128u
+/* What the kernel has room to answer: twice that. More answers would take memory of the kernel's. */
+#define IN_RING_MAX (2 * RING_SIZE)
 
 struct disk_io {
     int fds[DISK_FILES_MAX];
@@ -365,11 +367,13 @@ int disk_io_attach(struct disk_io *io, struct loop *loop)
 /*
  * Reads of what the host has cached end as they are submitted, but the kernel gives writes to files to a
  * worker thread: waking it takes longer than copying the bytes, many times longer where processors are
- * scarce. So a write goes there only where it would make something else wait.
+ * scarce. So a write goes there only where it would make something else wait. What is too much for the ring
+ * waits here, and is done between the answers.
  */
 static bool suits_ring(const struct disk_io *io, const struct disk_io_op *op)
 {
-    return io->has_ring && op->kind != DISK_IO_NONE && (op->kind != DISK_IO_WRITE || io->in_ring);
+    return io->has_ring && op->kind != DISK_IO_NONE && io->in_ring < IN_RING_MAX &&
+           (op->kind != DISK_IO_WRITE || io->in_ring);
 }
 
 void disk_io_submit(struct disk_io *io, struct disk_io_op *op)

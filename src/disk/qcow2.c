@@ -17,6 +17,10 @@
 #define L2_CACHE_BYTES     (4u << 20)
 #define BLOCKS_CACHE_BYTES (1u << 20)
 
+/* Parts of one request that are under way at once. A guest may ask for gigabytes in one, and have its
+ * clusters where it likes: it must not choose how much memory that takes. */
+#define PARTS_MAX 64u
+
 /* A part of a request that goes to the file, or to what it is based on. */
 struct part {
     struct qcow2 *q;
@@ -69,6 +73,7 @@ static int begin_change(struct qcow2 *q)
 /* ---- parts ---- */
 
 static void put(struct disk_request *request);
+static void go_on(struct qcow2 *q, struct disk_request *request);
 
 static struct part *new_part(struct qcow2 *q, struct disk_request *request, const struct iovec *iov,
                              unsigned n)
@@ -90,6 +95,10 @@ static void end_part(struct part *part, int result)
     free(part);
     if (result && !request->result)
         request->result = result;
+    if (request->paused && request->pending <= PARTS_MAX / 2) {
+        request->paused = false;
+        go_on(qcow2_of(request->disk), request);
+    }
     put(request);
 }
 
@@ -287,6 +296,10 @@ static void go_on(struct qcow2 *q, struct disk_request *request)
     uint64_t end = request->offset + request->length;
 
     while (!request->result && request->at < end) {
+        if (request->pending > PARTS_MAX) {
+            request->paused = true;
+            return;
+        }
         int rc = q->stage == QCOW2_WAIT_FOR_IO ? 0 : step(q, request);
         if (rc == 0) {
             hold(q, request);
@@ -316,6 +329,7 @@ static void qcow2_submit(struct disk *disk, struct disk_request *request)
 
     request->at = request->offset;
     request->pending = 1;
+    request->paused = false;
     request->result = 0;
     q->submitting = true;
     if (request->kind == DISK_FLUSH)

@@ -8,6 +8,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -460,6 +461,44 @@ static void test_large_disk_small_clusters(void **state)
     image_close(&image);
 }
 
+/* Clusters that lie as far apart as a guest can have them, and requests of which each is thousands of reads.
+ */
+static void test_many_parts(void **state)
+{
+    enum { CLUSTER = 512, CLUSTERS = sizeof(buf) / CLUSTER, REQUESTS = 16 };
+    struct image_request requests[REQUESTS];
+
+    for (unsigned flags = 0; flags <= IMAGE_NO_URING; flags += IMAGE_NO_URING) {
+        struct image image;
+        make("parts.qcow2", "-o cluster_size=512");
+        image_open(&image, scratch_path("parts.qcow2"), "qcow2", flags);
+        for (unsigned i = 0; i < CLUSTERS; i++) {
+            uint32_t at = i * 4099 % CLUSTERS * CLUSTER;
+            memset(buf + at, (int)(i * 7 + i / 256), CLUSTER);
+            assert_int_equal(image_write(&image, at, buf + at, CLUSTER), 0);
+        }
+        size_t before = mallinfo2().uordblks;
+        for (unsigned i = 0; i < REQUESTS; i++)
+            image_submit(&image, &requests[i], DISK_READ, 0, seen, sizeof(seen), false);
+        assert_in_range(mallinfo2().uordblks, 0, before + MIB);
+        image_wait(&image);
+        for (unsigned i = 0; i < REQUESTS; i++)
+            assert_int_equal(requests[i].result, 0);
+        assert_memory_equal(seen, buf, sizeof(buf));
+        /* Writes in place, and zeros, come in as many parts. */
+        for (unsigned i = 0; i < REQUESTS; i++)
+            image_submit(&image, &requests[i], DISK_WRITE, 0, buf, sizeof(buf), false);
+        assert_in_range(mallinfo2().uordblks, 0, before + MIB);
+        image_wait(&image);
+        for (unsigned i = 0; i < REQUESTS; i++)
+            assert_int_equal(requests[i].result, 0);
+        assert_int_equal(image_read(&image, 0, seen, sizeof(seen)), 0);
+        assert_memory_equal(seen, buf, sizeof(buf));
+        image_close(&image);
+        check_image("parts.qcow2", false);
+    }
+}
+
 static void test_wrong_requests(void **state)
 {
     struct image image;
@@ -547,6 +586,7 @@ int main(void)
         cmocka_unit_test(test_discard_without_flush),
         cmocka_unit_test(test_no_space),
         cmocka_unit_test(test_large_disk_small_clusters),
+        cmocka_unit_test(test_many_parts),
         cmocka_unit_test(test_wrong_requests),
         cmocka_unit_test(test_create),
     };
