@@ -7,7 +7,7 @@
 #   make fuzz        every fuzz target for FUZZ_SECONDS each (600); TARGET=name for one
 #   make soak        Debian's kernels booted BOOTS times each (50); guests started and killed 200 times
 #   make bench       side by side with peers
-#   make install     program, man page, completion (PREFIX, DESTDIR)
+#   make install     program, man page, completion, systemd units (PREFIX, DESTDIR)
 
 BUILD := build
 SANITIZE ?=

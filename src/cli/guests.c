@@ -131,6 +131,23 @@ int cli_print_json(json_t *json, size_t flags, struct error **err)
     return rc;
 }
 
+int cli_each_name(const struct home *home, const struct cli_values *values, const char *const *names,
+                  size_t n, int *status,
+                  int (*fn)(const struct home *home, const char *name, void *opaque, struct error **err),
+                  void *opaque)
+{
+    *status = 0;
+    for (size_t i = 0; i < n; i++) {
+        cleanup_error struct error *why = NULL;
+
+        if (fn(home, names[i], opaque, &why) == 0)
+            continue;
+        *status = CLI_STATUS_FAILED;
+        fprintf(stderr, "tabique %s: %s\n", cli_verb(values), error_message(why));
+    }
+    return 0;
+}
+
 int cli_each_guest(const struct cli_values *values, int *status, struct error **err,
                    int (*fn)(const struct home *home, const char *name, void *opaque, struct error **err),
                    void *opaque)
@@ -140,16 +157,5 @@ int cli_each_guest(const struct cli_values *values, int *status, struct error **
     const char **names = cli_list(values, "NAME", &n);
     int rc = home_find(&home, err);
 
-    if (rc)
-        return rc;
-    for (size_t i = 0; i < n; i++) {
-        cleanup_error struct error *why = NULL;
-
-        if (fn(&home, names[i], opaque, &why) == 0)
-            continue;
-        rc = -EIO;
-        fprintf(stderr, "tabique %s: %s\n", cli_verb(values), error_message(why));
-    }
-    *status = rc ? CLI_STATUS_FAILED : 0;
-    return 0;
+    return rc ? rc : cli_each_name(&home, values, names, n, status, fn, opaque);
 }

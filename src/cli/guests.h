@@ -25,8 +25,13 @@ void cli_format_bytes(char *buf, size_t len, uint64_t bytes, bool exact);
  */
 char *cli_run_config(const struct cli_values *values, struct error **err);
 
-/* Calls fn for each value of the operation's NAME; one that fails is told and does not keep the others from
- * being tried. Sets *status. 0 or -errno with *err. */
+/* Calls fn for each of the names; one that fails is told and does not keep the others from being tried. Sets
+ * *status. 0. */
+int cli_each_name(const struct home *home, const struct cli_values *values, const char *const *names,
+                  size_t n, int *status,
+                  int (*fn)(const struct home *home, const char *name, void *opaque, struct error **err),
+                  void *opaque);
+/* The same for each value of the operation's NAME. 0 or -errno with *err. */
 int cli_each_guest(const struct cli_values *values, int *status, struct error **err,
                    int (*fn)(const struct home *home, const char *name, void *opaque, struct error **err),
                    void *opaque);

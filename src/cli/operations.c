@@ -67,12 +67,14 @@ static const struct cli_argument run_arguments[] = {
      .metavar = "POLICY",
      .fallback = "no",
      .check = cli_check_restart,
-     .help =
-         "Whether to start it again when it ends: no; on-failure, when its exit status is not 0 "
-         "(on-failure:N: at most N times in a row); always and unless-stopped, whatever the end. After a "
-         "'stop', a "
-         "'kill' or Ctrl-] it stays ended. The time before a restart grows from 0.1 s to a minute while its "
-         "runs are short."},
+     .help = "Whether to start it again when it ends: no; on-failure, when its exit status is not 0 "
+             "(on-failure:N: at most N times in a row); always and unless-stopped, whatever the end. After a "
+             "'stop', a "
+             "'kill' or Ctrl-] it stays ended. When the host has started, 'start --all' starts those with "
+             "always, and "
+             "with unless-stopped those that nobody stopped. The time before a restart grows from 0.1 s to a "
+             "minute while its "
+             "runs are short."},
     {.name = "firmware",
      .type = CLI_PATH,
      .metavar = "bios|FILE",

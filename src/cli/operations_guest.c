@@ -71,7 +71,21 @@ static const struct cli_argument stats_arguments[] = {
      .help = "The guests' names; all that run without."},
 };
 
-static const struct cli_argument stop_arguments[] = {TIMEOUT, NAMES_OF(RUNNING)};
+static const struct cli_argument stop_arguments[] = {
+    TIMEOUT,
+    {.name = "all", .letter = 'a', .type = CLI_BOOL, .help = "All that run, instead of those named."},
+    {.name = "shutdown",
+     .type = CLI_BOOL,
+     .help = "The host goes down: those whose restart policy is unless-stopped don't count as stopped, and "
+             "'start "
+             "--all' starts them."},
+    {.name = "NAME",
+     .type = CLI_STRING,
+     .positional = true,
+     .repeatable = true,
+     .listed_by = RUNNING,
+     .help = "The guests' names; 'tabique ps' lists them."},
+};
 static const struct cli_argument kill_arguments[] = {NAMES_OF(RUNNING)};
 
 static const struct cli_argument start_arguments[] = {
@@ -79,11 +93,19 @@ static const struct cli_argument start_arguments[] = {
      .letter = 'a',
      .type = CLI_BOOL,
      .help = "Then connect its console to this terminal; Ctrl-] leaves, and the guest goes on."},
-    NAME_OF(ALL),
+    {.name = "all",
+     .type = CLI_BOOL,
+     .help = "As when the host has started: all that don't run and whose restart policy is always, or is "
+             "unless-stopped and nobody stopped them (by 'stop', 'kill' or Ctrl-])."},
+    {.name = "NAME",
+     .type = CLI_STRING,
+     .positional = true,
+     .listed_by = ALL,
+     .help = "The guest's name; 'tabique ps -a' lists them."},
 };
 
 static const struct cli_status start_statuses[] = {
-    {"0", "the guest runs; with --attach you left, or it powered off"},
+    {"0", "the guest runs, with --all each that is to; with --attach you left, or it powered off"},
     {"1", "it could not be started; the message says why"},
     {"other", "with --attach: the guest's exit status, as after 'run'"},
 };
@@ -188,7 +210,9 @@ const struct cli_operation cli_guest_operations[] = {
      .summary = "Start a guest that does not run",
      .description =
          "Starts it in the background, as it was configured by 'run', with its disk as it left it. Returns "
-         "when it runs.",
+         "when it runs. The systemd unit tabique-guests.service calls 'start --all' when the host, or for "
+         "'systemctl "
+         "--user' the person's session, starts, and 'stop --all --shutdown' when it ends.",
      ARGUMENTS(start_arguments),
      STATUSES(start_statuses),
      .run = cli_start},

@@ -11,7 +11,7 @@ static int end_it(const struct home *home, const char *name, bool *gone, struct 
 {
     struct guest_end end;
     struct error *why = NULL;
-    int rc = guest_end_begin(&end, home, name, true, 0, &why);
+    int rc = guest_end_begin(&end, home, name, GUEST_END_KILL, 0, &why);
 
     if (rc && rc != -ESRCH) {
         *err = why;

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The verbs `start` and `restart`. */
 #include "base/error.h"
-#include "cli/cli.h"
+#include "cli/guests.h"
 #include "cli/options.h"
 #include "guest/end.h"
-#include "guest/guest.h"
 
 #include <errno.h>
 #include <unistd.h>
@@ -15,7 +14,7 @@ static int start(const struct home *home, const char *name, struct error **err)
     int rc = guest_take_to_start(&guest, home, name, err);
 
     if (rc == 0)
-        rc = guest_run_detached(&guest, false, err);
+        rc = guest_run_detached(&guest, false, err) ? error_wrap(err, "guest '%s'", name) : 0;
     return rc;
 }
 
@@ -40,12 +39,46 @@ static int attach(const struct home *home, const char *name, int *status, struct
     return 0;
 }
 
+/* Those that are to run with the host. One that can't be started keeps no other from it. */
+static int start_all(const struct home *home, int *status, struct error **err)
+{
+    struct guest_row *rows;
+    size_t n;
+    int rc = guest_list(home, &rows, &n, err);
+
+    if (rc)
+        return rc;
+    *status = 0;
+    for (size_t i = 0; i < n; i++) {
+        cleanup_error struct error *why = NULL;
+
+        if (guest_state_is_live(rows[i].state) || !guest_starts_with_host(&rows[i]))
+            continue;
+        rc = start(home, rows[i].name, &why);
+        /* Started by somebody else meanwhile: there is nothing left to do. */
+        if (rc == 0 || rc == -EBUSY)
+            continue;
+        fprintf(stderr, "tabique start: %s\n", error_message(why));
+        *status = CLI_STATUS_FAILED;
+    }
+    guest_list_free(rows, n);
+    return 0;
+}
+
 int cli_start(const struct cli_values *values, int *status, struct error **err)
 {
     cleanup_home struct home home = {0};
     const char *name = cli_string(values, "NAME");
-    int rc = home_find(&home, err);
+    bool all = cli_bool(values, "all");
 
+    if (all == (name != NULL) || (all && cli_bool(values, "attach"))) {
+        *status = CLI_STATUS_USAGE;
+        return error_set(err, EINVAL, "%s",
+                         all ? "--all takes no NAME and no --attach" : "NAME is missing; or give --all");
+    }
+    int rc = home_find(&home, err);
+    if (rc == 0 && all)
+        return start_all(&home, status, err);
     if (rc == 0)
         rc = start(&home, name, err);
     if (rc)
@@ -66,7 +99,7 @@ int cli_restart(const struct cli_values *values, int *status, struct error **err
     if (rc)
         return rc;
     cli_parse_duration(cli_string(values, "timeout"), &timeout_ms);
-    rc = guest_end_begin(&end, &home, name, false, timeout_ms, &why);
+    rc = guest_end_begin(&end, &home, name, GUEST_END_STOP, timeout_ms, &why);
     if (rc && rc != -ESRCH) {
         *err = why;
         return rc;

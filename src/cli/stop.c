@@ -11,7 +11,7 @@
 struct stopping {
     struct guest_end *ends;
     size_t n;
-    bool kill;
+    enum guest_end_how how;
     uint64_t timeout_ms;
 };
 
@@ -20,11 +20,11 @@ static int begin(const struct home *home, const char *name, void *opaque, struct
     struct stopping *s = opaque;
     struct guest_end *end = &s->ends[s->n];
     struct error *why = NULL;
-    int rc = guest_end_begin(end, home, name, s->kill, s->timeout_ms, &why);
+    int rc = guest_end_begin(end, home, name, s->how, s->timeout_ms, &why);
 
     if (rc == 0) {
         s->n++;
-    } else if (rc == -ESRCH && !s->kill) {
+    } else if (rc == -ESRCH && s->how != GUEST_END_KILL) {
         /* It is what it was to be. */
         error_free(why);
         rc = 0;
@@ -37,16 +37,23 @@ static int begin(const struct home *home, const char *name, void *opaque, struct
 static int end_guests(const struct cli_values *values, struct stopping *s, int *status, struct error **err)
 {
     cleanup_home struct home home = {0};
-    size_t n;
+    struct guest_row *rows = NULL;
+    size_t n, n_rows = 0, n_running = 0;
+    const char **names = cli_list(values, "NAME", &n), **running = NULL;
     int rc = home_find(&home, err);
 
+    if (rc == 0 && !n)
+        rc = guest_list(&home, &rows, &n_rows, err);
     if (rc)
         return rc;
-    cli_list(values, "NAME", &n);
-    s->ends = calloc(n, sizeof(*s->ends));
-    if (!s->ends)
-        return error_set_errno(err, ENOMEM, "list of guests");
-    rc = cli_each_guest(values, status, err, begin, s);
+    s->ends = calloc(n + n_rows + 1, sizeof(*s->ends));
+    running = calloc(n_rows + 1, sizeof(*running));
+    for (size_t i = 0; running && i < n_rows; i++)
+        if (guest_state_is_live(rows[i].state))
+            running[n_running++] = rows[i].name;
+    rc = !s->ends || !running ? error_set_errno(err, ENOMEM, "list of guests")
+         : n                  ? cli_each_name(&home, values, names, n, status, begin, s)
+                              : cli_each_name(&home, values, running, n_running, status, begin, s);
     for (size_t i = 0; rc == 0 && i < s->n; i++) {
         cleanup_error struct error *why = NULL;
 
@@ -56,20 +63,29 @@ static int end_guests(const struct cli_values *values, struct stopping *s, int *
         }
     }
     free(s->ends);
+    free(running);
+    guest_list_free(rows, n_rows);
     return rc;
 }
 
 int cli_stop(const struct cli_values *values, int *status, struct error **err)
 {
-    struct stopping s = {0};
+    struct stopping s = {.how = cli_bool(values, "shutdown") ? GUEST_END_SHUTDOWN : GUEST_END_STOP};
+    bool all = cli_bool(values, "all");
+    size_t n;
 
+    cli_list(values, "NAME", &n);
+    if (all == (n > 0)) {
+        *status = CLI_STATUS_USAGE;
+        return error_set(err, EINVAL, "%s", all ? "--all takes no NAME" : "NAME is missing; or give --all");
+    }
     cli_parse_duration(cli_string(values, "timeout"), &s.timeout_ms);
     return end_guests(values, &s, status, err);
 }
 
 int cli_kill(const struct cli_values *values, int *status, struct error **err)
 {
-    struct stopping s = {.kill = true};
+    struct stopping s = {.how = GUEST_END_KILL};
 
     return end_guests(values, &s, status, err);
 }

@@ -49,8 +49,12 @@ static int parse_object(const json_t *object, struct control_request *out, struc
         rc = take_number(object, "memory-bytes", INT64_MAX, &memory, err);
     if (rc == 0 && request.verb == CONTROL_BALLOON && !json_object_get(object, "memory-bytes"))
         rc = error_set(err, EINVAL, "no 'memory-bytes': how much memory the guest is to keep");
+    const json_t *shutdown = json_object_get(object, "shutdown");
+    if (rc == 0 && shutdown && !json_is_boolean(shutdown))
+        rc = error_set(err, EINVAL, "'shutdown' is neither true nor false");
     if (rc)
         return rc;
+    request.shutdown = json_is_true(shutdown);
     request.timeout_ms = timeout;
     request.columns = (uint16_t)columns;
     request.rows = (uint16_t)rows;
@@ -79,6 +83,8 @@ char *control_format(const struct control_request *r)
 
     if (r->verb == CONTROL_STOP)
         json_object_set_new(object, "timeout-ms", json_integer((json_int_t)r->timeout_ms));
+    if (r->verb == CONTROL_STOP && r->shutdown)
+        json_object_set_new(object, "shutdown", json_true());
     if (r->verb == CONTROL_CONSOLE || r->verb == CONTROL_RESIZE) {
         json_object_set_new(object, "columns", json_integer(r->columns));
         json_object_set_new(object, "rows", json_integer(r->rows));

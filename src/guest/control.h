@@ -7,6 +7,7 @@
 #define TABIQUE_GUEST_CONTROL_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -33,6 +34,7 @@ enum control_verb {
 struct control_request {
     enum control_verb verb;
     uint64_t timeout_ms;    /* CONTROL_STOP: after it the guest is killed */
+    bool shutdown;          /* CONTROL_STOP: the host goes down; nobody stops this guest by hand */
     uint16_t columns, rows; /* CONTROL_CONSOLE, CONTROL_RESIZE: 0 for unknown */
     uint64_t memory_bytes;  /* CONTROL_BALLOON: what the guest is to keep; always given */
 };

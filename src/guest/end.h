@@ -11,20 +11,27 @@ struct control_request;
 struct error;
 struct home;
 
+enum guest_end_how {
+    GUEST_END_STOP,
+    GUEST_END_SHUTDOWN, /* a stop because the host goes down: not one by hand, for restart policies */
+    GUEST_END_KILL,
+};
+
 /* A guest that was asked to end: guest_end_begin asks, guest_end_finish waits, so that several end at once.
  */
 struct guest_end {
     const char *name; /* the caller's */
-    bool kill;
+    enum guest_end_how how;
     uint64_t timeout_ms;
-    int fd; /* to its supervisor; -1: nothing to wait for */
+    int fd;         /* to its supervisor; -1: nothing to wait for */
+    int supervisor; /* a descriptor of that process; -1: not known */
 };
 
 /*
  * Asks a guest to switch itself off, after `timeout_ms` to be killed (or to be killed at once). 0 or -errno
  * with *err: -ENOENT, none of that name; -ESRCH, it does not run.
  */
-int guest_end_begin(struct guest_end *end, const struct home *home, const char *name, bool kill,
+int guest_end_begin(struct guest_end *end, const struct home *home, const char *name, enum guest_end_how how,
                     uint64_t timeout_ms, struct error **err);
 /* Waits until nothing of it runs any more. A supervisor that does not answer is killed, where that was asked
  * for. 0 or -errno with *err. */

@@ -12,9 +12,11 @@
 #include "guest/guest_priv.h"
 #include "guest/lock.h"
 #include "guest/names.h"
+#include "guest/policy.h"
 #include "host/loop.h"
 
 #include <errno.h>
+#include <jansson.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -382,6 +384,7 @@ static int take(struct guest *guest, const char *name, bool to_start, struct err
         guest->row.state = GUEST_STARTING;
         guest->row.supervisor = getpid();
         guest->row.restarts = 0;
+        guest->row.by_hand = false;
         rc = registry_update(registry, &guest->row, err);
     }
     if (rc == 0)
@@ -448,4 +451,35 @@ int guest_record(struct guest *guest, const char *type, const char *details, str
         rc = registry_commit(registry, err);
     registry_close(registry);
     return rc;
+}
+
+int guest_ended_by_hand(const struct home *home, const char *name, struct error **err)
+{
+    struct registry *registry = NULL;
+    struct guest_row row = {0};
+    int rc = guest_begin_write(home, &registry, err);
+
+    if (rc == 0)
+        rc = registry_find(registry, name, &row, err);
+    if (rc > 0) {
+        row.by_hand = true;
+        rc = registry_update(registry, &row, err);
+    }
+    if (rc == 0)
+        rc = registry_commit(registry, err);
+    registry_close(registry);
+    guest_row_clear(&row);
+    return rc;
+}
+
+bool guest_starts_with_host(const struct guest_row *row)
+{
+    json_t *config = json_loads(row->config, 0, NULL);
+    const char *text = json_string_value(json_object_get(config, "restart"));
+    struct policy policy = {.kind = POLICY_NO};
+
+    if (text && policy_parse(&policy, text, NULL))
+        policy.kind = POLICY_NO;
+    json_decref(config);
+    return policy.kind == POLICY_ALWAYS || (policy.kind == POLICY_UNLESS_STOPPED && !row->by_hand);
 }

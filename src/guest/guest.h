@@ -66,6 +66,12 @@ int guest_remove(struct guest *guest, struct error **err);
  * or -errno with *err. */
 int guest_record(struct guest *guest, const char *type, const char *details, struct error **err);
 
+/* Writes down that a person ended a guest whose supervisor could not do so any more. 0 or -errno with *err.
+ */
+int guest_ended_by_hand(const struct home *home, const char *name, struct error **err);
+/* Whether it is to be started with the host: by its restart policy, and by who ended it last. */
+bool guest_starts_with_host(const struct guest_row *row);
+
 /* ---- running ---- */
 
 /* What guest_run gives besides the VM_EXIT_* values: the person left with Ctrl-], or a signal ended it. */

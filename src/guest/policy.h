@@ -11,8 +11,8 @@ struct error;
 enum policy_kind {
     POLICY_NO,
     POLICY_ON_FAILURE,     /* when its exit status is not 0 */
-    POLICY_ALWAYS,         /* whatever the end, unless a person stopped it */
-    POLICY_UNLESS_STOPPED, /* the same: no service starts guests when the host does */
+    POLICY_ALWAYS,         /* whatever the end, unless a person stopped it; and with the host in any case */
+    POLICY_UNLESS_STOPPED, /* the same; and with the host, unless a person stopped it */
 };
 
 struct policy {

@@ -15,7 +15,7 @@
 #include <time.h>
 
 #define APPLICATION_ID 0x54616269 /* "Tabi" */
-#define VERSION        1
+#define VERSION        2
 #define BUSY_MS        20000
 
 /* Each entry takes the database from the version of its index to the next. */
@@ -28,6 +28,7 @@ static const char *const migrations[VERSION] = {
     "CREATE TABLE events ("
     " id INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, guest TEXT NOT NULL, type TEXT NOT NULL,"
     " details TEXT NOT NULL);",
+    "ALTER TABLE guests ADD COLUMN by_hand INTEGER NOT NULL DEFAULT 0;",
 };
 
 int64_t registry_now(void)
@@ -242,12 +243,17 @@ static int set_up(struct registry *registry, enum registry_access access, struct
         return rc;
     if (version == VERSION)
         return 0;
-    if (access == REGISTRY_READ)
-        return version ? error_set(err, ENOTSUP,
-                                   "state: '%s' is of an older form: any command that writes renews it",
-                                   registry->path)
-                       : -ENOENT; /* somebody is about to make it */
-    return migrate(registry, err);
+    if (access != REGISTRY_READ)
+        return migrate(registry, err);
+    if (!version)
+        return -ENOENT; /* somebody is about to make it */
+    /* Who only looks finds what a newer Tabique would have written, and so does that first. */
+    sqlite3_close(steal_ptr(registry->db));
+    return set_up(registry, REGISTRY_WRITE, NULL) ? error_set(err, ENOTSUP,
+                                                              "state: '%s' is of an older form and can't be "
+                                                              "renewed: run 'tabique ps' as who may write it",
+                                                              registry->path)
+                                                  : 0;
 }
 
 int registry_open(struct registry **out, const char *directory, enum registry_access access,

@@ -46,6 +46,7 @@ struct guest_row {
     int64_t created, started, ended; /* started: for the last time, successfully */
     int64_t restarts;                /* by its restart policy, since it was started by a person */
     bool transient;                  /* to be removed at its end */
+    bool by_hand;                    /* a person ended its last run, or is about to */
 };
 
 void guest_row_clear(struct guest_row *row);

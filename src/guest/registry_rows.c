@@ -13,7 +13,7 @@
 
 #define COLUMNS                                                                                              \
     "name, config, state, supervisor, vm, exit_status, reason, engine, created, started, ended, restarts, "  \
-    "transient"
+    "transient, by_hand"
 
 const char *guest_state_name(enum guest_state state)
 {
@@ -57,6 +57,7 @@ static int read_row(sqlite3_stmt *s, struct guest_row *out)
         .ended = sqlite3_column_int64(s, 10),
         .restarts = sqlite3_column_int64(s, 11),
         .transient = sqlite3_column_int(s, 12),
+        .by_hand = sqlite3_column_int(s, 13),
     };
 
     if (!row.name || !row.config || !row.reason || !row.engine) {
@@ -120,22 +121,22 @@ int registry_list(struct registry *registry, struct guest_row **out, size_t *n_o
 int registry_insert(struct registry *registry, const struct guest_row *r, struct error **err)
 {
     return registry_execute(
-        registry, err, "INSERT INTO guests (" COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        "ssiiiissiiiii", r->name, r->config, (int64_t)r->state, (int64_t)r->supervisor, (int64_t)r->vm,
+        registry, err, "INSERT INTO guests (" COLUMNS ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "ssiiiissiiiiii", r->name, r->config, (int64_t)r->state, (int64_t)r->supervisor, (int64_t)r->vm,
         (int64_t)r->exit_status, r->reason ? r->reason : "", r->engine ? r->engine : "", r->created,
-        r->started, r->ended, r->restarts, (int64_t)r->transient);
+        r->started, r->ended, r->restarts, (int64_t)r->transient, (int64_t)r->by_hand);
 }
 
 int registry_update(struct registry *registry, const struct guest_row *r, struct error **err)
 {
-    int rc =
-        registry_execute(registry, err,
-                         "UPDATE guests SET config = ?, state = ?, supervisor = ?, vm = ?, exit_status = ?, "
-                         "reason = ?, engine = ?, "
-                         "started = ?, ended = ?, restarts = ?, transient = ? WHERE name = ?",
-                         "siiiissiiiis", r->config, (int64_t)r->state, (int64_t)r->supervisor, (int64_t)r->vm,
-                         (int64_t)r->exit_status, r->reason ? r->reason : "", r->engine ? r->engine : "",
-                         r->started, r->ended, r->restarts, (int64_t)r->transient, r->name);
+    int rc = registry_execute(
+        registry, err,
+        "UPDATE guests SET config = ?, state = ?, supervisor = ?, vm = ?, exit_status = ?, "
+        "reason = ?, engine = ?, "
+        "started = ?, ended = ?, restarts = ?, transient = ?, by_hand = ? WHERE name = ?",
+        "siiiissiiiiis", r->config, (int64_t)r->state, (int64_t)r->supervisor, (int64_t)r->vm,
+        (int64_t)r->exit_status, r->reason ? r->reason : "", r->engine ? r->engine : "", r->started, r->ended,
+        r->restarts, (int64_t)r->transient, (int64_t)r->by_hand, r->name);
 
     if (rc == 0 && !sqlite3_changes(registry->db))
         return error_set(err, ENOENT, "no guest '%s'", r->name);

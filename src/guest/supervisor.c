@@ -155,6 +155,8 @@ void supervisor_leave(struct supervisor *s, int status)
     if (s->left)
         return;
     s->left = status;
+    /* Keys of a person; other signals come when the session or the host ends. */
+    s->guest->row.by_hand |= status == GUEST_EXIT_LEFT || status == GUEST_EXIT_SIGNAL + SIGINT;
     quit(s);
     if (s->phase == PHASE_WAITING)
         loop_timer_arm(s->limit, 0);

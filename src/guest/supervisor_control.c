@@ -242,10 +242,12 @@ static void act_on(struct connection *c, const struct control_request *r)
         break;
     case CONTROL_STOP:
         c->waits_for_end = true;
+        s->guest->row.by_hand |= !r->shutdown;
         supervisor_stop(s, r->timeout_ms);
         break;
     case CONTROL_KILL:
         c->waits_for_end = true;
+        s->guest->row.by_hand = true;
         supervisor_kill(s);
         break;
     case CONTROL_PAUSE:

@@ -199,6 +199,11 @@ void confine_signals(void)
     /* A peer that is gone and a file that has reached its limit are told by the calls themselves. */
     sigaction(SIGPIPE, &ignore, NULL);
     sigaction(SIGXFSZ, &ignore, NULL);
+    /* Whoever ends a whole group of processes (a service, a session) so ends the supervisor, which lets the
+     * guest put its disks in order first. */
+    sigaction(SIGTERM, &ignore, NULL);
+    sigaction(SIGINT, &ignore, NULL);
+    sigaction(SIGHUP, &ignore, NULL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
 }

@@ -53,6 +53,7 @@ static const struct guest_row web = {
     .ended = 3,
     .restarts = 4,
     .transient = true,
+    .by_hand = true,
 };
 
 static void insert(struct registry *registry, const struct guest_row *row)
@@ -77,6 +78,7 @@ static void expect_row(const struct guest_row *row, const struct guest_row *expe
     assert_int_equal(row->ended, expected->ended);
     assert_int_equal(row->restarts, expected->restarts);
     assert_int_equal(row->transient, expected->transient);
+    assert_int_equal(row->by_hand, expected->by_hand);
 }
 
 static void test_rows(void **state)
@@ -94,6 +96,7 @@ static void test_rows(void **state)
     changed.exit_status = -1;
     changed.reason = (char *)"";
     changed.transient = false;
+    changed.by_hand = false;
     assert_int_equal(registry_update(registry, &changed, NULL), 0);
     other.name = (char *)"database";
     insert(registry, &other);
