@@ -5,9 +5,8 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "image/libarchive.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -210,49 +209,54 @@ static int make_meta_data(const struct seed_config *config, struct text *out, st
     return 0;
 }
 
-static int fail(struct archive *a, struct error **err)
+static int fail(const struct libarchive *lib, struct archive *a, struct error **err)
 {
-    return error_set(err, EIO, "making the volume for cloud-init: %s", archive_error_string(a));
+    return error_set(err, EIO, "making the volume for cloud-init: %s", lib->archive_error_string(a));
 }
 
-static int add_file(struct archive *a, const char *name, const struct text *text, struct error **err)
+static int add_file(const struct libarchive *lib, struct archive *a, const char *name,
+                    const struct text *text, struct error **err)
 {
-    struct archive_entry *entry = archive_entry_new();
+    struct archive_entry *entry = lib->archive_entry_new();
 
     if (!entry)
         return error_set_errno(err, ENOMEM, "volume for cloud-init");
-    archive_entry_set_pathname(entry, name);
-    archive_entry_set_size(entry, (int64_t)text->size);
-    archive_entry_set_filetype(entry, AE_IFREG);
-    archive_entry_set_perm(entry, 0444);
-    bool ok = archive_write_header(a, entry) == ARCHIVE_OK &&
-              archive_write_data(a, text->data, text->size) == (la_ssize_t)text->size;
-    archive_entry_free(entry);
-    return ok ? 0 : fail(a, err);
+    lib->archive_entry_set_pathname(entry, name);
+    lib->archive_entry_set_size(entry, (int64_t)text->size);
+    lib->archive_entry_set_filetype(entry, AE_IFREG);
+    lib->archive_entry_set_perm(entry, 0444);
+    bool ok = lib->archive_write_header(a, entry) == ARCHIVE_OK &&
+              lib->archive_write_data(a, text->data, text->size) == (la_ssize_t)text->size;
+    lib->archive_entry_free(entry);
+    return ok ? 0 : fail(lib, a, err);
 }
 
 /* The volume in `fd`. cloud-init takes the label in either case; ISO 9660 has capitals only. */
 static int write_volume(int fd, const struct text *user_data, const struct text *meta_data,
                         const struct text *network, struct error **err)
 {
-    struct archive *a = archive_write_new();
+    const struct libarchive *lib = libarchive(err);
 
+    if (!lib)
+        return -ENOPKG;
+    struct archive *a = lib->archive_write_new();
     if (!a)
         return error_set_errno(err, ENOMEM, "volume for cloud-init");
-    int rc = archive_write_set_format_iso9660(a) == ARCHIVE_OK &&
-                     archive_write_set_options(a, "volume-id=" LABEL ",publisher=tabique") == ARCHIVE_OK &&
-                     archive_write_open_fd(a, fd) == ARCHIVE_OK
-                 ? 0
-                 : fail(a, err);
+    int rc =
+        lib->archive_write_set_format_iso9660(a) == ARCHIVE_OK &&
+                lib->archive_write_set_options(a, "volume-id=" LABEL ",publisher=tabique") == ARCHIVE_OK &&
+                lib->archive_write_open_fd(a, fd) == ARCHIVE_OK
+            ? 0
+            : fail(lib, a, err);
     if (rc == 0)
-        rc = add_file(a, "user-data", user_data, err);
+        rc = add_file(lib, a, "user-data", user_data, err);
     if (rc == 0)
-        rc = add_file(a, "meta-data", meta_data, err);
+        rc = add_file(lib, a, "meta-data", meta_data, err);
     if (rc == 0 && network->data)
-        rc = add_file(a, "network-config", network, err);
-    if (rc == 0 && archive_write_close(a) != ARCHIVE_OK)
-        rc = fail(a, err);
-    archive_write_free(a);
+        rc = add_file(lib, a, "network-config", network, err);
+    if (rc == 0 && lib->archive_write_close(a) != ARCHIVE_OK)
+        rc = fail(lib, a, err);
+    lib->archive_write_free(a);
     return rc;
 }
 

@@ -208,16 +208,19 @@ static int finish(struct build *b, struct image *image, const char *key, struct 
 /* ---- whether, and whose turn ---- */
 
 /* What was asked for, in the words that say whether something else was. */
-static char *request_key(const struct image *image)
+static int request_key(const struct image *image, char **out, struct error **err)
 {
     cleanup_free char *packages = join_packages(image);
     char script[DIGEST_TEXT_LENGTH + 1], *key;
 
-    if (!packages || digest_text(image_debian_script, script) < 0 ||
-        asprintf(&key, "debian %d-%s %s %s %" PRIu64 " %s", RECIPE, script, image->suite, image->arch,
-                 image->size, packages) < 0)
-        return NULL;
-    return key;
+    int rc = digest_text(image_debian_script, script, err);
+    if (rc)
+        return rc;
+    if (!packages || asprintf(&key, "debian %d-%s %s %s %" PRIu64 " %s", RECIPE, script, image->suite,
+                              image->arch, image->size, packages) < 0)
+        return error_set_errno(err, ENOMEM, "image build");
+    *out = key;
+    return 0;
 }
 
 /* Whether the name has just what is asked for. */
@@ -313,13 +316,13 @@ static int build(struct build *b, struct image **out, bool *built, struct error 
 {
     cleanup_image struct image *image = calloc(1, sizeof(*image));
     bool waited = false;
+    cleanup_free char *key = NULL;
 
     int rc = image ? describe(b->request, image, err) : error_set_errno(err, ENOMEM, "image build");
+    if (rc == 0)
+        rc = request_key(image, &key, err);
     if (rc)
         return rc;
-    cleanup_free char *key = request_key(image);
-    if (!key)
-        return error_set_errno(err, ENOMEM, "image build");
     *built = false;
     if (!b->request->rebuild && in_store(&b->store, image->name, key, out))
         return 0;

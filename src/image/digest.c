@@ -8,32 +8,54 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "image/libcrypto.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/evp.h>
 #include <string.h>
 #include <sys/stat.h>
 
 #define BLOCK 65536
 
-static void context_cleanup(EVP_MD_CTX **context)
+struct digest {
+    const struct libcrypto *lib;
+    EVP_MD_CTX *context;
+};
+
+static int digest_begin(struct digest *d, struct error **err)
 {
-    EVP_MD_CTX_free(*context);
+    d->lib = libcrypto(err);
+    if (!d->lib)
+        return -ENOPKG;
+    d->context = d->lib->EVP_MD_CTX_new();
+    if (!d->context || !d->lib->EVP_DigestInit_ex(d->context, d->lib->EVP_sha256(), NULL))
+        return error_set(err, ENOMEM, "SHA-256 is not to be had");
+    return 0;
 }
 
-static void add_text(EVP_MD_CTX *context, const char *text)
+static void digest_cleanup(struct digest *d)
+{
+    if (d->context)
+        d->lib->EVP_MD_CTX_free(d->context);
+}
+
+static void add(struct digest *d, const void *bytes, size_t len)
+{
+    d->lib->EVP_DigestUpdate(d->context, bytes, len);
+}
+
+static void add_text(struct digest *d, const char *text)
 {
     /* With its final zero, which separates it from what follows. */
-    EVP_DigestUpdate(context, text ? text : "", text ? strlen(text) + 1 : 1);
+    add(d, text ? text : "", text ? strlen(text) + 1 : 1);
 }
 
-static void add_number(EVP_MD_CTX *context, uint64_t n)
+static void add_number(struct digest *d, uint64_t n)
 {
     uint8_t bytes[8];
 
     put_le64(bytes, n);
-    EVP_DigestUpdate(context, bytes, sizeof(bytes));
+    add(d, bytes, sizeof(bytes));
 }
 
 static bool is_zero(const uint8_t *p, size_t len)
@@ -59,7 +81,7 @@ static ssize_t read_block(int fd, uint8_t *buf, size_t len, off_t offset)
     return (ssize_t)done;
 }
 
-static int add_file(EVP_MD_CTX *context, const char *path, struct error **err)
+static int add_file(struct digest *d, const char *path, struct error **err)
 {
     cleanup_close int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     cleanup_free uint8_t *buf = malloc(BLOCK);
@@ -69,8 +91,8 @@ static int add_file(EVP_MD_CTX *context, const char *path, struct error **err)
         return error_set_errno(err, ENOMEM, "%s", path);
     if (path && (fd < 0 || fstat(fd, &st) < 0))
         return error_set_errno(err, errno, "%s", path);
-    add_number(context, path ? 1 : 0);
-    add_number(context, (uint64_t)st.st_size);
+    add_number(d, path ? 1 : 0);
+    add_number(d, (uint64_t)st.st_size);
     for (off_t offset = 0; offset < st.st_size; offset += BLOCK) {
         off_t data = lseek(fd, offset, SEEK_DATA);
         if (data < 0 && errno == ENXIO)
@@ -82,41 +104,44 @@ static int add_file(EVP_MD_CTX *context, const char *path, struct error **err)
             return error_set_errno(err, (int)-n, "%s", path);
         if (is_zero(buf, (size_t)n))
             continue;
-        add_number(context, (uint64_t)offset);
-        EVP_DigestUpdate(context, buf, (size_t)n);
+        add_number(d, (uint64_t)offset);
+        add(d, buf, (size_t)n);
     }
-    add_number(context, UINT64_MAX); /* no block begins there: the end */
+    add_number(d, UINT64_MAX); /* no block begins there: the end */
     return 0;
 }
 
 int digest_image(struct image *image, struct error **err)
 {
-    __attribute__((cleanup(context_cleanup))) EVP_MD_CTX *context = EVP_MD_CTX_new();
+    __attribute__((cleanup(digest_cleanup))) struct digest d = {0};
     uint8_t digest[EVP_MAX_MD_SIZE];
     unsigned len = 0;
-    int rc;
+    int rc = digest_begin(&d, err);
 
-    if (!context || !EVP_DigestInit_ex(context, EVP_sha256(), NULL))
-        return error_set(err, ENOMEM, "SHA-256 is not to be had");
-    add_text(context, "tabique image 1");
-    add_text(context, image->disk_format);
-    add_text(context, image->append);
-    if ((rc = add_file(context, image->disk, err)) || (rc = add_file(context, image->kernel, err)) ||
-        (rc = add_file(context, image->initrd, err)))
+    if (rc)
         return rc;
-    if (!EVP_DigestFinal_ex(context, digest, &len) || len != IMAGE_ID_LENGTH / 2)
+    add_text(&d, "tabique image 1");
+    add_text(&d, image->disk_format);
+    add_text(&d, image->append);
+    if ((rc = add_file(&d, image->disk, err)) || (rc = add_file(&d, image->kernel, err)) ||
+        (rc = add_file(&d, image->initrd, err)))
+        return rc;
+    if (!d.lib->EVP_DigestFinal_ex(d.context, digest, &len) || len != IMAGE_ID_LENGTH / 2)
         return error_set(err, EIO, "SHA-256 failed");
     for (unsigned i = 0; i < len; i++)
         snprintf(image->id + 2 * i, 3, "%02x", digest[i]);
     return 0;
 }
 
-int digest_text(const char *text, char out[DIGEST_TEXT_LENGTH + 1])
+int digest_text(const char *text, char out[DIGEST_TEXT_LENGTH + 1], struct error **err)
 {
+    const struct libcrypto *lib = libcrypto(err);
     uint8_t digest[EVP_MAX_MD_SIZE];
 
-    if (!EVP_Digest(text, strlen(text), digest, NULL, EVP_sha256(), NULL))
-        return -ENOMEM;
+    if (!lib)
+        return -ENOPKG;
+    if (!lib->EVP_Digest(text, strlen(text), digest, NULL, lib->EVP_sha256(), NULL))
+        return error_set(err, ENOMEM, "SHA-256 failed");
     for (int i = 0; i < DIGEST_TEXT_LENGTH / 2; i++)
         snprintf(out + 2 * i, 3, "%02x", digest[i]);
     return 0;

@@ -5,6 +5,7 @@
  */
 #include "image/build_priv.h"
 #include "image/import_priv.h"
+#include "image/libarchive.h"
 #include "image/store_priv.h"
 
 #include "base/cleanup.h"
@@ -51,6 +52,9 @@ _Noreturn static void worker(const struct import *import, const char *format, in
                                        .format = strdup("raw")};
         rc = disk_files_new(&files, &file, 1, true, &err);
     }
+    /* Later it could not be opened. */
+    if (rc == 0 && !libarchive(&err))
+        rc = -ENOPKG;
     if (rc == 0)
         rc = confine_process(&config, &status, &err);
     if (rc == 0)

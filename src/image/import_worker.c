@@ -10,9 +10,8 @@
 #include "base/error.h"
 #include "disk/disk.h"
 #include "host/loop.h"
+#include "image/libarchive.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -113,37 +112,43 @@ static int copy_plain(struct worker *w, struct error **err)
     return 0;
 }
 
-static void archive_cleanup(struct archive **a)
+static int decompress(struct worker *w, const struct libarchive *lib, struct archive *a, struct error **err)
 {
-    archive_read_free(*a);
+    struct archive_entry *entry;
+
+    lib->archive_read_support_filter_gzip(a);
+    lib->archive_read_support_filter_bzip2(a);
+    lib->archive_read_support_filter_xz(a);
+    lib->archive_read_support_filter_zstd(a);
+    lib->archive_read_support_format_raw(a);
+    if (lseek(w->in, 0, SEEK_SET) < 0 || lib->archive_read_open_fd(a, w->in, BLOCK) != ARCHIVE_OK ||
+        lib->archive_read_next_header(a, &entry) != ARCHIVE_OK)
+        return error_set(err, EINVAL, "decompressing it: %s", lib->archive_error_string(a));
+    for (;;) {
+        la_ssize_t n = lib->archive_read_data(a, w->buf, BLOCK);
+        if (n == 0)
+            return 0;
+        if (n < 0)
+            return error_set(err, EINVAL, "decompressing it: %s", lib->archive_error_string(a));
+        int rc = append(w, w->buf, (size_t)n, err);
+        if (rc)
+            return rc;
+        say(w, IMPORT_COPYING, (double)lib->archive_filter_bytes(a, -1) / (double)w->in_size);
+    }
 }
 
 static int copy_compressed(struct worker *w, struct error **err)
 {
-    __attribute__((cleanup(archive_cleanup))) struct archive *a = archive_read_new();
-    struct archive_entry *entry;
+    const struct libarchive *lib = libarchive(err);
 
+    if (!lib)
+        return -ENOPKG;
+    struct archive *a = lib->archive_read_new();
     if (!a)
         return error_set_errno(err, ENOMEM, "decompressing it");
-    archive_read_support_filter_gzip(a);
-    archive_read_support_filter_bzip2(a);
-    archive_read_support_filter_xz(a);
-    archive_read_support_filter_zstd(a);
-    archive_read_support_format_raw(a);
-    if (lseek(w->in, 0, SEEK_SET) < 0 || archive_read_open_fd(a, w->in, BLOCK) != ARCHIVE_OK ||
-        archive_read_next_header(a, &entry) != ARCHIVE_OK)
-        return error_set(err, EINVAL, "decompressing it: %s", archive_error_string(a));
-    for (;;) {
-        la_ssize_t n = archive_read_data(a, w->buf, BLOCK);
-        if (n == 0)
-            return 0;
-        if (n < 0)
-            return error_set(err, EINVAL, "decompressing it: %s", archive_error_string(a));
-        int rc = append(w, w->buf, (size_t)n, err);
-        if (rc)
-            return rc;
-        say(w, IMPORT_COPYING, (double)archive_filter_bytes(a, -1) / (double)w->in_size);
-    }
+    int rc = decompress(w, lib, a, err);
+    lib->archive_read_free(a);
+    return rc;
 }
 
 static bool is_compressed(const uint8_t *head, size_t len)

@@ -9,9 +9,8 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "image/libarchive.h"
 
-#include <archive.h>
-#include <archive_entry.h>
 #include <errno.h>
 #include <stdint.h>
 #include <string.h>
@@ -42,27 +41,19 @@ static void add_member(struct cpio *c, const char *name, unsigned mode, const vo
     fwrite(zeroes, 1, -len % 4, c->out);
 }
 
-static void archive_cleanup(struct archive **a)
+static int read_all(const struct libarchive *lib, struct archive *a, const char *path, char **out,
+                    size_t *len, struct error **err)
 {
-    archive_read_free(*a);
-}
-
-/* The file's content, decompressed if it is compressed (Debian compresses modules since 13). */
-static int read_module(const char *path, char **out, size_t *len, struct error **err)
-{
-    __attribute__((cleanup(archive_cleanup))) struct archive *a = archive_read_new();
     struct archive_entry *entry;
     cleanup_free char *data = NULL;
     size_t used = 0, size = 0;
     la_ssize_t n = 0;
 
-    if (!a)
-        return error_set_errno(err, ENOMEM, "%s", path);
-    archive_read_support_filter_all(a);
-    archive_read_support_format_raw(a);
-    if (archive_read_open_filename(a, path, 65536) != ARCHIVE_OK ||
-        archive_read_next_header(a, &entry) != ARCHIVE_OK)
-        return error_set(err, EIO, "%s: %s", path, archive_error_string(a));
+    lib->archive_read_support_filter_all(a);
+    lib->archive_read_support_format_raw(a);
+    if (lib->archive_read_open_filename(a, path, 65536) != ARCHIVE_OK ||
+        lib->archive_read_next_header(a, &entry) != ARCHIVE_OK)
+        return error_set(err, EIO, "%s: %s", path, lib->archive_error_string(a));
     do {
         if (size - used < 65536) {
             size = size ? 2 * size : 1 << 20;
@@ -71,14 +62,29 @@ static int read_module(const char *path, char **out, size_t *len, struct error *
                 return error_set_errno(err, ENOMEM, "%s", path);
             data = more;
         }
-        n = archive_read_data(a, data + used, size - used);
+        n = lib->archive_read_data(a, data + used, size - used);
         used += n > 0 ? (size_t)n : 0;
     } while (n > 0);
     if (n < 0)
-        return error_set(err, EIO, "%s: %s", path, archive_error_string(a));
+        return error_set(err, EIO, "%s: %s", path, lib->archive_error_string(a));
     *out = steal_ptr(data);
     *len = used;
     return 0;
+}
+
+/* The file's content, decompressed if it is compressed (Debian compresses modules since 13). */
+static int read_module(const char *path, char **out, size_t *len, struct error **err)
+{
+    const struct libarchive *lib = libarchive(err);
+
+    if (!lib)
+        return -ENOPKG;
+    struct archive *a = lib->archive_read_new();
+    if (!a)
+        return error_set_errno(err, ENOMEM, "%s", path);
+    int rc = read_all(lib, a, path, out, len, err);
+    lib->archive_read_free(a);
+    return rc;
 }
 
 /* "NAME.ko.xz" is NAME.ko in there. */

@@ -61,8 +61,8 @@ int metadata_read(const char *directory, struct image *image, char **request, st
 
 /* The id of the content: SHA-256 over disk (where it is not zero), kernel, initrd and command line. */
 int digest_image(struct image *image, struct error **err);
-/* The beginning of a text's SHA-256, to tell it from others. 0 or -ENOMEM. */
+/* The beginning of a text's SHA-256, to tell it from others. 0 or -errno with *err. */
 #define DIGEST_TEXT_LENGTH 16
-int digest_text(const char *text, char out[DIGEST_TEXT_LENGTH + 1]);
+int digest_text(const char *text, char out[DIGEST_TEXT_LENGTH + 1], struct error **err);
 
 #endif

@@ -10,12 +10,12 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "net/frame.h"
+#include "net/libslirp.h"
 #include "net/user_priv.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
 #include <poll.h>
-#include <slirp/libslirp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -45,6 +45,7 @@ struct nat_timer {
 };
 
 struct nat {
+    const struct libslirp *lib;
     Slirp *slirp;
     int fd;
     struct pollfd *polls; /* the first is `fd` */
@@ -249,7 +250,7 @@ static bool take_frames(struct nat *nat)
         memcpy(&header, nat->frame, sizeof(header));
         size_t len = (size_t)n - sizeof(header);
         if (frame_prepare(&header, nat->frame + sizeof(header), len))
-            slirp_input(nat->slirp, nat->frame + sizeof(header), (int)len);
+            nat->lib->slirp_input(nat->slirp, nat->frame + sizeof(header), (int)len);
     }
     return true;
 }
@@ -260,7 +261,7 @@ void nat_run(struct nat *nat)
         uint32_t timeout = UINT32_MAX;
         nat->n_polls = 0;
         int own = add_poll(nat->fd, SLIRP_POLL_IN | (nat->first ? SLIRP_POLL_OUT : 0), nat);
-        slirp_pollfds_fill(nat->slirp, &timeout, add_poll, nat);
+        nat->lib->slirp_pollfds_fill(nat->slirp, &timeout, add_poll, nat);
         int rc = poll(nat->polls, nat->n_polls, wait_ms(nat, timeout));
         if (rc >= 0 && own >= 0 && nat->polls[own].revents) {
             if (nat->polls[own].revents & POLLOUT)
@@ -268,7 +269,7 @@ void nat_run(struct nat *nat)
             if (!take_frames(nat))
                 return;
         }
-        slirp_pollfds_poll(nat->slirp, rc < 0, get_revents, nat);
+        nat->lib->slirp_pollfds_poll(nat->slirp, rc < 0, get_revents, nat);
         run_timers(nat);
     }
 }
@@ -283,7 +284,7 @@ static int publish(struct nat *nat, const struct net_publish *port, struct error
     inet_ntop(AF_INET, &host, text, sizeof(text));
     const char *kind = port->udp ? "UDP" : "TCP";
     errno = 0;
-    if (slirp_add_hostfwd(nat->slirp, port->udp, host, port->host, any, port->guest) == 0)
+    if (nat->lib->slirp_add_hostfwd(nat->slirp, port->udp, host, port->host, any, port->guest) == 0)
         return 0;
     switch (errno) {
     case EADDRINUSE:
@@ -341,7 +342,7 @@ void nat_free(struct nat *nat)
     if (!nat)
         return;
     if (nat->slirp)
-        slirp_cleanup(nat->slirp);
+        nat->lib->slirp_cleanup(nat->slirp);
     while (nat->first) {
         struct waiting *w = nat->first;
         nat->first = w->next;
@@ -353,6 +354,9 @@ void nat_free(struct nat *nat)
 
 int nat_create(struct nat **out, const struct net_config *config, int fd, struct error **err)
 {
+    const struct libslirp *lib = libslirp(err);
+    if (!lib)
+        return -ENOPKG;
     unsigned subnet = config->subnet;
     const SlirpConfig slirp_config = {
         .version = 1,
@@ -374,12 +378,13 @@ int nat_create(struct nat **out, const struct net_config *config, int fd, struct
     struct nat *nat = calloc(1, sizeof(*nat));
     if (!nat)
         return error_set_errno(err, ENOMEM, "network");
+    nat->lib = lib;
     nat->fd = fd;
     nat->last = &nat->first;
-    nat->slirp = slirp_new(&slirp_config, &callbacks, nat);
+    nat->slirp = lib->slirp_new(&slirp_config, &callbacks, nat);
     int rc = nat->slirp ? 0
                         : error_set(err, EINVAL, "libslirp %s does not take its configuration",
-                                    slirp_version_string());
+                                    lib->slirp_version_string());
     for (size_t i = 0; rc == 0 && i < config->n_ports; i++)
         rc = publish(nat, &config->ports[i], err);
     if (rc) {
@@ -387,7 +392,7 @@ int nat_create(struct nat **out, const struct net_config *config, int fd, struct
         return rc;
     }
     uint32_t timeout = UINT32_MAX;
-    slirp_pollfds_fill(nat->slirp, &timeout, let_more_wait, nat);
+    nat->lib->slirp_pollfds_fill(nat->slirp, &timeout, let_more_wait, nat);
     *out = nat;
     return 0;
 }

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What is used of libarchive, which is loaded when an image or a volume for cloud-init is made: it brings an
+ * XML parser, a table of all languages' characters and more, and no guest that runs needs it. */
+#ifndef TABIQUE_IMAGE_LIBARCHIVE_H
+#define TABIQUE_IMAGE_LIBARCHIVE_H
+
+#include "host/library.h"
+
+#include <archive.h>
+#include <archive_entry.h>
+
+#define LIBARCHIVE(F)                                                                                        \
+    F(archive_entry_free)                                                                                    \
+    F(archive_entry_new)                                                                                     \
+    F(archive_entry_set_filetype)                                                                            \
+    F(archive_entry_set_pathname)                                                                            \
+    F(archive_entry_set_perm)                                                                                \
+    F(archive_entry_set_size)                                                                                \
+    F(archive_error_string)                                                                                  \
+    F(archive_filter_bytes)                                                                                  \
+    F(archive_read_data)                                                                                     \
+    F(archive_read_free)                                                                                     \
+    F(archive_read_new)                                                                                      \
+    F(archive_read_next_header)                                                                              \
+    F(archive_read_open_fd)                                                                                  \
+    F(archive_read_open_filename)                                                                            \
+    F(archive_read_support_filter_all)                                                                       \
+    F(archive_read_support_filter_bzip2)                                                                     \
+    F(archive_read_support_filter_gzip)                                                                      \
+    F(archive_read_support_filter_xz)                                                                        \
+    F(archive_read_support_filter_zstd)                                                                      \
+    F(archive_read_support_format_raw)                                                                       \
+    F(archive_write_close)                                                                                   \
+    F(archive_write_data)                                                                                    \
+    F(archive_write_free)                                                                                    \
+    F(archive_write_header)                                                                                  \
+    F(archive_write_new)                                                                                     \
+    F(archive_write_open_fd)                                                                                 \
+    F(archive_write_set_format_iso9660)                                                                      \
+    F(archive_write_set_options)
+
+struct libarchive {
+    LIBARCHIVE(LIBRARY_POINTER)
+};
+
+/* Its functions, or NULL with *err. */
+const struct libarchive *libarchive(struct error **err);
+
+#endif
