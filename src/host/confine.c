@@ -11,6 +11,7 @@
 #include "host/confine_priv.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <sys/prctl.h>
@@ -133,6 +134,8 @@ int confine_process(const struct confine_config *config, struct confine_status *
         error_wrap(err, "confinement");
         return rc;
     }
+    /* The lists took memory to make, and the process has what its parent had freed. */
+    malloc_trim(0);
     confined = true;
     counted_alone =
         status.state[CONFINE_IDENTITY] == CONFINE_DONE || status.state[CONFINE_USER] == CONFINE_DONE;

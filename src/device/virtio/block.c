@@ -16,6 +16,7 @@
 #include "disk/disk.h"
 #include "host/confine.h"
 #include "host/loop.h"
+#include "host/thread.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -330,6 +331,7 @@ static bool take(struct virtio_block *block, struct virtqueue *queue)
     block->in_flight++;
     virtqueue_read(&request->elem, 0, header, sizeof(header));
     const struct iovec *last = &request->elem.iov[request->elem.n_out + request->elem.n_in - 1];
+    request->block = block;
     request->queue = queue;
     request->type = get_le32(header + HEADER_TYPE);
     request->status = (uint8_t *)last->iov_base + last->iov_len - 1;
@@ -462,7 +464,7 @@ static int start_thread(struct virtio_block *block)
 
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = -pthread_create(&block->thread, NULL, serve, block);
+    int rc = thread_start(&block->thread, serve, block);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     if (rc)
         return rc;
@@ -504,11 +506,10 @@ static int prepare(struct virtio_block *block, const struct virtio_block_config 
     block->requests = calloc(BLOCK_QUEUE_SIZE, sizeof(*block->requests));
     if (!block->requests)
         return error_set_errno(err, ENOMEM, "virtio-block");
-    for (unsigned i = 0; i < BLOCK_QUEUE_SIZE; i++) {
-        /* Those at the end are taken first: memory is touched as far as requests pile up. */
+    /* Those at the end are taken first, and none is touched before: memory is used as far as requests pile
+     * up. */
+    for (unsigned i = 0; i < BLOCK_QUEUE_SIZE; i++)
         block->free[i] = &block->requests[BLOCK_QUEUE_SIZE - 1 - i];
-        block->requests[i].block = block;
-    }
     block->n_free = BLOCK_QUEUE_SIZE;
     if (config->serial)
         memcpy(block->serial, config->serial, strnlen(config->serial, sizeof(block->serial)));

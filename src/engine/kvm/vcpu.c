@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "host/confine.h"
+#include "host/thread.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -107,10 +108,10 @@ static void *vcpu_thread(void *opaque)
 
 int kvm_vcpu_start(struct kvm_vcpu *v, struct error **err)
 {
-    int rc = pthread_create(&v->thread, NULL, vcpu_thread, v);
+    int rc = thread_start(&v->thread, vcpu_thread, v);
 
     if (rc)
-        return error_set_errno(err, rc, "thread of vCPU %u", v->index);
+        return error_set_errno(err, -rc, "thread of vCPU %u", v->index);
     v->started = true;
     return 0;
 }

@@ -13,6 +13,7 @@
 #include "engine/soft/soft_core.h"
 #include "host/confine.h"
 #include "host/loop.h"
+#include "host/thread.h"
 #include "host/tsc.h"
 
 #include <errno.h>
@@ -196,7 +197,7 @@ static int start_threads(struct soft *s, struct error **err)
     int rc = 0;
     while (rc == 0 && s->n_threads < s->n_vcpus) {
         soft_request(s->vcpu[s->n_threads], REQUEST_STOP);
-        rc = pthread_create(&s->threads[s->n_threads], NULL, vcpu_thread, s->vcpu[s->n_threads]);
+        rc = thread_start(&s->threads[s->n_threads], vcpu_thread, s->vcpu[s->n_threads]);
         if (rc == 0)
             s->n_threads++;
     }
@@ -205,7 +206,7 @@ static int start_threads(struct soft *s, struct error **err)
     while (s->n_stopped < s->n_threads)
         pthread_cond_wait(&s->run_cond, &s->run_lock);
     pthread_mutex_unlock(&s->run_lock);
-    return rc ? error_set_errno(err, rc, "vCPU %u: thread", s->n_threads) : 0;
+    return rc ? error_set_errno(err, -rc, "vCPU %u: thread", s->n_threads) : 0;
 }
 
 static int create(struct engine **out, const struct engine_config *config, struct error **err)
