@@ -19,12 +19,53 @@ GUESTS = pathlib.Path(os.environ.get("TABIQUE_GUESTS", TREE / "build/guest"))
 
 SUITES = ("bookworm", "trixie")
 CPUS = (1, 2)
+BOOT = 400  # seconds for a Debian or two: half a minute each where nothing else runs, and much longer elsewhere
 
 SESSION = """. /nested/shell-lib
 shell_session --engine kvm --kernel /nested/{suite}/vmlinuz --initrd /nested/{suite}/initrd.gz \\
     --memory 256M --cpus {cpus} --append "console=ttyS0 quiet {append}" <<'END'
 {commands}
 END
+"""
+
+# A disk and a network, whose queues the kernel's part of the engine rings and whose interrupts it delivers. What the
+# guest wrote is looked for in the image, and what it got and sent is told on both sides.
+DISK_MARK = "written by a guest on kvm"
+DISK = """. /nested/shell-lib
+rm -f disk.raw
+truncate -s 64M disk.raw
+shell_session --engine kvm --kernel /nested/bookworm/vmlinuz --initrd /nested/bookworm/ext4.gz --memory 256M --cpus 2 \\
+    --net none --disk disk.raw,format=raw --append "console=ttyS0 quiet" <<'END'
+mke2fs /dev/vda >/dev/null && mount -t ext4 /dev/vda /root && cd /root && echo made
+echo "MARK" >mark; head -c 2000000 /dev/urandom >large; echo "sum $(md5sum <large)"
+cd /; umount /root && mount -t ext4 /dev/vda /root && echo "sum $(md5sum </root/large)"
+echo "interrupts $(awk '/virtio[0-9]-req/ { n += $2 + $3 } END { print n }' /proc/interrupts)"
+umount /root; dmesg -r | sed -n 's/^<[0-4]>\\[[^]]*\\] /complaint: /p'
+exit
+END
+status=$?
+echo "marks in the image: $(tr '\\000' '\\n' <disk.raw | grep -c '^MARK$')"
+rm -f disk.raw
+exit $status
+""".replace("MARK", DISK_MARK)
+NAT = """. /nested/shell-lib
+head -c 3000000 /dev/urandom >down
+nc -l -p 7000 -e cat down &
+nc -l -p 7001 -e sh -c 'cat >up' &
+shell_session --engine kvm --kernel /nested/bookworm/vmlinuz --initrd /nested/bookworm/initrd.gz --memory 256M \\
+    --cpus 2 --net user --append "console=ttyS0 quiet" <<'END'
+udhcpc -i eth0 -n -q -t 20 -s /tests/udhcpc-script 2>&1
+nc 10.0.2.2 7000 -e sh -c 'cat >down'; echo "down $(md5sum <down)"
+head -c 3000000 /dev/urandom >up; nc 10.0.2.2 7001 -e cat up; echo "up $(md5sum <up)"
+echo "interrupts $(awk '/virtio[0-9]-(in|out)put/ { n += $2 + $3 } END { print n }' /proc/interrupts)"
+dmesg -r | sed -n 's/^<[0-4]>\\[[^]]*\\] /complaint: /p'
+exit
+END
+status=$?
+echo "down $(md5sum <down)"
+echo "up $(md5sum <up)"
+rm -f down up
+exit $status
 """
 
 # SeaBIOS, GRUB, a kernel: real mode and what leads out of it, on processors that KVM runs.
@@ -72,7 +113,7 @@ def add_firmware(host):
     boot_disk.make_kernel_disk(directory / "vmlinuz", directory / "initrd.gz", "console=ttyS0 quiet", disk)
     host.add_file("nested/disk.img", disk)
     host.add_file(str(BIOS.relative_to("/")), BIOS)
-    host.add_job("firmware", FIRMWARE.format(commands=LOOK_AROUND + "\npoweroff -f"))
+    host.add_job("firmware", FIRMWARE.format(commands=LOOK_AROUND + "\npoweroff -f"), limit=BOOT)
 
 
 def guest_tests(build):
@@ -105,6 +146,7 @@ def add_guest_tests(host):
 
 def add_all(host):
     host.add_binary("nested/tabique", host.build / "tabique")
+    host.add_library("libslirp.so.0")
     host.add_binary("nested/test_engine", host.build / "tests/engine/test_engine")
     host.add_job("check", "exec $tabique check")
     host.add_job("check-json", "exec $tabique check --json")
@@ -114,8 +156,13 @@ def add_all(host):
         directory = host.fetch(suite)
         for name in ("vmlinuz", "initrd.gz"):
             host.add_file(f"nested/{suite}/{name}", directory / name)
-    host.add_job("shell-bookworm-1", session("bookworm", 1, LOOK_AROUND + "\nexit"))
-    host.add_job("shell-bookworm-2", session("bookworm", 2, LOOK_AROUND + "\n" + REBOOT))
-    host.add_job("shell-trixie-1", session("trixie", 1, LOOK_AROUND + "\n" + PANIC, "panic=-1"))
-    host.add_job("shell-trixie-2", session("trixie", 2, LOOK_AROUND + "\nexit"))
+    directory = host.fetch("bookworm", "--initrd", "ext4.gz", "--modules", "ext4")
+    host.add_file("nested/bookworm/ext4.gz", directory / "ext4.gz")
+    sessions = {"shell-bookworm-1": session("bookworm", 1, LOOK_AROUND + "\nexit"),
+                "shell-bookworm-2": session("bookworm", 2, LOOK_AROUND + "\n" + REBOOT),
+                "shell-trixie-1": session("trixie", 1, LOOK_AROUND + "\n" + PANIC, "panic=-1"),
+                "shell-trixie-2": session("trixie", 2, LOOK_AROUND + "\nexit"),
+                "disk": DISK, "nat": NAT}
+    for name, script in sessions.items():
+        host.add_job(name, script, limit=BOOT)
     add_firmware(host)

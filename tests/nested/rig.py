@@ -55,6 +55,12 @@ class NestedHost:
         for library in shared_libraries(host_path):
             self.add_file(library, os.path.realpath(library))
 
+    def add_library(self, name):
+        """One that programs load while they run, by the name that they ask for it by, and what it needs."""
+        known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
+        found = re.search(rf"^\s*{re.escape(name)} \(.*x86-64.*\) => (/\S+)$", known, re.M)
+        self.add_binary(found.group(1), found.group(1))
+
     def add_job(self, name, script, limit=180):
         """`script`: for the shell. `limit`: seconds of its run at most."""
         self.jobs[name] = (script, limit)
@@ -79,7 +85,7 @@ class NestedHost:
         self.add_file("nested/shell-lib", TREE / "tests/nested/shell-lib")
         self.add_file("tests/nested", TREE / "tests/nested/run-jobs")
 
-    def run(self, cpus=1, memory="1536M", limit=1700):
+    def run(self, cpus=1, memory="1536M", limit=2700):
         """Boots the nested host, with everything in, and reads what it reports. `limit`: seconds in all."""
         self._write_jobs()
         options = [f"--add={guest}={host}" for guest, host in sorted(self.additions.items())]
