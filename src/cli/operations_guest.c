@@ -218,7 +218,9 @@ const struct cli_operation cli_guest_operations[] = {
      .run = cli_start},
     {.name = "restart",
      .summary = "Stop a guest and start it",
-     .description = "As 'stop', then 'start'. A guest that does not run is started.",
+     .description = "As 'stop', then 'start'. A guest that does not run is started, one that is removed at "
+                    "its end (--rm) left "
+                    "alone.",
      ARGUMENTS(restart_arguments),
      STATUSES(statuses),
      .run = cli_restart},
@@ -259,7 +261,9 @@ const struct cli_operation cli_guest_operations[] = {
          "Prints a JSON object for each event, a line each, the oldest first: created, started, paused, "
          "resumed, reset (by the guest itself), panicked, watchdog, link-down, stopping, ended, crashed, "
          "restarting (by its policy), "
-         "failed, removed. Some 20,000 are kept.",
+         "failed, removed. Some 20,000 are kept. Of what a guest causes over and over one a second is told, "
+         "and "
+         "with it, as 'left-out', how many were not.",
      ARGUMENTS(events_arguments),
      STATUSES(statuses),
      .run = cli_events},

@@ -87,6 +87,25 @@ int cli_start(const struct cli_values *values, int *status, struct error **err)
     return cli_bool(values, "attach") ? attach(&home, name, status, err) : 0;
 }
 
+/* The stop alone would remove it, disk and all. */
+static int check_stays(const struct home *home, const char *name, struct error **err)
+{
+    struct guest_row row;
+    int rc = guest_find(home, name, &row, err);
+
+    if (rc)
+        return rc;
+    bool transient = row.transient;
+    guest_row_clear(&row);
+    return transient
+               ? error_set(
+                     err, EINVAL,
+                     "guest '%s' is removed when it ends (--rm), so it can't be restarted: reboot it from "
+                     "inside, or stop it and run another",
+                     name)
+               : 0;
+}
+
 int cli_restart(const struct cli_values *values, int *status, struct error **err)
 {
     cleanup_home struct home home = {0};
@@ -99,6 +118,9 @@ int cli_restart(const struct cli_values *values, int *status, struct error **err
     if (rc)
         return rc;
     cli_parse_duration(cli_string(values, "timeout"), &timeout_ms);
+    rc = check_stays(&home, name, err);
+    if (rc)
+        return rc;
     rc = guest_end_begin(&end, &home, name, GUEST_END_STOP, timeout_ms, &why);
     if (rc && rc != -ESRCH) {
         *err = why;

@@ -52,12 +52,13 @@ int control_socket_connect(const char *directory)
 {
     struct sockaddr_un address;
     cleanup_close int directory_fd = -1;
-    cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    /* One whose queue is full (who listens hangs) is not waited for: -EAGAIN. */
+    cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     int rc = fd < 0 ? -errno : make_address(directory, &address, &directory_fd);
 
     if (rc)
         return rc;
-    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
+    if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || fcntl(fd, F_SETFL, 0) < 0)
         return -errno;
     return steal_fd(fd);
 }

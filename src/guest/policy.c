@@ -12,6 +12,9 @@
 #define FIRST_DELAY_NS 100000000ull
 #define MOST_DELAY_NS  60000000000ull
 
+#define TELL_NS    1000000000ull
+#define TELL_BURST 20
+
 int policy_parse(struct policy *out, const char *text, struct error **err)
 {
     static const struct {
@@ -57,5 +60,17 @@ bool policy_restarts(const struct policy *policy, const struct policy_end *end, 
     /* A guest that ends at once, each time, must not keep the host busy. */
     uint64_t delay = in_a_row > 16 ? MOST_DELAY_NS : FIRST_DELAY_NS << in_a_row;
     *delay_ns = delay < MOST_DELAY_NS ? delay : MOST_DELAY_NS;
+    return true;
+}
+
+bool policy_may_tell(struct policy_telling *telling, uint64_t now)
+{
+    uint64_t from = telling->told > now ? telling->told : now;
+
+    if (from - now > (TELL_BURST - 1) * TELL_NS) {
+        telling->left_out++;
+        return false;
+    }
+    telling->told = from + TELL_NS;
     return true;
 }

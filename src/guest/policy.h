@@ -33,6 +33,17 @@ struct policy_end {
 /* Whether it is to be started again, and then after how many ns: longer each time in a row. */
 bool policy_restarts(const struct policy *policy, const struct policy_end *end, uint64_t *delay_ns);
 
+/* How much may be told of what a guest, or who has taken over its VM process, can make happen without end.
+ * Begins as {0}. */
+struct policy_telling {
+    uint64_t told; /* CLOCK_MONOTONIC, ns: when what was told so far is paid off */
+    uint64_t left_out;
+};
+
+/* Whether one more may be told at `now`: some at once, then one a second. If not, it is counted in left_out.
+ */
+bool policy_may_tell(struct policy_telling *telling, uint64_t now);
+
 /* A run of this length or more ends a row. */
 #define POLICY_LONG_RUN_NS 10000000000ull
 

@@ -9,6 +9,7 @@
 #include "guest/registry_priv.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -203,6 +204,11 @@ static int connect(struct registry *registry, enum registry_access access)
     int flags = access == REGISTRY_READ    ? SQLITE_OPEN_READONLY
                 : access == REGISTRY_WRITE ? SQLITE_OPEN_READWRITE
                                            : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
+    if (access == REGISTRY_CREATE) {
+        /* SQLite would make it for all to read; its other files get the same mode. */
+        int fd = open(registry->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        cleanup_close_fn(&fd);
+    }
     int rc = sqlite3_open_v2(registry->path, &registry->db, flags | SQLITE_OPEN_NOMUTEX, NULL);
 
     if (rc == SQLITE_OK)

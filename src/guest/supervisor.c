@@ -68,8 +68,9 @@ static int start_vm(struct supervisor *s, struct error **err)
     if (inherited[0] < 0)
         return error_set_errno(err, -inherited[0], "guest's lock");
     s->reported = false;
-    s->crash[0] = '\0';
+    s->crash[0] = s->confinement[0] = '\0';
     s->started_at = 0;
+    s->pauses_asked = 0;
     s->phase = PHASE_STARTING;
     s->config.vm.inherited = inherited;
     s->config.vm.n_inherited = ARRAY_SIZE(inherited);
@@ -184,12 +185,15 @@ void supervisor_stop(struct supervisor *s, uint64_t timeout_ms)
         s->ending = ENDING_STOP;
         record(s, "stopping", json_pack("{s:I}", "timeout-ms", (json_int_t)timeout_ms));
         /* A guest that stands still hears nothing. */
-        if (s->vm.pid)
-            vm_process_tell(&s->vm, VM_RESUME);
+        if (s->vm.pid && vm_process_tell(&s->vm, VM_RESUME) == 0)
+            s->pauses_asked++;
         loop_timer_arm(s->button, 0);
     }
     /* Asked again with less patience, that counts. */
-    loop_timer_arm(s->stop_limit, until);
+    if (!s->stop_until || until < s->stop_until) {
+        s->stop_until = until;
+        loop_timer_arm(s->stop_limit, until);
+    }
 }
 
 static void on_button(void *opaque)
@@ -308,13 +312,19 @@ static void on_vm_gone(struct supervisor *s, bool nonsense)
     loop_timer_arm(s->limit, !s->console || s->console_ended ? 0 : loop_now() + DRAIN_NS);
 }
 
-/* What happens in the guest and does not end it. The terminal is raw while the guest has it. */
+/* What happens in the guest and does not end it; `what`, if not NULL, for who is at the terminal. The
+ * terminal is raw while the guest has it. */
 static void note(struct supervisor *s, const char *type, const char *what)
 {
     const char *end = isatty(STDERR_FILENO) ? "\r\n" : "\n";
 
-    record(s, type, NULL);
-    if (s->foreground)
+    /* Else one guest could keep the registry from all others, and have their events forgotten. */
+    if (!policy_may_tell(&s->telling, loop_now()))
+        return;
+    record(s, type,
+           s->telling.left_out ? json_pack("{s:I}", "left-out", (json_int_t)s->telling.left_out) : NULL);
+    s->telling.left_out = 0;
+    if (s->foreground && what)
         fprintf(stderr, "%stabique: %s%s", isatty(STDERR_FILENO) ? end : "", what, end);
 }
 
@@ -325,7 +335,9 @@ static void on_message(struct supervisor *s, const struct vm_message *m)
         on_ready(s, m);
         break;
     case VM_CONFINED:
-        snprintf(s->confinement, sizeof(s->confinement), "%.255s", m->text);
+        /* The first is said before anything of the guest's is read. */
+        if (!s->confinement[0])
+            snprintf(s->confinement, sizeof(s->confinement), "%.255s", m->text);
         break;
     case VM_CRASH_LOADED:
         note(s, "panicked", "the guest has panicked; its crash kernel takes over");
@@ -337,12 +349,13 @@ static void on_message(struct supervisor *s, const struct vm_message *m)
         note(s, "link-down", "a network of the guest is gone");
         break;
     case VM_RESTARTED:
-        record(s, "reset", NULL);
+        note(s, "reset", NULL);
         break;
     case VM_PAUSED:
     case VM_RESUMED:
-        if (s->phase != PHASE_RUNNING)
+        if (s->phase != PHASE_RUNNING || !s->pauses_asked)
             break;
+        s->pauses_asked--;
         s->guest->row.state = m->type == VM_PAUSED ? GUEST_PAUSED : GUEST_RUNNING;
         record(s, m->type == VM_PAUSED ? "paused" : "resumed", NULL);
         supervisor_control_paused(s, m->type == VM_PAUSED);

@@ -24,6 +24,9 @@
 #define STALL_NS (5000 * 1000000ull)
 /* At the end, for the last answers and output to be taken. */
 #define CLOSE_WAIT_MS 500
+/* A VM process's loop answers at once, on a busy host later; a command waits a little longer. */
+#define VM_ANSWER_NS (8000 * 1000000ull)
+#define VM_HANGS     "the virtual machine's process does not answer; 'tabique kill' ends it"
 
 struct connection {
     struct supervisor *supervisor;
@@ -37,20 +40,33 @@ struct connection {
     bool input_ended;
     bool waits_for_end, waits_for_pause, waits_for_resume, waits_for_stats, waits_for_balloon;
     uint64_t stalled_since; /* 0: not */
+    uint64_t asked_at;      /* of the VM process, the last time */
 };
 
 /* ---- answers ---- */
 
+static void arm_reaper(struct supervisor *s, uint64_t when)
+{
+    if (when >= s->reaper_at)
+        return;
+    s->reaper_at = when;
+    loop_timer_arm(s->reaper, when);
+}
+
 static void end_connection(struct connection *c)
 {
     c->ended = true;
-    loop_timer_arm(c->supervisor->reaper, 0);
+    arm_reaper(c->supervisor, 0);
+}
+
+static bool waits_for_vm(const struct connection *c)
+{
+    return c->waits_for_pause || c->waits_for_resume || c->waits_for_stats || c->waits_for_balloon;
 }
 
 static bool waits(const struct connection *c)
 {
-    return c->waits_for_end || c->waits_for_pause || c->waits_for_resume || c->waits_for_stats ||
-           c->waits_for_balloon;
+    return c->waits_for_end || waits_for_vm(c);
 }
 
 /* Takes `answer`. */
@@ -192,17 +208,21 @@ static void resize(struct connection *c, const struct control_request *r)
         vm_message_send(c->supervisor->vm.control_fd, &m);
 }
 
-/* Has the VM process asked; its answer answers. */
-static void ask_vm(struct connection *c, const struct vm_message *m, bool *waits_for)
+/* Has the VM process asked; its answer answers. Whether it was. */
+static bool ask_vm(struct connection *c, const struct vm_message *m, bool *waits_for)
 {
     struct supervisor *s = c->supervisor;
 
     if (s->phase != PHASE_RUNNING)
         answer_error(c, "the guest is not running at this moment");
     else if (vm_message_send(s->vm.control_fd, m) != 0)
-        answer_error(c, "the virtual machine's process does not answer");
-    else
+        answer_error(c, VM_HANGS);
+    else {
+        c->asked_at = loop_now();
+        arm_reaper(s, c->asked_at + VM_ANSWER_NS);
         *waits_for = true;
+    }
+    return *waits_for;
 }
 
 static void pause_or_resume(struct connection *c, bool pause)
@@ -212,8 +232,8 @@ static void pause_or_resume(struct connection *c, bool pause)
 
     if (state == (pause ? GUEST_PAUSED : GUEST_RUNNING))
         answer(c, json_pack("{s:b}", "ok", 1));
-    else
-        ask_vm(c, &m, pause ? &c->waits_for_pause : &c->waits_for_resume);
+    else if (ask_vm(c, &m, pause ? &c->waits_for_pause : &c->waits_for_resume))
+        c->supervisor->pauses_asked++;
 }
 
 static void set_balloon(struct connection *c, uint64_t keep)
@@ -345,11 +365,17 @@ static void on_reaper(void *opaque)
     struct supervisor *s = opaque;
     uint64_t now = loop_now(), next = UINT64_MAX;
 
+    s->reaper_at = UINT64_MAX;
     for (struct connection **p = &s->connections; *p;) {
         struct connection *c = *p;
 
         if (c->attached && c->stalled_since && now >= c->stalled_since + STALL_NS)
             c->ended = true;
+        /* Who asked may be gone long since: such connections would become ever more. */
+        if (waits_for_vm(c) && now >= c->asked_at + VM_ANSWER_NS) {
+            c->waits_for_pause = c->waits_for_resume = c->waits_for_stats = c->waits_for_balloon = false;
+            answer_error(c, VM_HANGS);
+        }
         if (c->ended) {
             *p = c->next;
             free_connection(c, 0);
@@ -357,10 +383,12 @@ static void on_reaper(void *opaque)
         }
         if (c->stalled_since && c->stalled_since + STALL_NS < next)
             next = c->stalled_since + STALL_NS;
+        if (waits_for_vm(c) && c->asked_at + VM_ANSWER_NS < next)
+            next = c->asked_at + VM_ANSWER_NS;
         p = &c->next;
     }
     if (next != UINT64_MAX)
-        loop_timer_arm(s->reaper, next);
+        arm_reaper(s, next);
     /* One may have been in the others' way. */
     if (s->console)
         stream_input_ready(s->console);
@@ -376,7 +404,7 @@ size_t supervisor_control_room(struct supervisor *s)
         size_t room = stream_room(c->stream);
         if (!room && !c->stalled_since) {
             c->stalled_since = loop_now();
-            loop_timer_arm(s->reaper, c->stalled_since + STALL_NS);
+            arm_reaper(s, c->stalled_since + STALL_NS);
         }
         least = room < least ? room : least;
     }
@@ -436,6 +464,7 @@ int supervisor_control_open(struct supervisor *s, struct error **err)
 {
     s->run_directory = guest_run_path(s->guest->home, s->guest->row.name, NULL);
     s->reaper = loop_timer_new(s->loop, on_reaper, s);
+    s->reaper_at = UINT64_MAX;
     if (!s->run_directory || !s->reaper)
         return error_set_errno(err, ENOMEM, "control socket");
     int rc = home_make_directory(s->run_directory, 0700, err);

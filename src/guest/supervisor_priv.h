@@ -47,13 +47,16 @@ struct supervisor {
     struct loop_timer *limit; /* of an orderly end; of the last output; until the next start */
     bool reported;            /* VM_ENDED came: `end` is what it said */
     struct vm_message end;
-    char confinement[256]; /* what the host permitted, in words */
+    char confinement[256]; /* what the host permitted, in words; "" before it was told */
+    struct policy_telling telling;
+    unsigned pauses_asked; /* VM_PAUSE and VM_RESUME that may still be answered */
     char crash[256];       /* what is wrong with a VM process that ended without; "" */
     uint64_t started_at;   /* CLOCK_MONOTONIC, ns; 0 before VM_READY */
     uint64_t restarts_in_a_row;
     struct error *failure; /* of the supervisor itself: the guest can't go on */
 
     enum ending ending;
+    uint64_t stop_until;                    /* when it is quit; 0: not asked */
     struct loop_timer *stop_limit, *button; /* how long it may take; the next press of the power button */
     int exit_status;                        /* for those who wait for the end */
     int left; /* a person at the terminal left: the exit status; 0: nobody did */
@@ -75,6 +78,7 @@ struct supervisor {
     int listen_fd;
     struct loop_watch *listen_watch;
     struct connection *connections;
+    uint64_t reaper_at;        /* UINT64_MAX: not armed */
     struct loop_timer *reaper; /* frees connections that have ended, outside their callbacks */
 
     /* Sockets between host and guest */

@@ -98,12 +98,23 @@ int home_find(struct home *out, struct error **err)
     return 0;
 }
 
+/* One that was there may be anybody's playground, who could put links and sockets of his own in our way. */
+static int make_own(const char *path, struct error **err)
+{
+    struct stat st;
+    int rc = home_make_directory(path, 0700, err);
+
+    if (rc == 0 && stat(path, &st) == 0 && st.st_mode & S_IWOTH)
+        rc = error_set(err, EPERM, "%s may be written by everybody: 'chmod o-w' it, or choose another", path);
+    return rc;
+}
+
 int home_make(const struct home *home, struct error **err)
 {
-    int rc = home_make_directory(home->state, 0700, err);
+    int rc = make_own(home->state, err);
 
     if (rc == 0)
-        rc = home_make_directory(home->run, 0700, err);
+        rc = make_own(home->run, err);
     return rc ? error_wrap(err, "no place for guests (TABIQUE_HOME can name one)") : 0;
 }
 

@@ -274,7 +274,7 @@ def test_full_disk(home):
     """A guest that runs goes on; what needs room says so; with room again, all is well."""
     home.path.mkdir()
     result = in_namespace(
-        home, 'mount -t tmpfs -o size=512k none "$HOME_PATH"',
+        home, 'mount -t tmpfs -o size=512k,mode=700 none "$HOME_PATH"',
         '"$TABIQUE" run -d --name web --net none --memory 32M --debug-exit --kernel "$ECHO"; echo "run $?"',
         'dd if=/dev/zero of="$HOME_PATH/fill" bs=4k 2>/dev/null; sync',
         '"$TABIQUE" run -d --name more --net none --memory 32M --kernel "$ECHO"; echo "more $?"',

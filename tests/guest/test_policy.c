@@ -171,12 +171,32 @@ static void test_requests(void **state)
     }
 }
 
+static void test_what_is_told(void **state)
+{
+    struct policy_telling telling = {0};
+    uint64_t now = 5000 * MS;
+    unsigned told = 0;
+
+    for (int i = 0; i < 1000; i++)
+        told += policy_may_tell(&telling, now);
+    assert_int_equal(told, 20);
+    assert_int_equal(telling.left_out, 980);
+    assert_false(policy_may_tell(&telling, now + 999 * MS));
+    assert_true(policy_may_tell(&telling, now + 1000 * MS));
+    assert_false(policy_may_tell(&telling, now + 1000 * MS));
+    /* Who was quiet for long may tell as much as at first, and not more. */
+    told = 0;
+    for (int i = 0; i < 1000; i++)
+        told += policy_may_tell(&telling, now + 100000 * MS);
+    assert_int_equal(told, 20);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_policies), cmocka_unit_test(test_what_is_started_again),
         cmocka_unit_test(test_delays),   cmocka_unit_test(test_names),
-        cmocka_unit_test(test_requests),
+        cmocka_unit_test(test_requests), cmocka_unit_test(test_what_is_told),
     };
 
     return cmocka_run_group_tests_name("policy", tests, NULL, NULL);
