@@ -101,7 +101,7 @@ static int store_locked(struct fw_cfg *f, uint64_t gpa, size_t length)
         size_t in_page = GUEST_PAGE_SIZE - ((gpa + done) & (GUEST_PAGE_SIZE - 1));
         size_t part = length - done < in_page ? length - done : in_page;
 
-        if (!guest_memory_at(memory, gpa + done, part))
+        if (!guest_memory_ram_at(memory, gpa + done, part))
             return -EFAULT;
         done += part;
     }

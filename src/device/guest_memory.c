@@ -78,12 +78,12 @@ void guest_memory_free(struct guest_memory *mem)
 }
 
 /* Checks the whole range first, so that a failure leaves nothing half done. */
-static bool range_is_ram(const struct guest_memory *mem, uint64_t gpa, size_t len)
+static bool range_is_there(const struct guest_memory *mem, uint64_t gpa, size_t len, bool write)
 {
     while (len) {
         uint64_t in_page = GUEST_PAGE_SIZE - (gpa & (GUEST_PAGE_SIZE - 1));
         uint64_t n = len < in_page ? len : in_page;
-        if (!guest_memory_at(mem, gpa, n))
+        if (!(write ? guest_memory_ram_at(mem, gpa, n) : guest_memory_at(mem, gpa, n)))
             return false;
         gpa += n;
         len -= n;
@@ -98,7 +98,7 @@ int guest_memory_read(const struct guest_memory *mem, uint64_t gpa, void *buf, s
         memcpy(buf, p, len);
         return 0;
     }
-    if (!range_is_ram(mem, gpa, len))
+    if (!range_is_there(mem, gpa, len, false))
         return -EFAULT;
     for (uint8_t *to = buf; len; gpa++, len--)
         *to++ = *(uint8_t *)guest_memory_at(mem, gpa, 1);
@@ -107,7 +107,7 @@ int guest_memory_read(const struct guest_memory *mem, uint64_t gpa, void *buf, s
 
 int guest_memory_write(const struct guest_memory *mem, uint64_t gpa, const void *buf, size_t len)
 {
-    if (!range_is_ram(mem, gpa, len))
+    if (!range_is_there(mem, gpa, len, true))
         return -EFAULT;
     void *p = guest_memory_at(mem, gpa, len);
     if (p) {

@@ -71,6 +71,14 @@ static inline void *guest_memory_at(const struct guest_memory *mem, uint64_t gpa
     return NULL;
 }
 
+/* The same for what is to be written: NULL for ROM, too, which a device's stores must change as little as the
+ * vCPUs' do. */
+static inline void *guest_memory_ram_at(const struct guest_memory *mem, uint64_t gpa, uint64_t len)
+{
+    const struct guest_memory_block *rom = guest_memory_rom(mem);
+    return rom && gpa - rom->gpa < rom->size ? NULL : guest_memory_at(mem, gpa, len);
+}
+
 /* Tell the engine that RAM was written through a pointer from guest_memory_at. */
 static inline void guest_memory_mark_written(const struct guest_memory *mem, uint64_t gpa, uint64_t len)
 {
@@ -83,7 +91,8 @@ static inline void guest_memory_mark_written(const struct guest_memory *mem, uin
  * block; -errno. */
 int guest_memory_discard(const struct guest_memory *mem, uint64_t gpa, uint64_t len);
 
-/* Copy from or to RAM; marks what it writes. 0, or -EFAULT (nothing copied) if any byte is not RAM. */
+/* Copy from RAM or ROM, or to RAM; marks what it writes. 0, or -EFAULT (nothing copied) if any byte is
+ * neither, or not RAM. */
 int guest_memory_read(const struct guest_memory *mem, uint64_t gpa, void *buf, size_t len);
 int guest_memory_write(const struct guest_memory *mem, uint64_t gpa, const void *buf, size_t len);
 

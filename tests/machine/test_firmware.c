@@ -243,6 +243,10 @@ static void test_rom_of_memory(void **state)
     assert_non_null(guest_memory_at(memory, GUEST_ROM_END - 8192, 8192));
     assert_null(guest_memory_at(memory, GUEST_ROM_END - 8193, 1));
     assert_null(guest_memory_at(memory, GUEST_ROM_END - 1, 2));
+    uint8_t byte = 0xff;
+    assert_int_equal(guest_memory_write(memory, GUEST_ROM_END - 1, &byte, 1), -EFAULT);
+    assert_int_equal(guest_memory_read(memory, GUEST_ROM_END - 1, &byte, 1), 0);
+    assert_int_equal(byte, 0);
     memory_map_build(&map, memory);
     for (unsigned i = 0; i < map.n; i++) /* it is no RAM */
         assert_true(map.ranges[i].type != MEMORY_RAM || map.ranges[i].base < 1 << 20);

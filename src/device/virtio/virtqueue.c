@@ -82,7 +82,7 @@ void virtqueue_enable(struct virtqueue *queue)
         return;
     }
     for (unsigned i = 0; i < 3; i++) {
-        host[i] = gpa[i] % align[i] ? NULL : guest_memory_at(vdev->device.env->memory, gpa[i], size[i]);
+        host[i] = gpa[i] % align[i] ? NULL : guest_memory_ram_at(vdev->device.env->memory, gpa[i], size[i]);
         if (!host[i]) {
             virtio_device_broken(vdev, "queue area is not aligned RAM");
             return;
@@ -189,7 +189,8 @@ bool virtqueue_add_segment(struct virtqueue *queue, struct virtqueue_element *el
         virtqueue_broken(queue, "buffer of 4 GiB or more");
         return false;
     }
-    void *host = guest_memory_at(queue->vdev->device.env->memory, gpa, len);
+    const struct guest_memory *memory = queue->vdev->device.env->memory;
+    void *host = writable ? guest_memory_ram_at(memory, gpa, len) : guest_memory_at(memory, gpa, len);
     if (!host) {
         virtqueue_broken(queue, "buffer is not RAM");
         return false;

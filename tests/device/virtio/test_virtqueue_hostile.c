@@ -65,6 +65,25 @@ static void test_bad_addresses(void **state)
         }
 }
 
+/* A device may read it, and changes it no more than a vCPU can. */
+static void test_rom(void **state)
+{
+    struct echo *e = *state;
+    uint64_t gpa = GUEST_ROM_END - 4096;
+    assert_int_equal(guest_memory_add_rom(e->f.env.memory, 4096, NULL), 0);
+    uint8_t *rom = guest_memory_rom(e->f.env.memory)->host;
+    memset(rom, 0x5a, 4096);
+    raw(e, 0, gpa, 16, D_WRITE, 0);
+    publish(e);
+    expect_broken(e);
+    raw(e, 0, gpa, 16, 0, 0);
+    publish(e);
+    driver_kick(&e->q);
+    assert_false(driver_status(&e->d) & VIRTIO_STATUS_NEEDS_RESET);
+    for (unsigned i = 0; i < 4096; i++)
+        assert_int_equal(rom[i], 0x5a);
+}
+
 static void test_endless_chain(void **state)
 {
     struct echo *e = *state;
@@ -296,6 +315,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         BOTH(test_bad_addresses),
+        BOTH(test_rom),
         BOTH(test_endless_chain),
         BOTH(test_repeated_memory),
         BOTH(test_wrong_order),
