@@ -27,6 +27,7 @@ static int file_of(const uint8_t *data, size_t size)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
+    static char name[] = "it", format[] = "raw";
     static int report = -1;
     cleanup_error struct error *err = NULL;
     struct import_message end;
@@ -40,8 +41,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         setrlimit(RLIMIT_FSIZE, &limit);
     }
     int in = file_of(data, size);
-    const struct disk_file out = {
-        .fd = file_of(NULL, 0), .lock_fd = -1, .name = strdup("it"), .format = strdup("raw")};
+    const struct disk_file out = {.fd = file_of(NULL, 0), .lock_fd = -1, .name = name, .format = format};
 
     if (disk_files_new(&files, &out, 1, true, NULL) < 0)
         abort();

@@ -32,6 +32,7 @@ PACKAGES = ["linux-image-cloud-amd64", "initramfs-tools", "systemd-sysv", "udev"
             "procps", "iproute2", "zstd"]
 GRUB = pathlib.Path("/usr/lib/grub/i386-pc")
 GRUB_MODULES = ["biosdisk", "part_gpt", "ext2", "search_fs_uuid", "normal", "configfile"]
+ROOM_WANTED = 3 << 30
 TOOLS = {"mkfs.ext4": "e2fsprogs", "sfdisk": "fdisk", "grub-mkimage": "grub-common"}
 
 GRUB_CFG = """serial --speed=115200
@@ -107,14 +108,26 @@ def install_grub(disk, directory, fs):
         f.write(core)
 
 
+def roomy(beside):
+    """Where a system's files go until they are in the disk: into memory if there is enough of it, since package
+    managers sync each one."""
+    memory = pathlib.Path("/dev/shm")
+    if memory.is_dir() and os.access(memory, os.W_OK):
+        room = os.statvfs(memory)
+        if room.f_bavail * room.f_frsize >= ROOM_WANTED:
+            return memory
+    return beside
+
+
 def make(disk, size, fill):
     """`fill` puts the system into a directory, and gives what GRUB needs to know: kernel, initrd, command line."""
     fs, part = str(uuid.uuid4()), str(uuid.uuid4())
     disk = pathlib.Path(disk).resolve()
     disk.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=disk.parent) as name:
+    with tempfile.TemporaryDirectory(dir=disk.parent) as name, \
+            tempfile.TemporaryDirectory(dir=roomy(disk.parent)) as files:
         directory = pathlib.Path(name)
-        root, work = directory / "root", directory / "disk"
+        root, work = pathlib.Path(files) / "root", directory / "disk"
         add_grub(root, fs, *fill(root, part))
         partition(work, size, part)
         run("mkfs.ext4", "-q", "-F", "-U", fs, "-L", "root", "-d", root, "-E", f"offset={ROOT_START}", work,
