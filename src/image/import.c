@@ -8,12 +8,13 @@
 #include "image/libarchive.h"
 #include "image/store_priv.h"
 
+#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/text.h"
 #include "disk/disk.h"
 #include "host/confine.h"
 
-#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -89,14 +90,6 @@ static int receive(int fd, struct import_message *m)
     return 1;
 }
 
-/* Words of the process, for a terminal: no control characters. */
-static void make_printable(char *text)
-{
-    for (; *text; text++)
-        if (iscntrl((unsigned char)*text))
-            *text = '?';
-}
-
 static int listen_to_worker(const struct import *import, int fd, struct import_message *end,
                             struct error **err)
 {
@@ -110,6 +103,9 @@ static int listen_to_worker(const struct import *import, int fd, struct import_m
             return error_set(err, EIO, "%s: the process that reads it ended unexpectedly", import->file);
         if (end->kind == IMPORT_ENDED)
             break;
+        /* No number at all is none of these either. */
+        if (!(end->fraction >= 0 && end->fraction <= 1))
+            end->fraction = 0;
         if (import->progress)
             import->progress->report(
                 import->progress->opaque, end->kind == IMPORT_COPYING ? "copying" : "checking",
@@ -117,7 +113,7 @@ static int listen_to_worker(const struct import *import, int fd, struct import_m
     }
     if (end->result == 0)
         return 0;
-    make_printable(end->text);
+    text_make_printable(end->text, sizeof(end->text), end->text);
     return error_set(err, end->result < 0 ? -end->result : EIO, "%s: %s", import->file, end->text);
 }
 
@@ -175,6 +171,19 @@ static int open_file(const char *path, struct error **err)
     return steal_fd(fd);
 }
 
+int import_check_names_nothing(int fd, const char *file, struct error **err)
+{
+    uint8_t head[80] = {0};
+
+    if (pread(fd, head, sizeof(head), 0) < 0)
+        return error_set_errno(err, errno, "%s", file);
+    if (get_be64(head + 8) || (get_be32(head + 4) >= 3 && get_be64(head + 72) & 4))
+        return error_set(err, EINVAL,
+                         "%s: it needs another file: make one of the two first ('qemu-img convert' does)",
+                         file);
+    return 0;
+}
+
 /* The worker's file becomes the image's. */
 static int finish(const struct store *store, struct work *work, struct image *image,
                   const struct import_message *end, const struct image_import *request, struct error **err)
@@ -224,6 +233,8 @@ static int import_into(const struct store *store, const struct image_import *req
         return error_set_errno(err, errno, "%s", path);
     const struct import import = {.file = request->file, .in = in, .out = disk, .progress = progress};
     rc = read_file(&import, request->format, &end, err);
+    if (rc == 0 && strcmp(end.format, "qcow2") == 0)
+        rc = import_check_names_nothing(import.out, import.file, err);
     if (rc == 0)
         rc = finish(store, &work, image, &end, request, err);
     return rc ? rc : image_lookup(store->home, image->name, out, err);

@@ -37,4 +37,12 @@ _Noreturn void import_work(int in, struct disk_files *files, const char *format,
 int import_read(int in, struct disk_files *files, const char *format, int report, struct import_message *end,
                 struct error **err);
 
+/*
+ * A guest's VM process will open what an image names before it is confined. The reading process refuses such
+ * images; but it has read a stranger's data, so that this one names nothing is seen from here (qcow2: the
+ * backing file's name at byte 8; from version 3 on features at 72, bit 2: data in another file). 0 or -errno
+ * with *err. Called outside that process, once it has ended.
+ */
+int import_check_names_nothing(int fd, const char *file, struct error **err);
+
 #endif

