@@ -34,7 +34,8 @@ static void turn_over(struct console_log *log)
     if (asprintf(&path, "%s/" CONSOLE_LOG, log->directory) < 0 ||
         asprintf(&old, "%s/" CONSOLE_LOG_OLD, log->directory) < 0)
         return;
-    if (rename(path, old) < 0)
+    /* One that somebody has deleted must not grow unseen. */
+    if (rename(path, old) < 0 && errno != ENOENT)
         return;
     close(steal_fd(log->fd));
     open_file(log);

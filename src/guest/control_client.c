@@ -22,7 +22,7 @@
 
 static int not_running(const char *name, struct error **err)
 {
-    return error_set(err, ESRCH, "guest '%s' is not running", name);
+    return error_set(err, ESRCH, "guest '%s' is not running: 'tabique start %s' starts it", name, name);
 }
 
 int control_connect(const struct home *home, const char *name, struct error **err)

@@ -93,14 +93,18 @@ int guest_run_detached(struct guest *guest, bool fresh, struct error **err)
     int ends[2];
     pid_t pid = -1;
 
-    if (pipe2(ends, O_CLOEXEC) < 0)
-        return error_set_errno(err, errno, "guest '%s'", guest->row.name);
+    if (pipe2(ends, O_CLOEXEC) < 0) {
+        int rc = error_set_errno(err, errno, "guest '%s'", guest->row.name);
+        guest_release(guest);
+        return rc;
+    }
     fflush(NULL);
     pid = fork();
     if (pid < 0) {
         int rc = error_set_errno(err, errno, "guest '%s': starting its supervisor", guest->row.name);
         close(ends[0]);
         close(ends[1]);
+        guest_release(guest);
         return rc;
     }
     if (pid == 0) {
