@@ -368,7 +368,8 @@ void guest_main(void)
     modes_trip();
     check_trip();
     if (processor_is_tcg()) {
-        check_skip("a second trip", "KVM on TCG's SVM does not come back from it, for reasons not known");
+        check_skip("a second trip",
+                   "KVM on TCG's SVM does not come back from it, whoever is its user: QEMU neither");
     } else {
         notes[26] = 0;
         modes_trip(); /* nothing of the first is left behind */
