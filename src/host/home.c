@@ -61,17 +61,14 @@ int home_make_directory(const char *path, mode_t mode, struct error **err)
     return 0;
 }
 
-/* Where sockets are. A person without a runtime directory of the session has them beside the state. */
+/* Where sockets are. A person's are beside the state, not in the session's directory: one state has one
+ * place, whatever session or timer asks, and guests that run on after a logout can still be reached. */
 static int run_directory(const char *state, char **out, struct error **err)
 {
-    const char *home = getenv("TABIQUE_HOME"), *runtime = getenv("XDG_RUNTIME_DIR");
+    const char *home = getenv("TABIQUE_HOME");
 
-    if (home && *home)
-        return absolute(state, "/run", out, err);
-    if (geteuid() == 0)
+    if (geteuid() == 0 && !(home && *home))
         return absolute("/run/tabique", "", out, err);
-    if (runtime && runtime[0] == '/')
-        return absolute(runtime, "/tabique", out, err);
     return absolute(state, "/run", out, err);
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Where Tabique keeps its state: $TABIQUE_HOME, or /var/lib/tabique for root, or $XDG_DATA_HOME/tabique
- * ($HOME/.local/share/tabique). And what does not outlast the host's next start, sockets: $TABIQUE_HOME/run,
- * or /run/tabique for root, or $XDG_RUNTIME_DIR/tabique. Called by all that stores something.
+ * ($HOME/.local/share/tabique). And what does not outlast the host's next start, sockets: /run/tabique for
+ * root, run/ in the state directory for others and where $TABIQUE_HOME is set. Called by all that stores
+ * something.
  */
 #ifndef TABIQUE_HOST_HOME_H
 #define TABIQUE_HOST_HOME_H
