@@ -204,7 +204,8 @@ static int find_code(struct soft_vcpu *c, const void **code)
         }
         if (b) {
             *code = s->cache + b->code;
-            if (linkable && !(c->key & KEY_SPECIAL))
+            /* A link is followed without a look at the page tables, so it can't stand for a second page. */
+            if (linkable && b->gpa2 == NO_PAGE && !(c->key & KEY_SPECIAL))
                 soft_cache_link_locked(s, link, b);
             if (!(c->key & KEY_SPECIAL)) {
                 j->code[i] = (uint64_t)(uintptr_t)*code;

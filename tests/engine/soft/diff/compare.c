@@ -98,12 +98,16 @@ static bool either_fault(const struct diff_result *a, const struct diff_result *
     /* AMD's processors refuse an operand that runs over the last byte of the address space, be it below the
      * hole of 64-bit mode or at 4 GiB in a flat segment; Intel's look at the pages first. */
     if (diff_host_is_amd() && (a->vector == 14) != (b->vector == 14)) {
-        uint64_t at = (a->vector == 14 ? a->cr2 : b->cr2) | 31;
+        uint64_t cr2 = a->vector == 14 ? a->cr2 : b->cr2, at = cr2 | 31;
 
         if (at == 0x7fffffffffff || at == 0xffffffff)
             return true;
-        /* They take an address of FS or GS for non-canonical if the sum skips the hole. */
+        /* They take an address of FS or GS for non-canonical if the sum skips the hole, or if the operand
+         * runs into it before the base is added. */
         if (at >> 31 == 0xffff800000000000 >> 31)
+            return true;
+        if (((cr2 - a->state.fs_base) | 31) == 0x7fffffffffff ||
+            ((cr2 - a->state.gs_base) | 31) == 0x7fffffffffff)
             return true;
     }
     return u->order && (a->vector != b->vector || a->error != b->error);
