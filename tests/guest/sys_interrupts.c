@@ -368,6 +368,8 @@ static void test_pic(void)
     check_value("8259: the mask reads back", inb(0x21), 0xff);
     lapic_write(LAPIC_LVT_LINT0, 0x700); /* ExtINT */
     pic_eoi = true;
+    /* TCG's I/O APIC may have sent the last edge a second time before its pin was masked. */
+    window();
     forget();
     pit_once(1000);
     delay_us(10000);
