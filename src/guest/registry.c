@@ -18,6 +18,7 @@
 #define APPLICATION_ID 0x54616269 /* "Tabi" */
 #define VERSION        2
 #define BUSY_MS        20000
+#define RETRY_MS       5
 
 /* Each entry takes the database from the version of its index to the next. */
 static const char *const migrations[VERSION] = {
@@ -231,6 +232,21 @@ static int connect(struct registry *registry, enum registry_access access)
                            NULL);
 }
 
+/*
+ * Two that change a new file's journal at once would wait for each other's lock: SQLite refuses one of them
+ * at once, whatever its busy timeout. That one comes again.
+ */
+static int use_wal(struct registry *registry)
+{
+    for (unsigned waited = 0;; waited += RETRY_MS) {
+        int rc = sqlite3_exec(registry->db, "PRAGMA journal_mode=WAL", NULL, NULL, NULL);
+
+        if (rc != SQLITE_BUSY || waited >= BUSY_MS)
+            return rc;
+        sqlite3_sleep(RETRY_MS);
+    }
+}
+
 static int set_up(struct registry *registry, enum registry_access access, struct error **err)
 {
     int64_t version;
@@ -239,8 +255,7 @@ static int set_up(struct registry *registry, enum registry_access access, struct
         return registry_error(registry, "state", err);
     /* The log file stays: making and removing it would cost more than all else that a command does. */
     sqlite3_db_config(registry->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
-    if (access == REGISTRY_CREATE &&
-        sqlite3_exec(registry->db, "PRAGMA journal_mode=WAL", NULL, NULL, NULL) != SQLITE_OK)
+    if (access == REGISTRY_CREATE && use_wal(registry) != SQLITE_OK)
         return registry_error(registry, "state", err);
     /* A loss of power may take the last changes, and with them nothing that still runs; never the rest. */
     sqlite3_exec(registry->db, "PRAGMA synchronous=NORMAL", NULL, NULL, NULL);
