@@ -457,6 +457,20 @@ static int guests_prevent(const struct image *image, const char *name, struct er
                      image->n_guests == 1 ? "it" : "them");
 }
 
+/* Takes the store's lock and looks *image up again, which may have changed meanwhile. The lock's descriptor,
+ * or -errno with *err. */
+static int lookup_locked(const struct store *store, const char *name, struct image **image,
+                         struct error **err)
+{
+    cleanup_close int lock = store_lock(store, err);
+
+    if (lock < 0)
+        return lock;
+    image_free(steal_ptr(*image));
+    int rc = lookup(store, name, image, err);
+    return rc ? rc : steal_fd(lock);
+}
+
 int image_remove(const char *home, const char *name, struct error **err)
 {
     cleanup_store struct store store = {0};
@@ -467,13 +481,9 @@ int image_remove(const char *home, const char *name, struct error **err)
         rc = lookup(&store, name, &image, err); /* without a store, the answer is the same and makes none */
     if (rc)
         return rc;
-    cleanup_close int lock = store_lock(&store, err);
+    cleanup_close int lock = lookup_locked(&store, name, &image, err);
     if (lock < 0)
         return lock;
-    image_free(steal_ptr(image));
-    rc = lookup(&store, name, &image, err);
-    if (rc)
-        return rc;
     /* By its id, content loses all its names. */
     bool by_name = image->name && strcmp(image->name, name) == 0;
     cleanup_free char *path = image->name ? store_path(&store, "names/%s", image->name) : NULL;
@@ -516,13 +526,9 @@ int image_hold(const char *home, const char *name, const char *guest, const char
         rc = lookup(&store, name, &image, err);
     if (rc)
         return rc;
-    cleanup_close int lock = store_lock(&store, err);
+    cleanup_close int lock = lookup_locked(&store, name, &image, err);
     if (lock < 0)
         return lock;
-    image_free(steal_ptr(image));
-    rc = lookup(&store, name, &image, err);
-    if (rc)
-        return rc;
     release_locked(&store, guest);
     cleanup_free char *guests = store_path(&store, "content/%s/guests", image->id);
     cleanup_free char *link = store_path(&store, "content/%s/guests/%s", image->id, guest);
