@@ -185,15 +185,21 @@ static void count_branch(struct translator *t)
     t->ended = true;
 }
 
+/* Where a push stores. */
+static struct guest_address below_stack(const struct translator *t)
+{
+    return (struct guest_address){.segment = CPU_SS,
+                                  .base = CPU_RSP,
+                                  .index = INSN_NO_REG,
+                                  .scale = 1,
+                                  .address_size = (uint8_t)slot(t),
+                                  .disp = -(int)slot(t)};
+}
+
 /* Store `value` below RSP and move RSP: the push of a constant. */
 static void push_constant(struct translator *t, uint64_t value, unsigned flags)
 {
-    struct guest_address a = {.segment = CPU_SS,
-                              .base = CPU_RSP,
-                              .index = INSN_NO_REG,
-                              .scale = 1,
-                              .address_size = (uint8_t)slot(t),
-                              .disp = -(int)slot(t)};
+    struct guest_address a = below_stack(t);
     struct memory_access m;
 
     tr_access_begin(t, &a, slot(t), SITE_WRITE | flags, 0, false, &m);
@@ -333,12 +339,7 @@ bool tr_flow(struct translator *t)
 
 static void push_register(struct translator *t, unsigned r)
 {
-    struct guest_address a = {.segment = CPU_SS,
-                              .base = CPU_RSP,
-                              .index = INSN_NO_REG,
-                              .scale = 1,
-                              .address_size = (uint8_t)slot(t),
-                              .disp = -(int)slot(t)};
+    struct guest_address a = below_stack(t);
     struct memory_access m;
 
     if (r != CPU_RCX)
@@ -353,12 +354,7 @@ static void push_register(struct translator *t, unsigned r)
 
 static void push_operand(struct translator *t)
 {
-    struct guest_address a = {.segment = CPU_SS,
-                              .base = CPU_RSP,
-                              .index = INSN_NO_REG,
-                              .scale = 1,
-                              .address_size = (uint8_t)slot(t),
-                              .disp = -(int)slot(t)};
+    struct guest_address a = below_stack(t);
     struct memory_access m;
 
     read_operand(t);
