@@ -7,6 +7,7 @@
 #   make fuzz        every fuzz target for FUZZ_SECONDS each (600); TARGET=name for one
 #   make soak        Debian's kernels booted BOOTS times each (50); guests started and killed 200 times
 #   make bench       side by side with peers
+#   make bench-soft  what guests compute and do on the soft engine, on QEMU's TCG and natively (RUNS of each: 5)
 #   make install     program, man page, completion, systemd units (PREFIX, DESTDIR)
 
 BUILD := build
@@ -26,6 +27,7 @@ APPEND ?=
 FUZZ_SECONDS ?= 600
 TARGET ?=
 BOOTS ?= 50
+RUNS ?= 5
 TESTS ?=
 
 # One line that changes on a terminal, nothing elsewhere.
@@ -76,6 +78,10 @@ soak: build-tests guests
 bench: build-tests guests
 	@bench/run
 
+bench-soft: build-tests guests
+	@tools/install-deps --quiet bench
+	@bench/soft --runs $(RUNS)
+
 fuzz:
 	@tools/install-deps --quiet build fuzz
 	@tools/run-fuzz --seconds $(FUZZ_SECONDS) $(TARGET)
@@ -89,4 +95,4 @@ install: $(BUILD)/build.ninja
 clean:
 	rm -rf build
 
-.PHONY: all build build-tests deps deps-test guests run check soak bench fuzz install clean
+.PHONY: all build build-tests deps deps-test guests run check soak bench bench-soft fuzz install clean

@@ -8,6 +8,7 @@ import platform
 import queue
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -39,10 +40,10 @@ def process_tree(pid):
     return found
 
 
-def process_cpu_seconds(pid):
-    """User and system time of all its threads so far."""
+def process_cpu_seconds(pid, with_ended=False):
+    """User and system time of all its threads so far, and of its children that have ended if they are wanted too."""
     fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return sum(map(int, fields[11:15 if with_ended else 13])) / os.sysconf("SC_CLK_TCK")
 
 
 class Guest:
@@ -124,6 +125,47 @@ class Guest:
 
     def __exit__(self, *unused):
         self.end()
+
+
+class TcpPeer:
+    """This host's end of a connection with tests/cli/pump.c in a guest, which is told our port first. Rates are bytes a
+    second from the first byte to the last, as seen here."""
+
+    def __init__(self, timeout):
+        self.timeout = timeout
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+
+    def _connection(self):
+        self.listener.settimeout(self.timeout)
+        connection, _ = self.listener.accept()
+        connection.settimeout(self.timeout)
+        return connection
+
+    def down(self, size):
+        """To the guest."""
+        block = bytes(1 << 20)
+        with self._connection() as connection:
+            started = time.monotonic()
+            for _ in range(size // len(block)):
+                connection.sendall(block)
+            connection.shutdown(socket.SHUT_WR)
+            connection.recv(1)  # its end: the guest has all
+            return size / (time.monotonic() - started)
+
+    def up(self, size):
+        """From the guest."""
+        with self._connection() as connection:
+            started, got = time.monotonic(), 0
+            while data := connection.recv(1 << 20):
+                got += len(data)
+            seconds = time.monotonic() - started
+        if got != size:
+            raise Failed(f"{got} of {size} bytes came from the guest")
+        return size / seconds
+
+    def close(self):
+        self.listener.close()
 
 
 def fetch(suite):

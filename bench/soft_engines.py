@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Who does the work of bench/soft: our soft engine, QEMU's TCG, and the bare host; and how a session with one goes."""
+import json
+import os
+import re
+import subprocess
+import time
+
+import guests
+import soft_userland
+import soft_works
+
+BOOT_TIMEOUT = 180
+LOGIN = r"^\S+ login: "
+IMAGE = "debian-bookworm"
+IMAGE_HOME = guests.TREE / "build/home"  # as `make run` has it
+IN_HOME = ["env", f"TABIQUE_HOME={IMAGE_HOME}", str(guests.TABIQUE)]
+LOGIN_NAME = f"bench-soft-{os.getpid()}"
+MEMORY = "1G"
+INITRD = "initrd-soft.gz"
+READY = r"^@ready\n"
+# On microvm, PCI needs ACPI's tables; the old chips are for a kernel that finds no other clock.
+MACHINES = ("pc", "q35", "microvm,acpi=on,pcie=on,pit=on,pic=on,rtc=on")
+CLOCK_TOLERANCE = 0.05  # of the time, and in seconds
+
+
+class Tabique:
+    """Our soft engine."""
+    name = "tabique"
+    title = "tabique soft"
+
+    def __init__(self, guest, disk):
+        self.guest, self.disk = guest, disk
+
+    def command(self, where):
+        return [*guests.tabique_command("soft", self.guest, MEMORY, 2 if where == "two" else 1, "quiet tabique.test=start"),
+                "--disk", f"{self.disk},readonly", "--net", "user"]
+
+    def login_command(self, _):
+        return [*IN_HOME, "run", "--rm", "--name", LOGIN_NAME, "--engine", "soft", "--memory", MEMORY, IMAGE]
+
+    @staticmethod
+    def end_login():
+        """So that it is removed with its disk."""
+        subprocess.run([*IN_HOME, "kill", LOGIN_NAME], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+
+class Qemu:
+    """Debian's QEMU, with TCG."""
+    name = "qemu"
+    title = "qemu tcg"
+
+    def __init__(self, guest, disk, machine):
+        self.guest, self.disk, self.machine = guest, disk, machine
+
+    @staticmethod
+    def devices(disk, more=""):
+        return ["-drive", f"file={disk},format=raw,if=none,id=disk,aio=threads{more}", "-device", "virtio-blk-pci,drive=disk",
+                "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"]
+
+    def command(self, where):
+        return [*guests.qemu_command(self.machine, self.guest, MEMORY, 2 if where == "two" else 1, "quiet tabique.test=start"),
+                *self.devices(self.disk, ",readonly=on")]
+
+    def login_command(self, image):
+        command = guests.qemu_command(self.machine, (image / "kernel", image / "initrd"), MEMORY, append="X")
+        command[command.index("console=ttyS0 X")] = json.loads((image / "image.json").read_text())["append"]
+        at = command.index("stdio")
+        command[at - 1:at + 1] = ["-chardev", "stdio,id=both,mux=on,signal=off", "-serial", "chardev:both"]
+        return [*command, *self.devices(image / "disk.raw", ",snapshot=on"), "-device", "virtio-serial-pci", "-device",
+                "virtconsole,chardev=both"]
+
+    @staticmethod
+    def end_login():
+        """Its disk's changes go with it."""
+
+
+class Native:
+    """This host, in a chroot of the same userland."""
+    name = "native"
+    title = "native"
+
+    def __init__(self, tree):
+        self.tree = tree
+
+    def command(self, _):
+        enter = f"mount --rbind /dev '{self.tree}/dev' && mount -t tmpfs tmpfs '{self.tree}/tmp' && " \
+                f"exec chroot '{self.tree}' /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin /bench/driver"
+        root = [] if os.geteuid() == 0 else ["--map-root-user"]
+        return ["unshare", *root, "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", enter]
+
+
+def fetch(suite):
+    """The guest whose initial RAM disk enters the userland."""
+    kernel, _ = guests.fetch(suite)
+    subprocess.run([guests.TREE / "tools/fetch-guest", "--suite", suite, "--out", guests.GUESTS / suite, "--initrd", INITRD,
+                    "--quiet", "--modules", "ext4", "--add", f"tests/start={soft_userland.SOURCES / 'start.sh'}"],
+                   check=True, stdin=subprocess.DEVNULL)
+    return kernel, guests.GUESTS / suite / INITRD
+
+
+def debian_image():
+    """The directory of the image that `make run` boots, built if need be."""
+    subprocess.run([*IN_HOME, "image", "build", "debian", "--suite", "bookworm", "--name", IMAGE], check=True,
+                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    return (IMAGE_HOME / "images/names" / IMAGE).resolve()
+
+
+def fastest_machine(guest, disk):
+    """QEMU's, by the host's clock from its start to the driver; a machine that can't boot this guest is none."""
+    best = None
+    for machine in MACHINES:
+        try:
+            with guests.Guest(Qemu(guest, disk, machine).command("main")) as vm:
+                _, when = vm.wait_for(READY, BOOT_TIMEOUT)
+                seconds = when - vm.started
+        except guests.Failed:
+            continue
+        if best is None or seconds < best[1]:
+            best = (machine, seconds)
+    if not best:
+        raise guests.Failed("QEMU boots this guest on none of its machines")
+    return best[0]
+
+
+class Session:
+    """One run of the driver: a boot, or natively a process. Use it in a with statement."""
+
+    def __init__(self, engine, where, timeout):
+        self.native = engine.name == "native"
+        self.timeout = timeout
+        self.vm = guests.Guest(engine.command(where))
+        self.boot = None
+
+    def start(self):
+        if not self.native:
+            _, when = self.vm.wait_for(guests.INIT_REACHED, BOOT_TIMEOUT)
+            self.boot = {"value": when - self.vm.started, "cpu": self.vm.cpu_seconds()}
+        self.vm.wait_for(READY, BOOT_TIMEOUT)
+
+    def _cpu(self):
+        return sum(guests.process_cpu_seconds(pid, True) for pid in guests.process_tree(self.vm.process.pid))
+
+    def _command(self, name, command, meanwhile=None):
+        """(seconds by the host, seconds by the driver's clock, CPU seconds of the host, output)"""
+        before = self._cpu()
+        self.vm.send(f"{name} {command}")
+        _, begun = self.vm.wait_for(rf"^@begin {name}\n", self.timeout)
+        value = meanwhile() if meanwhile else None
+        match, ended = self.vm.wait_for(rf"^@end {name} (-?\d+) (\d+)\n", self.timeout)
+        cpu = self._cpu() - before
+        said, _ = self.vm.wait_for(rf"^@done {name}\n", self.timeout)
+        output = said.string[:said.start()]
+        if match.group(1) != "0":
+            raise WorkFailed(f"{name}: status {match.group(1)}: {output[-300:].strip()}")
+        return ended - begun, int(match.group(2)) / 1e9, cpu, output, value
+
+    def _transfer(self, work, size):
+        peer = guests.TcpPeer(self.timeout)
+        command = work.command.format(host="127.0.0.1" if self.native else "10.0.2.2", port=peer.port, size=size)
+        try:
+            return self._command(work.name, command, lambda: getattr(peer, work.transfer)(size))
+        finally:
+            peer.close()
+
+    def measure(self, work, transfer_size):
+        """A dictionary: value, cpu, clock (how much faster the driver's clock runs than ours), result."""
+        if work.setup:
+            self._command(f"{work.name}-setup", work.setup)
+        if work.transfer:
+            wall, own, cpu, output, value = self._transfer(work, transfer_size)
+        else:
+            wall, own, cpu, output, _ = self._command(work.name, work.command)
+            value = wall
+        if work.rate:
+            found = re.search(work.rate, output)
+            if not found:
+                raise WorkFailed(f"{work.name}: no rate in: {output[-300:].strip()}")
+            value = float(found.group(1)) * own / wall  # corrected by our clock
+        result = soft_works.result_of(work, output)
+        if work.check:
+            result += soft_works.result_of(work, self._command(f"{work.name}-check", work.check)[3])
+        lies = abs(own - wall) > CLOCK_TOLERANCE * (1 + wall)
+        return {"value": value, "cpu": cpu, "wall": wall, "own": own, "clock_lies": lies, "result": result}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.vm.end()
+
+
+class WorkFailed(guests.Failed):
+    """The work, not the engine: the session can go on."""
+
+
+def login(engine, image):
+    """A boot of the full Debian: value, cpu."""
+    with guests.Guest(engine.login_command(image)) as vm:
+        try:
+            _, when = vm.wait_for(LOGIN, BOOT_TIMEOUT)
+            return {"value": when - vm.started, "cpu": vm.cpu_seconds()}
+        finally:
+            engine.end_login()
+
+
+def run_round(engine, works, timeout, transfer_size, want_boot, note):
+    """One round of an engine: {name: measurement}, and {name: what went wrong}. After a hang or a crash the rest of the
+    work goes on in a new session."""
+    measured, failed = {}, {}
+    for where in ("main", "two"):
+        left = [w for w in works if w.where == where and (w.native or engine.name != "native")]
+        boot = want_boot and where == "main" and engine.name != "native"
+        while left or boot:
+            began = time.monotonic()
+            with Session(engine, where, timeout) as session:
+                try:
+                    session.start()
+                except guests.Failed as error:
+                    failed.update({w.name: f"did not boot: {short(error)}" for w in left})
+                    if boot:
+                        failed["init"] = short(error)
+                    break
+                if boot:
+                    measured["init"], boot = session.boot, False
+                while left:
+                    work = left.pop(0)
+                    try:
+                        measured[work.name] = session.measure(work, transfer_size)
+                    except WorkFailed as error:
+                        failed[work.name] = str(error)
+                    except (guests.Failed, OSError) as error:
+                        failed[work.name] = f"{work.name}: {short(error)}"
+                        break
+            note(f"{engine.title}: {where}, {time.monotonic() - began:.0f} s")
+    return measured, failed
+
+
+def short(error):
+    """Without the monitor's long command line."""
+    return re.sub(r"\s+", " ", str(error).partition(": ")[2] or str(error))[-400:]
+
