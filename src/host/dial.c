@@ -67,7 +67,7 @@ static int connect_to(const char *path, int dir)
     if (rc)
         return rc;
     cleanup_close int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    /* Without waiting: a listener whose queue is full counts as one that is not there. */
+    /* Without waiting: -EAGAIN of a listener whose queue is full is for whoever asked. */
     if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0)
         return -errno;
     return steal_fd(fd);

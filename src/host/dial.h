@@ -30,8 +30,9 @@ int dial_channel(int pair[2], struct error **err);
 /* Asks for a connection to `port`; the answer comes with this `id`. 0 or -errno: -EAGAIN if too many are
  * asked for. */
 int dial_ask(int channel, uint32_t id, uint32_t port);
-/* Takes an answer: 0 with *id and *fd, which is the caller's, or a negative error in *fd. -EAGAIN if there is
- * none yet, -ECONNRESET if there is nobody to answer. */
+/* Takes an answer: 0 with *id and *fd, which is the caller's, or a negative error in *fd: -EAGAIN there if
+ * the listener's queue is full, so that it is to be asked for again later. -EAGAIN if there is no answer yet,
+ * -ECONNRESET if there is nobody to answer. */
 int dial_take(int channel, uint32_t *id, int *fd);
 
 /* ---- the trusted side ---- */

@@ -74,7 +74,7 @@ class EchoServer:
     def __init__(self, path, port):
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.bind(f"{path}_{port}")
-        self.socket.listen(512)  # more than come at once: who finds no room is refused
+        self.socket.listen(4)  # fewer than come at once: who finds no room waits
         threading.Thread(target=self._serve, daemon=True).start()
 
     def _serve(self):

@@ -26,10 +26,13 @@
 #define SECOND      1000000000ull
 #define HELLO_TIME  (60 * SECOND) /* a person may be typing it */
 #define ANSWER_TIME (10 * SECOND)
-#define CLOSE_TIME  (10 * SECOND) /* for the guest to confirm; Linux itself waits 8 s */
-#define LINGER_TIME (60 * SECOND)
-#define FIRST_PORT  0x40000000u /* of connections that come from the host */
-#define BIT(op)     (1u << (op))
+/* Before a listener whose queue was full is tried again; each time twice as long. */
+#define ASK_WAIT_FIRST (SECOND / 64)
+#define ASK_WAIT_LAST  (SECOND / 2)
+#define CLOSE_TIME     (10 * SECOND) /* for the guest to confirm; Linux itself waits 8 s */
+#define LINGER_TIME    (60 * SECOND)
+#define FIRST_PORT     0x40000000u /* of connections that come from the host */
+#define BIT(op)        (1u << (op))
 
 /* ---- the tables ---- */
 
@@ -387,6 +390,27 @@ static void take_response(struct vsock_conn *c)
     update_watch(c);
 }
 
+/* Who listens has no room for the connection now, or the trusted side none for the question. */
+static void ask_later(struct vsock_conn *c)
+{
+    c->ask_wait = !c->ask_wait                  ? ASK_WAIT_FIRST
+                  : c->ask_wait < ASK_WAIT_LAST ? 2 * c->ask_wait
+                                                : ASK_WAIT_LAST;
+    c->ask_at = loop_now() + c->ask_wait;
+    vsock_conn_tick_at(c->vsock, c->ask_at);
+}
+
+/* Asks the trusted side for the connection that the guest wants; false if there is nobody to ask. */
+static bool ask_host(struct vsock_conn *c)
+{
+    int rc = dial_ask(c->vsock->dial_fd, c->id, c->host_port);
+
+    c->ask_at = 0;
+    if (rc == -EAGAIN)
+        ask_later(c);
+    return rc == 0 || rc == -EAGAIN;
+}
+
 static bool take_request(struct vsock *v, const struct vsock_packet *packet)
 {
     struct vsock_conn *c = new_conn(v, VSOCK_DIALING);
@@ -394,14 +418,14 @@ static bool take_request(struct vsock *v, const struct vsock_packet *packet)
     if (!c)
         return false;
     c->id = ++v->next_id;
-    if (dial_ask(v->dial_fd, c->id, packet->dst_port) < 0) {
-        die(c);
-        return false;
-    }
     c->host_port = packet->dst_port;
     c->guest_port = packet->src_port;
     c->peer_alloc = packet->buf_alloc;
     c->peer_taken = packet->fwd_cnt;
+    if (!ask_host(c)) {
+        die(c);
+        return false;
+    }
     enter(c);
     set_deadline(c, ANSWER_TIME);
     return true;
@@ -673,6 +697,10 @@ void vsock_conn_answer(struct vsock *v, uint32_t id, int fd)
         cleanup_close_fn(&fd);
         return;
     }
+    if (fd == -EAGAIN) {
+        ask_later(c);
+        return;
+    }
     c->deadline = 0;
     c->fd = fd;
     if (fd < 0 || !watch(c, EPOLLIN)) {
@@ -685,7 +713,7 @@ void vsock_conn_answer(struct vsock *v, uint32_t id, int fd)
 
 void vsock_conn_tick(struct vsock *v)
 {
-    uint64_t now = loop_now();
+    uint64_t now = loop_now(), next_ask = 0;
     bool waiting = false;
 
     v->next_tick = 0;
@@ -698,6 +726,10 @@ void vsock_conn_tick(struct vsock *v)
             else
                 reset_conn(c);
         }
+        if (c->state == VSOCK_DIALING && c->ask_at && now >= c->ask_at && !ask_host(c))
+            reset_conn(c);
+        if (c->state == VSOCK_DIALING && c->ask_at && (!next_ask || c->ask_at < next_ask))
+            next_ask = c->ask_at;
         if (c->state == VSOCK_ENDING && c->fd >= 0 && !c->deadline) {
             /* Its reset may wait for the guest; the host's program need not. */
             loop_watch_remove(c->watch);
@@ -715,4 +747,6 @@ void vsock_conn_tick(struct vsock *v)
         loop_watch_modify(v->listen_watch, EPOLLIN);
     if (waiting || !room)
         vsock_conn_tick_at(v, now + SECOND);
+    if (next_ask)
+        vsock_conn_tick_at(v, next_ask);
 }

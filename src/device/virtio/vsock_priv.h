@@ -59,6 +59,8 @@ struct vsock_conn {
     bool hashed, ready;
     uint32_t host_port, guest_port;
     uint32_t id;       /* of the question to the trusted side */
+    uint64_t ask_at;   /* when to ask it again, as nobody had room for the connection; 0: no need */
+    uint64_t ask_wait; /* before that */
     uint64_t deadline; /* of the present state; 0: none */
 
     int fd;
@@ -127,7 +129,8 @@ void vsock_conn_tick_at(struct vsock *vsock, uint64_t when);
 /* Events, in the loop's thread. */
 void vsock_conn_accept(struct vsock *vsock);
 void vsock_conn_answer(struct vsock *vsock, uint32_t id, int fd);
-/* Ends what has waited too long and frees what is dead; arms the timer for the next time. */
+/* Ends what has waited too long, asks again for what had no room, and frees what is dead; arms the timer for
+ * the next time. */
 void vsock_conn_tick(struct vsock *vsock);
 /* All connections end, without a word. Any thread; vsock_conn_tick frees them later. */
 void vsock_conn_reset(struct vsock *vsock);

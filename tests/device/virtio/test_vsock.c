@@ -352,6 +352,71 @@ static void test_nobody_on_the_host(void **state)
     close(server);
 }
 
+/* Connections to the port until its listener has no room for more, in *fds; how many. */
+static unsigned fill_queue(const char *path, int *fds, unsigned most)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    unsigned n = 0;
+    snprintf(address.sun_path, sizeof(address.sun_path), "%s", path);
+    while (n < most) {
+        fds[n] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+        assert_true(fds[n] >= 0);
+        if (connect(fds[n], (struct sockaddr *)&address, sizeof(address)) < 0) {
+            assert_int_equal(errno, EAGAIN);
+            close(fds[n]);
+            return n;
+        }
+        n++;
+    }
+    fail_msg("%u connections, and the queue is not full", n);
+    return n;
+}
+
+/* The trusted side answers as long as it is asked; how often it was. */
+static unsigned answer_all(struct rig *r, unsigned ms)
+{
+    unsigned asked = 0;
+    for (unsigned i = 0; i < ms; i++) {
+        run(r);
+        while (dial_answer(r->channel[0], r->path) == 0)
+            asked++;
+        usleep(1000);
+    }
+    return asked;
+}
+
+/* A listener with a full queue is asked again until it has room, and not all the time. */
+static void test_full_queue_on_the_host(void **state)
+{
+    struct rig *r = *state;
+    char path[80], text[8];
+    int waiting[1000], server = listener(r, 80);
+    snprintf(path, sizeof(path), "%s_80", r->path);
+    unsigned n = fill_queue(path, waiting, ARRAY_SIZE(waiting));
+    send_op(r, 1000, 80, REQUEST, 0);
+    unsigned asked = answer_all(r, 300);
+    assert_in_range(asked, 2, 10);
+    expect_nothing(r);
+    for (unsigned i = 0; i < n; i++) {
+        close(waiting[i]);
+        close(accept(server, NULL, NULL));
+    }
+    struct packet p;
+    bool came = false;
+    for (unsigned i = 0; i < 5000 && !came; i++) {
+        answer_all(r, 1);
+        came = take(r, &p);
+    }
+    assert_true(came);
+    assert_int_equal(p.op, RESPONSE);
+    assert_int_equal(p.dst_port, 1000);
+    int fd = accept(server, NULL, NULL);
+    send_data(r, 1000, 80, 'g', 4);
+    assert_int_equal(read(fd, text, sizeof(text)), 4);
+    close(fd);
+    close(server);
+}
+
 static void test_half_closed_by_the_host(void **state)
 {
     struct rig *r = *state;
@@ -606,6 +671,7 @@ int main(void)
         TEST(test_refused_by_the_guest),
         TEST(test_from_the_guest),
         TEST(test_nobody_on_the_host),
+        TEST(test_full_queue_on_the_host),
         TEST(test_half_closed_by_the_host),
         TEST(test_credit_of_the_guest),
         TEST(test_credit_of_the_device),
