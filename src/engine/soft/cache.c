@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The code cache: where blocks are, by guest address and by page; linking; and what happens when guest code
- * changes. Everything is under soft->lock but running the code itself and reading page_index.
+ * changes. Everything is under soft->lock but running the code itself, reading page_index, and finding a
+ * block: memory of blocks lives as long as a vCPU is in code, whether they are valid or not.
  *
  * A page that is about to be translated becomes a code page first; from then on every vCPU's stores to it
  * take the slow path, which calls soft_cache_written after the store. Another vCPU may still have a writable
@@ -75,12 +76,14 @@ static uint32_t hash_of(uint64_t rip, uint64_t gpa, uint32_t key)
     return (uint32_t)(h >> 40) & (HASH_SIZE - 1);
 }
 
-struct soft_block *soft_cache_find_locked(struct soft *s, uint64_t rip, uint64_t cs_base, uint64_t gpa,
-                                          uint64_t gpa2, uint32_t key)
+struct soft_block *soft_cache_find(struct soft *s, uint64_t rip, uint64_t cs_base, uint64_t gpa,
+                                   uint64_t gpa2, uint32_t key)
 {
-    for (struct soft_block *b = s->hash[hash_of(rip, gpa, key)]; b; b = b->hash_next) {
-        if (b->rip == rip && b->gpa == gpa && b->key == key && b->cs_base == cs_base && b->valid &&
-            (b->gpa2 == NO_PAGE || b->gpa2 == gpa2))
+    struct soft_block *b = __atomic_load_n(&s->hash[hash_of(rip, gpa, key)], __ATOMIC_ACQUIRE);
+
+    for (; b; b = __atomic_load_n(&b->hash_next, __ATOMIC_ACQUIRE)) {
+        if (b->gpa == gpa && b->key == key && b->rip == rip && b->cs_base == cs_base &&
+            (b->gpa2 == NO_PAGE || b->gpa2 == gpa2) && soft_block_valid(b))
             return b;
     }
     return NULL;
@@ -173,7 +176,7 @@ void soft_cache_insert_locked(struct soft *s, struct soft_block *b)
     struct soft_block **head = &s->hash[hash_of(b->rip, b->gpa, b->key)];
 
     b->hash_next = *head;
-    *head = b;
+    __atomic_store_n(head, b, __ATOMIC_RELEASE);
     add_to_page(s, b, b->gpa);
     if (b->gpa2 != NO_PAGE)
         add_to_page(s, b, b->gpa2);
@@ -256,27 +259,39 @@ static void unlink_outgoing(struct soft *s, struct soft_block *b)
     }
 }
 
-static void invalidate(struct soft *s, struct soft_block *b)
+/* Out of the jump caches, from outside their vCPUs' threads. A vCPU stores the code's address before the tag,
+ * and looks whether the block is valid still after both (find_code). */
+static void forget_jumps(struct soft *s, const struct soft_block *b)
 {
     uint32_t i = soft_jump_index(b->rip);
     uint64_t code = (uint64_t)(uintptr_t)(s->cache + b->code);
 
-    b->valid = false;
+    for (unsigned n = 0; n < s->n_vcpus; n++) {
+        struct soft_vcpu *c = s->vcpu[n];
+        struct soft_jump_cache *j = &c->jump[soft_key_mmu(b->key)];
+
+        if (soft_key_moves(b->key)) { /* it may be anywhere: the vCPU's next look-up empties all of it */
+            atomic_store(&c->jump_stale, true);
+            __atomic_store_n(&c->pending, 1, __ATOMIC_SEQ_CST);
+        } else if (__atomic_load_n(&j->at[i].code, __ATOMIC_RELAXED) == code) {
+            __atomic_store_n(&j->at[i].tag, soft_jump_empty(i), __ATOMIC_RELEASE);
+        }
+    }
+}
+
+static void invalidate(struct soft *s, struct soft_block *b)
+{
+    __atomic_store_n(&b->valid, false, __ATOMIC_SEQ_CST);
     atomic_fetch_add(&s->invalidations, 1);
     unlink_incoming(s, b);
     unlink_outgoing(s, b);
     for (struct soft_block **at = &s->hash[hash_of(b->rip, b->gpa, b->key)]; *at; at = &(*at)->hash_next) {
         if (*at == b) {
-            *at = b->hash_next;
+            __atomic_store_n(at, b->hash_next, __ATOMIC_RELEASE);
             break;
         }
     }
-    /* Tags are cleared from outside the vCPU's thread; it alone sets them, after the code's address. */
-    for (unsigned n = 0; n < s->n_vcpus; n++) {
-        struct soft_jump_cache *j = &s->vcpu[n]->jump[soft_key_mmu(b->key)];
-        if (__atomic_load_n(&j->code[i], __ATOMIC_RELAXED) == code)
-            __atomic_store_n(&j->tag[i], soft_jump_empty(i), __ATOMIC_RELEASE);
-    }
+    forget_jumps(s, b);
     uint64_t gpa = b->gpa, gpa2 = b->gpa2;
     remove_from_page(s, b, gpa);
     if (gpa2 != NO_PAGE)
@@ -374,12 +389,12 @@ struct soft_block *soft_cache_block_at(struct soft *s, const uint8_t *host)
     return found;
 }
 
-uint64_t soft_cache_guest_rip(struct soft *s, const uint8_t *host)
+uint64_t soft_cache_guest_rip(struct soft *s, const uint8_t *host, uint64_t page)
 {
     struct soft_block *b = soft_cache_block_at(s, host);
     uint64_t rip = 0;
 
     for (uint32_t n = 0; b && n < b->n_records && s->cache + b->code + b->records[n].host <= host; n++)
-        rip = b->rip + b->records[n].insn;
+        rip = (soft_key_moves(b->key) ? page : 0) + b->rip + b->records[n].insn;
     return rip;
 }

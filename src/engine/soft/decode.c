@@ -407,7 +407,6 @@ static void make_memory(const ZydisDecodedOperand *o, struct soft_insn *i)
 void soft_make_insn(const struct soft_decoded *d, struct soft_insn *i)
 {
     memset(i, 0, sizeof(*i));
-    i->rip = d->rip;
     i->mnemonic = (uint16_t)d->z.mnemonic;
     i->length = d->z.length;
     i->operand_size = (uint8_t)(d->z.operand_width / 8);

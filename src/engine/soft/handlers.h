@@ -67,10 +67,10 @@ static inline uint64_t soft_sign_extend(uint64_t value, unsigned size)
     return (uint64_t)((int64_t)(value << shift) >> shift);
 }
 
-/* The address after the instruction. */
+/* The address after the instruction, before c->rip has changed. */
 static inline uint64_t soft_next_rip(const struct soft_vcpu *c, const struct soft_insn *i)
 {
-    uint64_t next = i->rip + i->length;
+    uint64_t next = c->rip + i->length;
 
     return soft_is64(c) ? next : (uint32_t)next;
 }

@@ -36,7 +36,6 @@ struct soft_operand {
 #define INSN_RIP    0xfe
 
 struct soft_insn {
-    uint64_t rip;      /* of this instruction (an offset in CS) */
     uint16_t mnemonic; /* ZydisMnemonic */
     uint8_t length;
     uint8_t operand_size; /* effective: 1, 2, 4 or 8 */
@@ -80,7 +79,7 @@ static inline bool soft_is_prefix(uint8_t b)
     }
 }
 
-/* A handler in C. c->rip holds i->rip; returns an enum soft_result. */
+/* A handler in C. c->rip is the instruction's; returns an enum soft_result. */
 typedef int soft_handler(struct soft_vcpu *c, const struct soft_insn *i);
 
 /* Row flags. */

@@ -235,8 +235,14 @@ static void clear_tlb(struct soft_tlb *tlb)
 
 void soft_jump_flush(struct soft_vcpu *c, enum soft_mmu mmu)
 {
-    for (unsigned i = 0; i < JC_SIZE; i++)
-        __atomic_store_n(&c->jump[mmu].tag[i], soft_jump_empty(i), __ATOMIC_RELAXED);
+    struct soft_fills *fills = &c->jump_fills[mmu];
+    bool listed = fills->n <= JUMPS_MAX;
+
+    for (unsigned n = 0; n < (listed ? fills->n : JC_SIZE); n++) {
+        unsigned i = listed ? c->jump_at[mmu][n] : n;
+        __atomic_store_n(&c->jump[mmu].at[i].tag, soft_jump_empty(i), __ATOMIC_RELAXED);
+    }
+    *fills = (struct soft_fills){0};
 }
 
 static void flush_tlb_mode(struct soft_vcpu *c, enum soft_mmu mmu, bool all)
@@ -263,7 +269,6 @@ static void flush_jump_mode(struct soft_vcpu *c, enum soft_mmu mmu, bool all)
     if (all ? !fills->n : !fills->nonglobal)
         return;
     soft_jump_flush(c, mmu);
-    *fills = (struct soft_fills){0};
 }
 
 void soft_tlb_flush(struct soft_vcpu *c, bool all)
@@ -293,9 +298,9 @@ static void forget_jumps(struct soft_vcpu *c, enum soft_mmu mmu, uint64_t page)
     if (!c->jump_fills[mmu].n)
         return;
     for (uint32_t at = 0; at < JC_SIZE; at++) {
-        uint64_t rip = -__atomic_load_n(&j->tag[at], __ATOMIC_RELAXED);
+        uint64_t rip = -__atomic_load_n(&j->at[at].tag, __ATOMIC_RELAXED);
         if (rip - (page - 4096) < 2 * 4096)
-            __atomic_store_n(&j->tag[at], soft_jump_empty(at), __ATOMIC_RELAXED);
+            __atomic_store_n(&j->at[at].tag, soft_jump_empty(at), __ATOMIC_RELAXED);
     }
 }
 

@@ -41,7 +41,7 @@ uint64_t soft_effective_address(const struct soft_vcpu *c, const struct soft_ins
     uint64_t address = (uint64_t)i->disp;
 
     if (i->base == INSN_RIP)
-        address += i->rip + i->length;
+        address += c->rip + i->length;
     else if (i->base != INSN_NO_REG)
         address += c->gpr[i->base & 15];
     if (i->index != INSN_NO_REG && !i->vsib)

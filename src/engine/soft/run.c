@@ -132,7 +132,7 @@ static int non_canonical(struct soft_vcpu *c)
 
     if (x && x->kind == EXIT_KIND_INDIRECT) {
         c->gpr[CPU_RSP] += (uint64_t)(int64_t)x->undo_rsp;
-        c->rip = x->target;
+        c->rip = c->page_rip + x->target;
     }
     return soft_raise_error(c, VEC_GP, 0);
 }
@@ -165,6 +165,49 @@ static int code_address(struct soft_vcpu *c, struct soft_walk *w, uint64_t *gpa2
     return SOFT_NEXT;
 }
 
+/* The block at RIP, translated if need be, with `link` (unless NULL) leading to it from now on. */
+static struct soft_block *link_or_make(struct soft_vcpu *c, const struct soft_walk *w, uint64_t gpa2,
+                                       uint32_t cs_base, struct soft_exit *link, int *rc)
+{
+    struct soft *s = c->soft;
+
+    for (;;) {
+        pthread_mutex_lock(&s->lock);
+        struct soft_block *b = soft_cache_find(s, c->rip - c->page_rip, cs_base, w->gpa, gpa2, c->key);
+        if (!b && !soft_cache_has_room_locked(s)) {
+            pthread_mutex_unlock(&s->lock);
+            flush_cache(c);
+            link = NULL;
+            continue;
+        }
+        if (!b) {
+            b = soft_translate_block_locked(c, w->gpa, rc);
+            c->stats.translated += b != NULL;
+        }
+        /* A link is followed without a look at the page tables, so it can't stand for a second page. */
+        if (b && link && b->gpa2 == NO_PAGE && !(c->key & KEY_SPECIAL))
+            soft_cache_link_locked(s, link, b);
+        pthread_mutex_unlock(&s->lock);
+        return b;
+    }
+}
+
+static void note_jump(struct soft_vcpu *c, enum soft_mmu mmu, uint32_t i, const struct soft_block *b,
+                      bool global)
+{
+    struct soft_jump_cache *j = &c->jump[mmu];
+    struct soft_fills *fills = &c->jump_fills[mmu];
+
+    __atomic_store_n(&j->at[i].code, (uint64_t)(uintptr_t)(c->soft->cache + b->code), __ATOMIC_RELAXED);
+    __atomic_store_n(&j->at[i].tag, -c->rip, __ATOMIC_SEQ_CST);
+    if (!soft_block_valid(b)) /* who made it so may have looked here before */
+        __atomic_store_n(&j->at[i].tag, soft_jump_empty(i), __ATOMIC_RELAXED);
+    if (fills->n < JUMPS_MAX)
+        c->jump_at[mmu][fills->n] = (uint16_t)i;
+    fills->n++;
+    fills->nonglobal += !global;
+}
+
 /* The code for RIP, in the jump cache from now on. */
 static int find_code(struct soft_vcpu *c, const void **code)
 {
@@ -174,49 +217,33 @@ static int find_code(struct soft_vcpu *c, const void **code)
     struct soft_jump_cache *j = &c->jump[mmu];
     struct soft_exit *link = (struct soft_exit *)(uintptr_t)c->exit_link;
     /* Not if something else came in between: an interrupt, say. */
-    bool linkable =
-        link && link->kind == EXIT_KIND_DIRECT && link->target == c->rip && link->from->key == c->key;
+    bool linkable = link && link->kind == EXIT_KIND_DIRECT && c->page_rip + link->target == c->rip &&
+                    link->from->key == c->key;
     struct soft_walk w;
-    uint64_t gpa2 = 0;
+    uint64_t gpa2 = 0, page_rip = soft_page_rip(c->key, c->rip);
 
-    if (!linkable && !(c->key & KEY_SPECIAL) && __atomic_load_n(&j->tag[i], __ATOMIC_ACQUIRE) + c->rip == 0) {
-        *code = (const void *)(uintptr_t)j->code[i];
+    soft_jump_settle(c);
+    if (!linkable && !(c->key & KEY_SPECIAL) &&
+        __atomic_load_n(&j->at[i].tag, __ATOMIC_ACQUIRE) + c->rip == 0) {
+        c->page_rip = page_rip;
+        *code = (const void *)(uintptr_t)j->at[i].code;
         return SOFT_NEXT;
     }
     int rc = code_address(c, &w, &gpa2);
     c->exit_link = 0;
     if (rc != SOFT_NEXT)
         return rc;
-    uint64_t cs_base = soft_is64(c) ? 0 : c->seg[CPU_CS].base;
-    for (;;) {
-        pthread_mutex_lock(&s->lock);
-        struct soft_block *b = soft_cache_find_locked(s, c->rip, cs_base, w.gpa, gpa2, c->key);
-        if (!b && !soft_cache_has_room_locked(s)) {
-            pthread_mutex_unlock(&s->lock);
-            flush_cache(c);
-            linkable = false;
-            continue;
-        }
-        if (!b) {
-            b = soft_translate_block_locked(c, w.gpa, &rc);
-            if (b)
-                c->stats.translated++;
-        }
-        if (b) {
-            *code = s->cache + b->code;
-            /* A link is followed without a look at the page tables, so it can't stand for a second page. */
-            if (linkable && b->gpa2 == NO_PAGE && !(c->key & KEY_SPECIAL))
-                soft_cache_link_locked(s, link, b);
-            if (!(c->key & KEY_SPECIAL)) {
-                j->code[i] = (uint64_t)(uintptr_t)*code;
-                __atomic_store_n(&j->tag[i], -c->rip, __ATOMIC_RELEASE);
-                c->jump_fills[mmu].n++;
-                c->jump_fills[mmu].nonglobal += !w.global;
-            }
-        }
-        pthread_mutex_unlock(&s->lock);
-        return b ? SOFT_NEXT : rc;
-    }
+    c->page_rip = page_rip;
+    uint32_t cs_base = soft_is64(c) ? 0 : (uint32_t)c->seg[CPU_CS].base;
+    struct soft_block *b = soft_cache_find(s, c->rip - page_rip, cs_base, w.gpa, gpa2, c->key);
+    if (!b || linkable)
+        b = link_or_make(c, &w, gpa2, cs_base, linkable ? link : NULL, &rc);
+    if (!b)
+        return rc;
+    *code = s->cache + b->code;
+    if (!(c->key & KEY_SPECIAL))
+        note_jump(c, mmu, i, b, w.global);
+    return SOFT_NEXT;
 }
 
 /* ---- one stay in translated code ---- */
@@ -234,7 +261,7 @@ static int execute(struct soft_vcpu *c)
     c->exit_link = 0;
     enum soft_left left = (enum soft_left)c->soft->stubs.enter(c, code);
     if (left == LEFT_LINK) /* an exit lives as long as the cache, which is safe until leave_code */
-        c->rip = ((struct soft_exit *)(uintptr_t)c->exit_link)->target;
+        c->rip = c->page_rip + ((struct soft_exit *)(uintptr_t)c->exit_link)->target;
     leave_code(c);
     c->stats.exits[left]++;
     switch (left) {
@@ -265,7 +292,7 @@ static void hide_host_pointers(struct soft_vcpu *c)
     memcpy(&fip, c->xsave + 8, 8);
     if (fip - (uint64_t)(uintptr_t)c->soft->cache >= CODE_SIZE)
         return;
-    rip = soft_cache_guest_rip(c->soft, (const uint8_t *)(uintptr_t)fip);
+    rip = soft_cache_guest_rip(c->soft, (const uint8_t *)(uintptr_t)fip, c->x87_page);
     memcpy(c->xsave + 8, &rip, 8);
     memset(c->xsave + 16, 0, 8);
 }
@@ -275,7 +302,7 @@ uint64_t soft_call_handler(struct soft_vcpu *c, const struct soft_call *call)
 {
     uint64_t before = atomic_load(&c->soft->invalidations);
 
-    c->rip = call->insn.rip;
+    c->rip = c->page_rip + call->rip;
     hide_host_pointers(c);
     int rc = call->handler(c, &call->insn);
     if (rc == SOFT_NEXT && atomic_load(&c->soft->invalidations) != before) {

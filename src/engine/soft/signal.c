@@ -84,7 +84,7 @@ static bool handle(ucontext_t *uc)
             g[greg_of[n]] = (greg_t)c->gpr[n];
     }
     c->fault = f;
-    c->rip = b->rip + r->insn;
+    c->rip = c->page_rip + b->rip + r->insn;
     g[REG_RIP] = (greg_t)c->soft->stubs.exit_fault;
     return true;
 }

@@ -24,6 +24,11 @@ static void merge_registers(struct soft_vcpu *c, uint16_t slots)
     }
 }
 
+static void set_rip(struct soft_vcpu *c, const struct soft_site *site, unsigned offset)
+{
+    c->rip = c->page_rip + c->soft->blocks[site->block].rip + offset;
+}
+
 /* What the processor would have raised before it looked at the memory operand. */
 static void prior_fault(struct soft_vcpu *c, const struct soft_site *site)
 {
@@ -40,7 +45,7 @@ static uint64_t fault(struct soft_vcpu *c, const struct soft_site *site)
     if (site->flags & (SITE_ALIGNED | SITE_WAITS))
         prior_fault(c, site);
     merge_registers(c, site->slots);
-    c->rip = c->soft->blocks[site->block].rip + site->insn;
+    set_rip(c, site, site->insn);
     return LEFT_FAULT;
 }
 
@@ -92,7 +97,7 @@ static uint64_t special(struct soft_vcpu *c, const struct soft_site *site, uint6
     }
     if ((site->flags & SITE_LOCKED) && soft_must_be_alone(c)) {
         merge_registers(c, site->slots);
-        c->rip = c->soft->blocks[site->block].rip + site->insn;
+        set_rip(c, site, site->insn);
         return LEFT_NEXT;
     }
     /* The same alignment as the guest's address, for instructions that insist on one. */
@@ -144,12 +149,12 @@ uint64_t soft_slow_post(struct soft_vcpu *c, const struct soft_site *site)
         if (second)
             soft_cache_written(c->soft, c->post.gpa[1], second);
     }
-    if (b->valid || (site->flags & SITE_LAST)) {
+    if (soft_block_valid(b) || (site->flags & SITE_LAST)) {
         c->resume = (uint64_t)(uintptr_t)(c->soft->cache + site->after);
         return 0;
     }
     /* The store has changed the very block: what follows may not be what was translated. */
     merge_registers(c, site->slots_after);
-    c->rip = b->rip + site->next;
+    set_rip(c, site, site->next);
     return LEFT_NEXT;
 }

@@ -70,7 +70,7 @@ static struct soft_vcpu *new_vcpu(struct soft *s, unsigned n)
     c->page_mask = ~4095ull;
     c->jump_mask = JUMP_INDEX_BITS;
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++)
-        c->tlb_fills[mmu].n = c->jump_fills[mmu].n = 1; /* so that the first flush empties them */
+        c->tlb_fills[mmu].n = c->jump_fills[mmu].n = UINT32_MAX; /* so that the first flush empties them */
     soft_tlb_flush(c, true);
     c->tsc_offset = -__rdtsc();
     soft_reset_msrs(c);

@@ -33,7 +33,7 @@ struct soft_block;
 
 /* A direct way out of a block: a jump that is patched once its target's block is known. */
 struct soft_exit {
-    uint64_t target;   /* guest RIP; for an indirect branch, the branch instruction's own */
+    uint64_t target;   /* less page_rip: guest RIP; for an indirect branch, the branch instruction's own */
     uint32_t patch;    /* offset in the code cache of the rel32; 0: not linkable */
     uint32_t unlinked; /* where the jump goes while not linked */
     struct soft_block *from, *to;
@@ -76,26 +76,36 @@ struct soft_record {
 struct soft_call {
     soft_handler *handler;
     uint8_t *resume;
+    uint64_t rip; /* less page_rip */
     struct soft_insn insn;
 };
 
 struct soft_block {
-    uint64_t rip, cs_base;
-    uint64_t gpa;  /* of the first byte */
-    uint64_t gpa2; /* of the second page, or NO_PAGE */
+    /* What finding a block looks at, in one line of the host's cache. */
+    uint64_t rip;                 /* less page_rip */
+    uint64_t gpa;                 /* of the first byte */
+    uint64_t gpa2;                /* of the second page, or NO_PAGE */
+    struct soft_block *hash_next; /* atomic: read without the lock */
+    uint32_t cs_base;
     uint32_t key;
+    uint32_t code;   /* offset in the cache */
     uint16_t length; /* guest bytes */
     uint8_t n_exits;
-    bool valid;
-    uint32_t code, code_length; /* offset in the cache, bytes */
+    bool valid; /* atomic */
+    /* The rest. */
+    uint32_t code_length;
     uint32_t n_records;
     uint32_t source_hash;
     struct soft_record *records;
     struct soft_exit *exits[2];
     struct soft_exit *incoming;
-    struct soft_block *hash_next;
     struct soft_block *page_next[2];
-};
+} __attribute__((aligned(64)));
+
+static inline bool soft_block_valid(const struct soft_block *b)
+{
+    return __atomic_load_n(&b->valid, __ATOMIC_SEQ_CST);
+}
 
 /* A page of guest RAM that holds translated code. */
 struct soft_code_page {
@@ -118,6 +128,7 @@ struct soft_stubs {
     uint8_t *exit_next;         /* rip is set */
     uint8_t *exit_fault;        /* from the signal handler */
     uint8_t *lookup[MMU_MODES]; /* rcx: struct soft_exit; guest rcx in scratch[0]; rip is set */
+    uint8_t *lookup_moves;      /* the same for code that holds at any address */
 };
 
 /* What `enter` returns. */
@@ -202,9 +213,10 @@ static inline uint64_t soft_jump_empty(uint32_t index)
 /* ---- cache.c ---- */
 int soft_cache_create(struct soft *s, struct error **err);
 void soft_cache_destroy(struct soft *s);
-/* The valid block for this place and key, or NULL. Under `lock`. */
-struct soft_block *soft_cache_find_locked(struct soft *s, uint64_t rip, uint64_t cs_base, uint64_t gpa,
-                                          uint64_t gpa2, uint32_t key);
+/* The valid block for this place (`rip` less page_rip) and key, or NULL. Under `lock`, or between enter_code
+ * and leave_code, when what is found may become invalid any moment. */
+struct soft_block *soft_cache_find(struct soft *s, uint64_t rip, uint64_t cs_base, uint64_t gpa,
+                                   uint64_t gpa2, uint32_t key);
 void soft_cache_insert_locked(struct soft *s, struct soft_block *b);
 /* Space for one more block (the largest). False: flush first. */
 bool soft_cache_has_room_locked(struct soft *s);
@@ -220,8 +232,9 @@ void soft_cache_written(struct soft *s, uint64_t gpa, uint64_t len);
 void soft_cache_revalidate(struct soft *s, struct soft_vcpu *c);
 /* The block whose code holds `host`, or NULL. Safe in a signal handler of a thread in translated code. */
 struct soft_block *soft_cache_block_at(struct soft *s, const uint8_t *host);
-/* The guest's RIP of the copied instruction at (or last before) `host`; 0 if that is in no block. */
-uint64_t soft_cache_guest_rip(struct soft *s, const uint8_t *host);
+/* The guest's RIP of the copied instruction at (or last before) `host`; 0 if that is in no block. `page`: the
+ * block's page_rip if it moves. */
+uint64_t soft_cache_guest_rip(struct soft *s, const uint8_t *host, uint64_t page);
 static inline bool soft_is_rom(const struct soft *s, uint64_t gpa)
 {
     return gpa >= s->rom_base && gpa < GUEST_ROM_END;
@@ -317,6 +330,12 @@ static inline void soft_note_large_page(struct soft_vcpu *c, uint64_t linear, un
 }
 void soft_tlb_flush_write(struct soft_vcpu *c);
 void soft_jump_flush(struct soft_vcpu *c, enum soft_mmu mmu);
+/* Forgets what others have made invalid: to be called before the jump cache is looked at. */
+static inline void soft_jump_settle(struct soft_vcpu *c)
+{
+    if (atomic_load(&c->jump_stale) && atomic_exchange(&c->jump_stale, false))
+        soft_jump_flush(c, MMU_USER);
+}
 /* A data breakpoint may lie in this page: it must not be in the TLB. */
 bool soft_page_watched(const struct soft_vcpu *c, uint64_t linear);
 

@@ -242,9 +242,25 @@ static void emit_jump_index(const struct soft *s, struct emitter *e)
     emit_load(e, CPU_RAX, FIELD(rip));
 }
 
-static void generate_lookup(struct soft *s, struct emitter *e, enum soft_mmu mmu)
+/* page_rip for the address in RAX. Clobbers RCX. */
+static void emit_page_rip(const struct soft *s, struct emitter *e)
 {
-    s->stubs.lookup[mmu] = e->p;
+    if (s->use_pext) {
+        emit_pext(e, CPU_RCX, CPU_RAX, FIELD(page_mask));
+        emit_bytes(e, "\xc4\xe3\xfb\xf0\xc9\x34", 6); /* rorx rcx, rcx, 64 - 12 */
+    } else {
+        emit_flags_save(e, FIELD(scratch[4]));
+        emit_load(e, CPU_RCX, FIELD(rip));
+        emit_bytes(e, "\x48\x81\xe1\x00\xf0\xff\xff", 7); /* and rcx, ~4095 */
+        emit_flags_restore(e, FIELD(scratch[4]));
+    }
+    emit_store(e, FIELD(page_rip), CPU_RCX);
+}
+
+static uint8_t *generate_lookup(struct soft *s, struct emitter *e, enum soft_mmu mmu, bool moves)
+{
+    uint8_t *start = e->p;
+
     emit_store(e, FIELD(scratch[1]), CPU_RAX);
     emit_store(e, FIELD(scratch[2]), CPU_RCX);
     emit_store(e, FIELD(scratch[3]), CPU_RDX);
@@ -253,11 +269,14 @@ static void generate_lookup(struct soft *s, struct emitter *e, enum soft_mmu mmu
     uint8_t *pending = emit_jmp_later(e);
     emit_load(e, CPU_RAX, FIELD(rip));
     emit_jump_index(s, e);
-    emit_load_indexed(e, CPU_RCX, FIELD(jump[mmu].tag), CPU_RDX);
+    emit_lea(e, 8, CPU_RDX, CPU_RDX, CPU_RDX, 1, 0); /* entries of two words */
+    emit_load_indexed(e, CPU_RCX, FIELD(jump[mmu].at[0].tag), CPU_RDX);
     emit_lea(e, 8, CPU_RCX, CPU_RCX, CPU_RAX, 1, 0);
     emit_jrcxz(e, 5);
     uint8_t *miss = emit_jmp_later(e);
-    emit_load_indexed(e, CPU_RAX, FIELD(jump[mmu].code), CPU_RDX);
+    if (moves)
+        emit_page_rip(s, e);
+    emit_load_indexed(e, CPU_RAX, FIELD(jump[mmu].at[0].code), CPU_RDX);
     emit_store(e, FIELD(resume), CPU_RAX);
     emit_load(e, CPU_RAX, FIELD(scratch[1]));
     emit_load(e, CPU_RDX, FIELD(scratch[3]));
@@ -271,6 +290,7 @@ static void generate_lookup(struct soft *s, struct emitter *e, enum soft_mmu mmu
     emit_load(e, CPU_RDX, FIELD(scratch[3]));
     emit_load(e, CPU_RCX, FIELD(scratch[0]));
     generate_exit(s, e, LEFT_LOOKUP);
+    return start;
 }
 
 void soft_stubs_generate(struct soft *s)
@@ -289,6 +309,7 @@ void soft_stubs_generate(struct soft *s)
     s->stubs.exit_next = generate_exit(s, &e, LEFT_NEXT);
     s->stubs.exit_fault = generate_exit(s, &e, LEFT_FAULT);
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++)
-        generate_lookup(s, &e, (enum soft_mmu)mmu);
+        s->stubs.lookup[mmu] = generate_lookup(s, &e, (enum soft_mmu)mmu, false);
+    s->stubs.lookup_moves = generate_lookup(s, &e, MMU_USER, true);
     s->code_start = (uint32_t)((e.p - s->cache + 63) & ~63);
 }

@@ -94,6 +94,7 @@ void tr_call(struct translator *t, soft_handler *handler)
     struct soft_call *call = tr_meta(t, sizeof(*call));
 
     soft_make_insn(t->d, &call->insn);
+    call->rip = t->d->rip;
     call->handler = handler;
     tr_need_all(t, 0xffff);
     emit_store(&t->e, GPR(CPU_RCX), CPU_RCX);
@@ -214,6 +215,18 @@ static void load_fpu(struct translator *t)
     emit_lea_rip(e, CPU_RCX, e->p + 12);
     emit_jmp(e, t->soft->stubs.fpu_load);
     t->fpu_loaded = true;
+}
+
+/* The unit has its own place in a block that may be anywhere: hide_host_pointers wants to know which that
+ * was. */
+static void note_x87_page(struct translator *t)
+{
+    if (!soft_key_moves(t->key) || t->x87_noted || soft_fpu_class(t->d) != FPU_X87)
+        return;
+    tr_take(t, CPU_RCX);
+    emit_load(&t->e, CPU_RCX, FIELD(page_rip));
+    emit_store(&t->e, FIELD(x87_page), CPU_RCX);
+    t->x87_noted = true;
 }
 
 /* ---- copies ---- */
@@ -408,6 +421,7 @@ static void translate_insn(struct translator *t)
         load_fpu(t);
     }
     translate_copy(t);
+    note_x87_page(t);
 }
 
 /* ---- blocks ---- */
@@ -456,7 +470,7 @@ static int read_source(struct translator *t, struct block_source *src, uint64_t 
 {
     struct soft_vcpu *c = t->c;
     uint8_t bytes[16 + 15];
-    uint64_t linear = t->rip + (t->bits == 64 ? 0 : t->block->cs_base);
+    uint64_t linear = c->rip + (t->bits == 64 ? 0 : t->block->cs_base);
     if (t->bits != 64)
         linear = (uint32_t)linear;
     unsigned in_page = (unsigned)(GUEST_PAGE_SIZE - (gpa & 4095));
@@ -564,13 +578,13 @@ struct soft_block *soft_translate_block_locked(struct soft_vcpu *c, uint64_t gpa
     t.key = c->key;
     t.mmu = soft_key_mmu(c->key);
     t.bits = c->key & KEY_CODE64 ? 64 : c->key & KEY_CODE32 ? 32 : 16;
-    t.rip = c->rip;
+    t.rip = c->rip - soft_page_rip(c->key, c->rip);
     t.e.p = s->cache + s->code_used;
     t.meta = s->cache + CODE_SIZE + s->meta_used;
-    t.fpu_loaded = t.ended = false;
+    t.fpu_loaded = t.x87_noted = t.ended = false;
     struct soft_block *b = t.block = &s->blocks[s->n_blocks];
-    *b = (struct soft_block){.rip = c->rip,
-                             .cs_base = t.bits == 64 ? 0 : c->seg[CPU_CS].base,
+    *b = (struct soft_block){.rip = t.rip,
+                             .cs_base = t.bits == 64 ? 0 : (uint32_t)c->seg[CPU_CS].base,
                              .gpa = gpa,
                              .gpa2 = NO_PAGE,
                              .key = c->key,

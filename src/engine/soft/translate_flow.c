@@ -28,14 +28,14 @@ static void go(struct translator *t, const uint8_t *stub)
     emit_jmp(&t->e, stub);
 }
 
-/* Put a constant in vcpu->rip; may use RCX, whose guest value must be in scratch[0] already. */
+/* Put an address in vcpu->rip; may use RCX, whose guest value must be in scratch[0] already. */
 static void store_rip(struct translator *t, uint64_t rip)
 {
-    if ((uint64_t)(int64_t)(int32_t)rip == rip) {
+    if (!soft_key_moves(t->key) && (uint64_t)(int64_t)(int32_t)rip == rip) {
         emit_store_imm(&t->e, FIELD(rip), (int32_t)rip);
         return;
     }
-    emit_mov_imm(&t->e, CPU_RCX, rip);
+    tr_emit_rip(t, CPU_RCX, rip);
     emit_store(&t->e, FIELD(rip), CPU_RCX);
 }
 
@@ -49,6 +49,11 @@ void tr_exit_next(struct translator *t, uint64_t target)
     t->ended = true;
 }
 
+static void go_lookup(struct translator *t)
+{
+    go(t, soft_key_moves(t->key) ? t->soft->stubs.lookup_moves : t->soft->stubs.lookup[t->mmu]);
+}
+
 /* All registers are in place; vcpu->rip holds the target. */
 static void exit_lookup(struct translator *t, struct soft_exit *x)
 {
@@ -58,7 +63,7 @@ static void exit_lookup(struct translator *t, struct soft_exit *x)
     }
     emit_store(&t->e, FIELD(scratch[0]), CPU_RCX);
     emit_lea_rip(&t->e, CPU_RCX, x);
-    go(t, t->soft->stubs.lookup[t->mmu]);
+    go_lookup(t);
 }
 
 static struct soft_exit *new_exit(struct translator *t, uint64_t target, uint8_t kind)
@@ -84,7 +89,7 @@ static void exit_far(struct translator *t, uint64_t target)
     emit_store(&t->e, FIELD(scratch[0]), CPU_RCX);
     store_rip(t, target);
     emit_lea_rip(&t->e, CPU_RCX, x);
-    go(t, t->soft->stubs.lookup[t->mmu]);
+    go_lookup(t);
 }
 
 /*
@@ -196,14 +201,17 @@ static struct guest_address below_stack(const struct translator *t)
                                   .disp = -(int)slot(t)};
 }
 
-/* Store `value` below RSP and move RSP: the push of a constant. */
-static void push_constant(struct translator *t, uint64_t value, unsigned flags)
+/* Store a constant below RSP and move RSP. */
+static void push_constant(struct translator *t, uint64_t value, bool is_rip)
 {
     struct guest_address a = below_stack(t);
     struct memory_access m;
 
-    tr_access_begin(t, &a, slot(t), SITE_WRITE | flags, 0, false, &m);
-    emit_mov_imm(&t->e, CPU_RCX, t->bits == 64 ? value : (uint32_t)value);
+    tr_access_begin(t, &a, slot(t), SITE_WRITE | (is_rip ? SITE_LAST : 0), 0, false, &m);
+    if (is_rip)
+        tr_emit_rip(t, CPU_RCX, value);
+    else
+        emit_mov_imm(&t->e, CPU_RCX, t->bits == 64 ? value : (uint32_t)value);
     tr_record(t);
     emit_mov_mem(&t->e, slot(t), 0x89, CPU_RCX, m.s1, m.s2);
     emit_lea(&t->e, slot(t), CPU_RSP, CPU_RSP, 255, 1, -(int)slot(t));
@@ -303,11 +311,11 @@ bool tr_flow(struct translator *t)
         if (is_far(d))
             return false;
         if (d->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
-            push_constant(t, tr_next_rip(t), SITE_LAST);
+            push_constant(t, tr_next_rip(t), true);
             tr_exit_direct(t, branch_target(t));
         } else {
             fetch_target(t);
-            push_constant(t, tr_next_rip(t), SITE_LAST);
+            push_constant(t, tr_next_rip(t), true);
             indirect(t, (int)slot(t));
         }
         return true;
@@ -419,7 +427,7 @@ bool tr_stack(struct translator *t)
         if (is_register)
             push_register(t, operand_register(d, 0));
         else if (d->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
-            push_constant(t, (uint64_t)d->z.raw.imm[0].value.s, 0);
+            push_constant(t, (uint64_t)d->z.raw.imm[0].value.s, false);
         else
             push_operand(t);
         return true;

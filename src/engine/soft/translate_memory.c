@@ -31,14 +31,32 @@ void tr_operand_address(const struct translator *t, struct guest_address *a)
                                 .disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0};
 }
 
+void tr_emit_rip(struct translator *t, unsigned reg, uint64_t rip)
+{
+    struct emitter *e = &t->e;
+    int64_t rest = (int64_t)rip;
+
+    if (!soft_key_moves(t->key)) {
+        emit_mov_imm(e, reg, rip);
+        return;
+    }
+    emit_load(e, reg, FIELD(page_rip));
+    /* At most 2 GiB and a page away. */
+    for (int32_t step; rest; rest -= step) {
+        step = rest > INT32_MAX ? INT32_MAX : rest < INT32_MIN ? INT32_MIN : (int32_t)rest;
+        emit_lea(e, 8, reg, reg, 255, 1, step);
+    }
+}
+
 void tr_emit_address(struct translator *t, unsigned reg, const struct guest_address *a)
 {
     struct emitter *e = &t->e;
     unsigned width = a->address_size == 8 ? 8 : 4;
 
     if (a->base == INSN_RIP) {
-        uint64_t v = t->d->rip + t->d->z.length + (uint64_t)a->disp;
-        emit_mov_imm(e, reg, width == 8 ? v : (uint32_t)v);
+        tr_emit_rip(t, reg, t->d->rip + t->d->z.length + (uint64_t)a->disp);
+        if (width == 4)
+            emit_lea(e, 4, reg, reg, 255, 1, 0);
         return;
     }
     if (a->base == INSN_NO_REG && a->index == INSN_NO_REG) {

@@ -45,10 +45,10 @@ struct translator {
     uint32_t key;
     enum soft_mmu mmu;
     unsigned bits;
-    uint64_t rip; /* of the block */
+    uint64_t rip; /* of the block, as all addresses less page_rip */
     enum place place[CPU_GPRS];
     uint8_t uses[CPU_GPRS]; /* how many instructions of the block use it */
-    bool fpu_loaded;
+    bool fpu_loaded, x87_noted;
     const struct soft_decoded *d; /* the current instruction */
     struct pending_site sites[MAX_SITES];
     unsigned n_sites;
@@ -93,6 +93,8 @@ void tr_operand_address(const struct translator *t, struct guest_address *a);
 /* Copy the current instruction, its memory operand replaced by [s1 + s2] if m is given, re-encoded for 64-bit
  * mode. */
 void tr_copy(struct translator *t, const struct memory_access *m);
+/* The address `rip` (less page_rip) to `reg`. */
+void tr_emit_rip(struct translator *t, unsigned reg, uint64_t rip);
 /* LEA with the guest's address arithmetic, to `reg`, in address size. */
 void tr_emit_address(struct translator *t, unsigned reg, const struct guest_address *a);
 void tr_write_sites(struct translator *t);

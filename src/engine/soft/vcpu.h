@@ -121,10 +121,12 @@ struct soft_tlb {
 /* Where a virtual address's translated code is: hits if address + tag is 0. `tag` is atomic: others clear it.
  */
 struct soft_jump_cache {
-    uint64_t tag[JC_SIZE];
-    uint64_t code[JC_SIZE];
+    struct {
+        uint64_t tag, code;
+    } at[JC_SIZE];
 };
 
+#define JUMPS_MAX       1024u
 #define NONGLOBAL_MAX   64u
 #define NONGLOBAL_WRITE 0x8000u
 
@@ -178,6 +180,10 @@ struct soft_vcpu {
     uint64_t index_mask, page_mask, jump_mask; /* operands for PEXT */
     uint64_t exit_link;  /* the struct soft_exit through which the last block was left, or 0 */
     uint64_t tsc_offset; /* guest TSC - host TSC */
+    /* What is to be added to addresses in the current block: the page that it runs in, or 0
+     * (soft_key_moves). */
+    uint64_t page_rip;
+    uint64_t x87_page; /* page_rip at the last x87 instruction, if its block could be at any */
     struct cpu_segment_state seg[CPU_SEGMENTS];
     struct soft_tlb tlb[MMU_MODES][2]; /* [..][0] read, [..][1] write */
     struct soft_jump_cache jump[MMU_MODES];
@@ -219,6 +225,7 @@ struct soft_vcpu {
         uint64_t translated, interrupts;
     } stats;
     struct soft_fills tlb_fills[MMU_MODES], jump_fills[MMU_MODES];
+    uint16_t jump_at[MMU_MODES][JUMPS_MAX]; /* the first of jump_fills: index in the jump cache */
     /* The first of tlb_fills' nonglobal ones: index in the TLB, NONGLOBAL_WRITE added for the one of writes.
      * A kernel meets a few such pages only; then its TLB stays when the address space changes. */
     uint16_t nonglobal_at[MMU_MODES][NONGLOBAL_MAX];
@@ -229,6 +236,7 @@ struct soft_vcpu {
         bool used;
     } large[2];
     uint32_t jump_key[MMU_MODES]; /* the key that jump[] holds code for */
+    _Atomic bool jump_stale;      /* jump[MMU_USER] may hold code that is not valid any more */
     uint64_t jump_cs_base[MMU_MODES];
     uint64_t debug_hits; /* DR6 bits of breakpoints met by the current instruction */
     uint64_t held_hits;  /* those that MOV SS keeps back until the next instruction has ended */
@@ -267,6 +275,17 @@ struct soft_vcpu {
 static inline enum soft_mmu soft_key_mmu(uint32_t key)
 {
     return (enum soft_mmu)((key & KEY_MMU) >> KEY_MMU_SHIFT);
+}
+/* Translations of users' 64-bit code hold at any virtual address, so that processes share those of a library:
+ * the page is in vcpu->page_rip, and what a block knows of addresses is relative to it. The kernel stays
+ * where it is; its addresses are constants. */
+static inline bool soft_key_moves(uint32_t key)
+{
+    return (key & (KEY_CODE64 | KEY_CPL)) == (KEY_CODE64 | 3);
+}
+static inline uint64_t soft_page_rip(uint32_t key, uint64_t rip)
+{
+    return soft_key_moves(key) ? rip & ~4095ull : 0;
 }
 static inline bool soft_is64(const struct soft_vcpu *c)
 {

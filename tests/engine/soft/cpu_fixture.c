@@ -45,6 +45,12 @@ void *fixture_ram(uint64_t gpa)
     return guest_memory_at(f.memory, gpa, 1);
 }
 
+void fixture_map(uint64_t linear, uint64_t gpa)
+{
+    fixture_write(PT_AT + 8 * (linear >> 12 & 511), gpa | 7, 8);
+    soft_tlb_flush_page(f.c, linear);
+}
+
 uint64_t fixture_read(uint64_t gpa, unsigned size)
 {
     uint8_t bytes[8] = {0};

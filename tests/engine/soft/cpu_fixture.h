@@ -52,6 +52,8 @@ struct soft_vcpu *fixture_cpu(enum fixture_mode mode, unsigned cpl);
 void fixture_end(void);
 
 void *fixture_ram(uint64_t gpa);
+/* In long mode: maps the page at `linear`, in the 2 MiB from HOLE_AT on, to `gpa`, for everyone. */
+void fixture_map(uint64_t linear, uint64_t gpa);
 struct soft *fixture_soft(void);
 uint64_t fixture_read(uint64_t gpa, unsigned size);
 void fixture_write(uint64_t gpa, uint64_t value, unsigned size);

@@ -117,13 +117,8 @@ static void long_runs_come_in_turns(void **state)
 static void something_pending_ends_a_turn(void **state)
 {
     struct soft_vcpu *c = fixture_cpu(MODE_LONG, 0);
-    struct soft_insn insn = {.rip = CODE_AT,
-                             .length = 2,
-                             .operand_size = 1,
-                             .address_size = 8,
-                             .rep = 0xf3,
-                             .opcode = 0xa4,
-                             .segment = CPU_DS};
+    struct soft_insn insn = {
+        .length = 2, .operand_size = 1, .address_size = 8, .rep = 0xf3, .opcode = 0xa4, .segment = CPU_DS};
     soft_handler *movs = NULL;
 
     for (uint16_t m = 0; !movs; m++) {
