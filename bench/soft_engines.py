@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Who does the work of bench/soft: our soft engine, QEMU's TCG, and the bare host; and how a session with one goes."""
+import contextlib
 import json
 import os
 import re
@@ -138,17 +139,22 @@ class Session:
             self.boot = {"value": when - self.vm.started, "cpu": self.vm.cpu_seconds()}
         self.vm.wait_for(READY, BOOT_TIMEOUT)
 
-    def _cpu(self):
-        return sum(guests.process_cpu_seconds(pid, True) for pid in guests.process_tree(self.vm.process.pid))
+    def cpu(self):
+        """Host seconds so far, of its processes and of what those have waited for."""
+        total = 0.0
+        for pid in guests.process_tree(self.vm.process.pid):
+            with contextlib.suppress(OSError):  # it has just ended
+                total += guests.process_cpu_seconds(pid, True)
+        return total
 
     def _command(self, name, command, meanwhile=None):
         """(seconds by the host, seconds by the driver's clock, CPU seconds of the host, output)"""
-        before = self._cpu()
+        before = self.cpu()
         self.vm.send(f"{name} {command}")
         _, begun = self.vm.wait_for(rf"^@begin {name}\n", self.timeout)
         value = meanwhile() if meanwhile else None
         match, ended = self.vm.wait_for(rf"^@end {name} (-?\d+) (\d+)\n", self.timeout)
-        cpu = self._cpu() - before
+        cpu = self.cpu() - before
         said, _ = self.vm.wait_for(rf"^@done {name}\n", self.timeout)
         output = said.string[:said.start()]
         if match.group(1) != "0":
@@ -230,7 +236,7 @@ def run_round(engine, works, timeout, transfer_size, want_boot, note):
                     except WorkFailed as error:
                         failed[work.name] = str(error)
                     except (guests.Failed, OSError) as error:
-                        failed[work.name] = f"{work.name}: {short(error)}"
+                        failed[work.name] = f"{short(error)} (after {session.cpu():.0f} s of CPU)"
                         break
             note(f"{engine.title}: {where}, {time.monotonic() - began:.0f} s")
     return measured, failed

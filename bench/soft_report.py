@@ -133,11 +133,12 @@ AGAINST = {"tcg": "{} of TCG's time", "tcg rate": "{} of TCG's rate", "native": 
 def table_cells(row):
     """The table's line, as the terminal and the README show it."""
     to_tcg = f"{1 / row['speed_of_qemu']:.2f}" if "speed_of_qemu" in row else "-"
+    by_cpu = f"{1 / row['cpu_to_native']:.2f}" if row.get("cpu_to_native") else "-"
     return [row["title"], cell(row, "tabique"), cell(row, "qemu"), cell(row, "native"), to_tcg, ratio_text(row, "cpu_to_qemu"),
-            ratio_text(row, "speed_of_native"), AGAINST[row["against"]].format(f"{row['bar']:g}"), f"{row['goal']:g}", row["reached"]]
+            ratio_text(row, "speed_of_native"), by_cpu, AGAINST[row["against"]].format(f"{row['bar']:g}"), f"{row['goal']:g}", row["reached"]]
 
 
-HEADER = ["work", "tabique", "qemu tcg", "native", "time to tcg's", "cpu to tcg's", "speed of native", "bar", "goal", "reached"]
+HEADER = ["work", "tabique", "qemu tcg", "native", "time to tcg's", "by cpu", "of native speed", "by cpu", "bar", "goal", "reached"]
 
 
 def print_table(table, runs):
@@ -170,5 +171,5 @@ def write_readme(table, runs, machine):
              "| " + " | ".join(README_HEADER) + " |", "|" + " --- |" * len(README_HEADER)]
     for row in table:
         cells = table_cells(row)
-        lines.append("| " + " | ".join(cells[:5] + cells[6:9] + [SIGN[cells[9]]]) + " |")
+        lines.append("| " + " | ".join(cells[:5] + [cells[6]] + cells[8:10] + [SIGN[cells[10]]]) + " |")
     path.write_text(before + mark + "\n".join(lines) + "\n" + end + after)

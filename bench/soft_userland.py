@@ -40,27 +40,32 @@ def text(generator, size):
 
 
 def source_file(lines):
-    """C of about so many lines: functions of loops, switches and arithmetic, no two alike."""
+    """C of about so many lines: as programs are, mostly short functions, a loop or a switch here and there."""
     generator = random.Random(4)
-    out = ["struct item { unsigned key, value; struct item *next; };"]
+    out = ["struct item { unsigned key, value, flags; struct item *next; };", ""]
     number = 0
     while len(out) < lines:
         a, b, c = (generator.randrange(3, 1000) for _ in range(3))
-        out += [f"unsigned work_{number}(const unsigned *in, unsigned n, struct item *list)", "{",
-                f"    unsigned sum = {a}u, table[16] = {{{b}u, {c}u}};", "    for (unsigned i = 0; i < n; i++) {",
-                f"        switch (in[i] % {generator.randrange(4, 9)}u) {{"]
-        for case in range(4):
-            out += [f"        case {case}:", f"            sum = (sum << {case + 1}) ^ (in[i] * {generator.randrange(3, 9999)}u);",
-                    f"            table[(sum + {b}u) & 15] += in[i] / {a}u;", "            break;"]
-        out += ["        default:", f"            sum += table[in[i] & 15] % {c}u;", "        }", "    }",
-                "    for (struct item *item = list; item; item = item->next)",
-                f"        if (item->key > {b}u && item->value != sum)", "            item->value = sum ^ table[item->key & 15];"]
-        if number:
-            out.append(f"    if (sum & {1 << generator.randrange(8)}u && n > 1)")
-            out.append(f"        sum += work_{generator.randrange(number)}(in + 1, n - 1, list);")
-        out += ["    return sum;", "}", ""]
+        kind = generator.randrange(4)
+        out += [f"/* Item {a} and what follows from it: {text(generator, 60).decode()} */"]
+        if kind == 0:
+            out += [f"unsigned sum_{number}(const struct item *item)", "{", f"    unsigned sum = {a}u;", "",
+                    "    for (; item; item = item->next)", f"        sum = sum * {b}u + (item->value ^ {c}u);", "    return sum;", "}"]
+        elif kind == 1:
+            out += [f"int set_{number}(struct item *item, unsigned value)", "{", f"    if (!item || value > {a * 1000}u)",
+                    "        return -1;", f"    item->key = value / {b}u;", f"    item->value = value % {b}u;",
+                    f"    item->flags |= {1 << a % 16}u;", "    return 0;", "}"]
+        elif kind == 2:
+            out += [f"static const unsigned table_{number}[] = {{", f"    {a}u, {b}u, {c}u, {a + b}u,", "};", "",
+                    f"unsigned get_{number}(unsigned i)", "{", f"    return i < 4 ? table_{number}[i] : {c}u;", "}"]
+        else:
+            out += [f"const char *name_{number}(unsigned key)", "{", "    switch (key) {"]
+            for case in range(generator.randrange(2, 6)):
+                out += [f"    case {a + case * b}u:", f'        return "name {number} {case}";']
+            out += ["    default:", '        return "none";', "    }", "}"]
+        out.append("")
         number += 1
-    return "\n".join(out[:]) + "\n"
+    return "\n".join(out) + "\n"
 
 
 def source_tree():
