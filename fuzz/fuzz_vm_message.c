@@ -30,6 +30,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
                     : m.type >= VM_POWER_BUTTON && m.type <= VM_TO_LAST);
     REQUIRE(m.end < VM_ENDS && *vm_end_name((enum vm_end)m.end));
     REQUIRE(m.status >= 0 && m.status <= 255);
+    REQUIRE(m.engine.cpus <= ENGINE_MAX_CPUS);
     REQUIRE(memchr(m.text, 0, sizeof(m.text)));
     for (const char *p = m.text; *p; p++)
         REQUIRE((unsigned char)*p >= 0x20 && *p != 0x7f);

@@ -183,10 +183,14 @@ const struct cli_operation cli_guest_operations[] = {
      .run = cli_inspect},
     {.name = "stats",
      .summary = "Tell what guests use",
-     .description = "Prints a line for each guest: processor time, memory on this host, what its memory "
-                    "balloon has given back of "
-                    "what it is to give, how long it has been running. "
-                    "The percentage is of one of the host's processors.",
+     .description =
+         "Prints a line for each guest: processor time, memory on this host, what its memory "
+         "balloon has given back of "
+         "what it is to give, how long it has been running. "
+         "The percentage is of one of the host's processors. Of named guests on the soft engine also how "
+         "each of their processors spent the time since the last look (0.2 s, 1 s with --watch): in "
+         "translated code, in the guest's own code, translating, in helpers written in C, or idle; what "
+         "translated code was left for, and how full the code cache is.",
      ARGUMENTS(stats_arguments),
      STATUSES(statuses),
      .run = cli_stats},

@@ -17,6 +17,7 @@ struct sample {
     char *name;
     json_t *now;
     double percent;
+    json_t *vcpus; /* of each processor: by what it was at, the percentage of the time between two answers */
 };
 
 static int64_t number(const json_t *json, const char *key)
@@ -31,6 +32,64 @@ static double percent(const json_t *before, const json_t *now)
     int64_t used = number(now, "cpu-ns") - number(before, "cpu-ns");
 
     return before && passed > 0 && used >= 0 ? 100.0 * (double)used / (double)passed : 0;
+}
+
+/* How a vCPU's time was spent between two answers, in percent; an empty object where nobody has looked. */
+static json_t *shares(const json_t *before, const json_t *now)
+{
+    json_t *out = json_object(), *samples = json_object_get(now, "samples"), *value;
+    const json_t *old = json_object_get(before, "samples");
+    const char *key;
+    int64_t sum = 0;
+
+    json_object_foreach(samples, key, value) sum += json_integer_value(value) - number(old, key);
+    json_object_foreach(samples, key, value)
+    {
+        if (sum > 0)
+            json_object_set_new(
+                out, key,
+                json_real(100.0 * (double)(json_integer_value(value) - number(old, key)) / (double)sum));
+    }
+    return out;
+}
+
+static json_t *all_shares(const json_t *before, const json_t *now)
+{
+    const json_t *vcpus = json_object_get(now, "vcpus"), *old = json_object_get(before, "vcpus"), *vcpu;
+    json_t *out = json_array();
+    size_t i;
+
+    json_array_foreach(vcpus, i, vcpu) json_array_append_new(out, shares(json_array_get(old, i), vcpu));
+    return out;
+}
+
+/* A line for each vCPU: its time since the last answer, and what it has done since the guest's start. */
+static void print_vcpus(const struct sample *s)
+{
+    const json_t *vcpus = json_object_get(s->now, "vcpus"), *cache = json_object_get(s->now, "code-cache"),
+                 *vcpu;
+    char used[32], room[32];
+    size_t i;
+
+    json_array_foreach(vcpus, i, vcpu)
+    {
+        json_t *of_time = json_array_get(s->vcpus, i), *exits = json_object_get(vcpu, "exits"), *value;
+        const char *key;
+
+        printf("  vCPU %zu:", i);
+        json_object_foreach(of_time, key, value) printf(" %s %.0f %%,", key, json_real_value(value));
+        printf(" exits:");
+        json_object_foreach(exits, key, value) printf(" %s %lld,", key, (long long)json_integer_value(value));
+        printf(" handlers %lld, slow accesses %lld, interrupts %lld, blocks %lld\n",
+               (long long)number(vcpu, "handlers"), (long long)number(vcpu, "slow-accesses"),
+               (long long)number(vcpu, "interrupts"), (long long)number(vcpu, "blocks"));
+    }
+    if (!cache)
+        return;
+    cli_format_bytes(used, sizeof(used), (uint64_t)number(cache, "used-bytes"), false);
+    cli_format_bytes(room, sizeof(room), (uint64_t)number(cache, "bytes"), false);
+    printf("  code cache: %s of %s, %lld blocks, flushed %lld times\n", used, room,
+           (long long)number(cache, "blocks"), (long long)number(cache, "flushes"));
 }
 
 static void print_line(const struct sample *s)
@@ -56,10 +115,12 @@ static int print_json(const struct sample *s, struct error **err)
     json_object_del(json, "ok");
     json_object_set_new(json, "name", json_string(s->name));
     json_object_set_new(json, "cpu-percent", json_real((double)(int64_t)(s->percent * 10 + 0.5) / 10));
+    if (json_array_size(s->vcpus))
+        json_object_set(json, "vcpu-percent", s->vcpus);
     return cli_print_json(json, JSON_COMPACT | JSON_REAL_PRECISION(6), err);
 }
 
-static int print_all(const struct sample *samples, size_t n, bool json, struct error **err)
+static int print_all(const struct sample *samples, size_t n, bool json, bool vcpus, struct error **err)
 {
     int rc = 0;
 
@@ -73,6 +134,8 @@ static int print_all(const struct sample *samples, size_t n, bool json, struct e
             rc = print_json(&samples[i], err);
         else
             print_line(&samples[i]);
+        if (!json && vcpus)
+            print_vcpus(&samples[i]);
     }
     return rc == 0 && fflush(stdout) != 0 ? error_set_errno(err, errno, "standard output") : rc;
 }
@@ -89,6 +152,8 @@ static int take(const struct home *home, struct sample *samples, size_t n, bool 
         if (rc && must_run)
             return rc;
         samples[i].percent = percent(samples[i].now, answer);
+        json_decref(samples[i].vcpus);
+        samples[i].vcpus = all_shares(samples[i].now, answer);
         json_decref(samples[i].now);
         samples[i].now = answer;
     }
@@ -140,7 +205,7 @@ int cli_stats(const struct cli_values *values, int *status, struct error **err)
         if (rc == 0 && watch && !json && isatty(STDOUT_FILENO))
             fputs("\033[H\033[2J", stdout);
         if (rc == 0)
-            rc = print_all(samples, n, json, err);
+            rc = print_all(samples, n, json, named > 0, err);
         first = false;
         if (!watch)
             break;
@@ -148,6 +213,7 @@ int cli_stats(const struct cli_values *values, int *status, struct error **err)
     for (size_t i = 0; i < n; i++) {
         free(samples[i].name);
         json_decref(samples[i].now);
+        json_decref(samples[i].vcpus);
     }
     free(samples);
     *status = rc ? CLI_STATUS_FAILED : 0;

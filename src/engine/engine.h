@@ -9,11 +9,10 @@
 
 #include "device/device.h"
 #include "engine/cpu_state.h"
+#include "engine/stats.h"
 
 #include <stdbool.h>
 #include <stdint.h>
-
-#define ENGINE_MAX_CPUS 8
 
 struct engine_config {
     unsigned cpus; /* 1..ENGINE_MAX_CPUS; vCPU n has APIC id n */
@@ -64,6 +63,10 @@ struct engine_class {
 
     /* The text of the failure that MACHINE_ENGINE_FAILED announced, or NULL; valid until destroy. */
     const char *(*failure)(struct engine *engine);
+
+    /* What it has done so far. From the machine's thread. NULL where it is the processor's work, which nobody
+     * counts. */
+    void (*stats)(struct engine *engine, struct engine_stats *out);
 };
 
 /* The first member of each engine's own structure. */

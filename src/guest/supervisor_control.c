@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "guest/control_socket.h"
+#include "guest/engine_stats.h"
 #include "guest/proc_stats.h"
 #include "guest/supervisor_priv.h"
 #include "host/stream.h"
@@ -134,6 +135,7 @@ static json_t *stats_json(const struct supervisor *s, const struct proc_stats *s
 
     for (size_t i = 0; i < ARRAY_SIZE(counted); i++)
         json_object_set_new(json, counted[i].key, json_integer((json_int_t)m->stats[counted[i].stat]));
+    engine_stats_put(json, &m->engine);
     return json;
 }
 

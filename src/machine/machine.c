@@ -237,6 +237,13 @@ void machine_net_stats(struct machine *m, struct net_stats *sum)
     }
 }
 
+void machine_engine_stats(struct machine *m, struct engine_stats *out)
+{
+    *out = (struct engine_stats){0};
+    if (m->engine->class->stats)
+        m->engine->class->stats(m->engine, out);
+}
+
 void machine_set_balloon(struct machine *m, uint64_t bytes)
 {
     for (size_t i = 0; i < m->n_devices; i++)

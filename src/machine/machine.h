@@ -21,6 +21,7 @@ struct machine;
 struct virtio_balloon_report;
 struct virtio_block_config;
 struct virtio_vsock_config;
+struct engine_stats;
 struct net_stats;
 struct virtio_net_config;
 
@@ -91,6 +92,9 @@ void machine_press_power_button(struct machine *machine);
 
 /* The sum over all network cards. Any thread. */
 void machine_net_stats(struct machine *machine, struct net_stats *sum);
+
+/* What the engine has done so far: `cpus` is 0 where it does not tell. From the machine's thread. */
+void machine_engine_stats(struct machine *machine, struct engine_stats *out);
 
 /* Why the engine can't go on, after MACHINE_ENGINE_FAILED. */
 const char *machine_failure(const struct machine *machine);

@@ -16,7 +16,8 @@ int vm_message_parse(const void *bytes, size_t len, bool from_vm, struct vm_mess
         return -EPROTO;
     memcpy(&m, bytes, sizeof(m));
     uint32_t first = from_vm ? VM_CONFINED : VM_POWER_BUTTON, last = from_vm ? VM_FROM_LAST : VM_TO_LAST;
-    if (m.type < first || m.type > last || m.end >= VM_ENDS || m.status < 0 || m.status > 255)
+    if (m.type < first || m.type > last || m.end >= VM_ENDS || m.status < 0 || m.status > 255 ||
+        m.engine.cpus > ENGINE_MAX_CPUS)
         return -EPROTO;
     if (!memchr(m.text, 0, sizeof(m.text)))
         return -EPROTO;

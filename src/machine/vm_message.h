@@ -8,6 +8,8 @@
 #ifndef TABIQUE_MACHINE_VM_MESSAGE_H
 #define TABIQUE_MACHINE_VM_MESSAGE_H
 
+#include "engine/stats.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -82,7 +84,8 @@ struct vm_message {
     uint16_t columns, rows;
     uint64_t value;
     uint64_t stats[VM_STATS_COUNT];
-    char text[VM_TEXT_SIZE]; /* ends with a 0 byte; the rest is 0 as well */
+    struct engine_stats engine; /* with VM_STATS */
+    char text[VM_TEXT_SIZE];    /* ends with a 0 byte; the rest is 0 as well */
 };
 
 /*

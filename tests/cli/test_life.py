@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The life of a guest, as a person leads it: in the background and in the foreground, stopped, started, looked at."""
 import json
+import re
 import signal
 import subprocess
 import time
@@ -288,6 +289,42 @@ def test_stats(home):
     home.do("kill", "web")
     assert home.do("stats", "--json") == ""
     assert "not running" in home.fail("stats", "web")
+
+
+def test_stats_of_the_soft_engine(home):
+    """Per processor: what it was at, what it left its code for; and the code cache."""
+
+    def look(name):
+        stats = json.loads(home.do("stats", "--json", name))
+        (vcpu,), (percent,) = stats["vcpus"], stats["vcpu-percent"]
+        assert set(percent) == {"translated", "direct", "translating", "helpers", "idle"}
+        assert 99 < sum(percent.values()) < 101 and all(0 <= share <= 100 for share in percent.values())
+        return stats, vcpu, percent
+
+    # It asks its serial port for a byte all the time, which C code answers.
+    home.start("busy", "--engine", "soft")
+    stats, vcpu, percent = look("busy")
+    assert percent["helpers"] > 20 and percent["idle"] < 20
+    assert vcpu["blocks"] > 0 and vcpu["handlers"] > 1000 and set(vcpu["exits"]) == {"link", "lookup", "mode", "handler", "fault"}
+    assert vcpu["exits"]["link"] > 0
+    cache = stats["code-cache"]
+    assert 0 < cache["used-bytes"] < cache["bytes"] and 0 < cache["blocks"] <= vcpu["blocks"] and cache["flushes"] >= 0
+    # It runs in a circle, in one block.
+    typist = home.say("busy", "s")
+    wait_until(lambda: look("busy")[2]["translated"] > 90, "it runs in translated code")
+    assert look("busy")[2]["direct"] == 0
+    home.do("pause", "busy")
+    wait_until(lambda: look("busy")[2]["idle"] > 99, "it is paused")
+    home.do("resume", "busy")
+    wait_until(lambda: look("busy")[2]["translated"] > 90, "it goes on")
+    typist.kill()
+    typist.communicate()
+
+    home.start("still", "--engine", "soft")
+    line, cpu, cached = home.do("stats", "still").splitlines()[1:]
+    assert line.startswith("still ") and re.match(r" +vCPU 0: .*idle \d+ %.*exits: .*handlers \d+", cpu) and "code cache: " in cached
+    # Of all guests, a line each.
+    assert len(home.do("stats").splitlines()) == 3
 
 
 def test_pause_and_resume(home):

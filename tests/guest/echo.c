@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * A guest to talk to, for tests of the console: says `ready`, then tells each byte that comes. q leaves, f
- * prints a lot, h hangs with interrupts off. With `exit` on its command line it leaves at once.
+ * prints a lot, h hangs with interrupts off, s runs in a circle. With `exit` on its command line it leaves at
+ * once.
  */
 #include "common/guest.h"
 
@@ -44,5 +45,8 @@ void guest_main(void)
         if (byte == 'h')
             for (;;)
                 __asm__ volatile("cli; hlt");
+        if (byte == 's')
+            for (;;)
+                __asm__ volatile("");
     }
 }

@@ -38,9 +38,20 @@ void soft_request(struct soft_vcpu *c, uint32_t request)
         futex_wake(&c->requests);
 }
 
+/* Says what this thread is at, for whoever samples it; what it was at before. */
+static uint64_t set_activity(struct soft_vcpu *c, uint64_t activity)
+{
+    uint64_t before = c->activity;
+
+    __atomic_store_n(&c->activity, activity, __ATOMIC_RELAXED);
+    return before;
+}
+
 /* Sleep until a request that is worth it. Flushing can wait until the vCPU has something to do. */
 static void sleep_for_request(struct soft_vcpu *c)
 {
+    uint64_t activity = set_activity(c, ENGINE_IDLE);
+
     atomic_store(&c->asleep, 1);
     for (;;) {
         uint32_t r = atomic_load(&c->requests);
@@ -49,6 +60,7 @@ static void sleep_for_request(struct soft_vcpu *c)
         futex_wait(&c->requests, r);
     }
     atomic_store(&c->asleep, 0);
+    set_activity(c, activity);
 }
 
 static void enter_code(struct soft_vcpu *c)
@@ -181,8 +193,10 @@ static struct soft_block *link_or_make(struct soft_vcpu *c, const struct soft_wa
             continue;
         }
         if (!b) {
+            set_activity(c, ENGINE_TRANSLATING);
             b = soft_translate_block_locked(c, w->gpa, rc);
-            c->stats.translated += b != NULL;
+            set_activity(c, ENGINE_HELPING);
+            c->stats.blocks += b != NULL;
         }
         /* A link is followed without a look at the page tables, so it can't stand for a second page. */
         if (b && link && b->gpa2 == NO_PAGE && !(c->key & KEY_SPECIAL))
@@ -263,7 +277,7 @@ static int execute(struct soft_vcpu *c)
     if (left == LEFT_LINK) /* an exit lives as long as the cache, which is safe until leave_code */
         c->rip = c->page_rip + ((struct soft_exit *)(uintptr_t)c->exit_link)->target;
     leave_code(c);
-    c->stats.exits[left]++;
+    c->stats.exits[left - LEFT_LINK]++;
     switch (left) {
     case LEFT_LINK:
     case LEFT_LOOKUP:
@@ -302,6 +316,7 @@ uint64_t soft_call_handler(struct soft_vcpu *c, const struct soft_call *call)
 {
     uint64_t before = atomic_load(&c->soft->invalidations);
 
+    c->stats.handlers++;
     c->rip = c->page_rip + call->rip;
     hide_host_pointers(c);
     int rc = call->handler(c, &call->insn);
@@ -466,6 +481,7 @@ static int interrupt(struct soft_vcpu *c)
 static void stop_here(struct soft_vcpu *c)
 {
     struct soft *s = c->soft;
+    uint64_t activity = set_activity(c, ENGINE_IDLE);
 
     pthread_mutex_lock(&s->run_lock);
     s->n_stopped++;
@@ -478,6 +494,7 @@ static void stop_here(struct soft_vcpu *c)
     if (s->stopping)
         atomic_fetch_or(&c->requests, REQUEST_STOP);
     pthread_mutex_unlock(&s->run_lock);
+    set_activity(c, activity);
 }
 
 /* What other threads ask for. */
@@ -496,10 +513,13 @@ static void serve_requests(struct soft_vcpu *c)
 /* Sleep until asked to stop. */
 static void wait_for_stop(struct soft_vcpu *c)
 {
+    uint64_t activity = set_activity(c, ENGINE_IDLE);
+
     atomic_store(&c->asleep, 1);
     for (uint32_t r; !((r = atomic_load(&c->requests)) & REQUEST_STOP);)
         futex_wait(&c->requests, r);
     atomic_store(&c->asleep, 0);
+    set_activity(c, activity);
 }
 
 /* Shutdown, as after a triple fault: the machine decides; until then nothing runs. */

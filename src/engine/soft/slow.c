@@ -118,6 +118,7 @@ uint64_t soft_slow_access(struct soft_vcpu *c, const struct soft_site *site)
     uint8_t *host = NULL;
     bool write = site->flags & SITE_WRITE;
 
+    c->stats.slow_accesses++;
     if (linear_address(c, site, &linear) != SOFT_NEXT ||
         soft_check_alignment(c, linear, site->size) != SOFT_NEXT)
         return fault(c, site);

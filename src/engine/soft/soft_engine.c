@@ -71,6 +71,50 @@ int soft_extint(struct soft *s)
     return irqchip_acknowledge(s->irqchip);
 }
 
+/* ---- what the vCPUs are at ---- */
+
+#define SAMPLE_PERIOD_NS 1000000ull
+/* Whoever asks again within it sees no gap. */
+#define SAMPLE_SPAN_NS 3000000000ull
+
+static void sample_tick(void *opaque)
+{
+    struct soft *s = opaque;
+    uint64_t now = loop_now();
+
+    for (unsigned n = 0; n < s->n_threads; n++) {
+        uint64_t activity = __atomic_load_n(&s->vcpu[n]->activity, __ATOMIC_RELAXED);
+        struct timespec used = {0};
+
+        /* On a busy host it may wait for a processor, at whatever it was: that is no time of the guest's. */
+        clock_gettime(s->thread_clocks[n], &used);
+        bool ran = used.tv_sec != s->thread_used[n].tv_sec || used.tv_nsec != s->thread_used[n].tv_nsec;
+        s->thread_used[n] = used;
+        if (ran || activity == ENGINE_IDLE)
+            s->vcpu[n]->stats.samples[activity]++;
+    }
+    if (now < s->sample_until)
+        loop_timer_arm(s->sample_timer, now + SAMPLE_PERIOD_NS);
+}
+
+static void stats(struct engine *engine, struct engine_stats *out)
+{
+    struct soft *s = soft_of(engine);
+    uint64_t now = loop_now();
+
+    *out = (struct engine_stats){.cpus = s->n_vcpus, .cache_bytes = CODE_SIZE - s->code_start};
+    for (unsigned n = 0; n < s->n_vcpus; n++)
+        out->cpu[n] = s->vcpu[n]->stats;
+    pthread_mutex_lock(&s->lock);
+    out->cache_used = s->code_used - s->code_start;
+    out->cache_blocks = s->n_blocks;
+    out->cache_flushes = s->flushes;
+    pthread_mutex_unlock(&s->lock);
+    if (now >= s->sample_until)
+        loop_timer_arm(s->sample_timer, now + SAMPLE_PERIOD_NS);
+    s->sample_until = now + SAMPLE_SPAN_NS;
+}
+
 /* ---- time ---- */
 
 /* Once a second, so that the guest's clock follows the host's. */
@@ -104,8 +148,9 @@ static int make_clock(struct soft *s, struct error **err)
     if (rc < 0)
         return error_set_errno(err, -rc, "paravirtual clock");
     s->clock_timer = loop_timer_new(s->config.loop, clock_tick, s);
-    if (!s->clock_timer)
-        return error_set_errno(err, ENOMEM, "paravirtual clock");
+    s->sample_timer = loop_timer_new(s->config.loop, sample_tick, s);
+    if (!s->clock_timer || !s->sample_timer)
+        return error_set_errno(err, ENOMEM, "timers");
     loop_timer_arm(s->clock_timer, loop_now() + CLOCK_PERIOD_NS);
     return 0;
 }
@@ -137,6 +182,7 @@ static void destroy(struct engine *engine)
     if (s->memory)
         s->memory->written = NULL;
     loop_timer_free(s->clock_timer);
+    loop_timer_free(s->sample_timer);
     pvclock_free(s->pvclock);
     irqchip_free(s->irqchip);
     soft_core_fini(s);
@@ -198,8 +244,10 @@ static int start_threads(struct soft *s, struct error **err)
     while (rc == 0 && s->n_threads < s->n_vcpus) {
         soft_request(s->vcpu[s->n_threads], REQUEST_STOP);
         rc = thread_start(&s->threads[s->n_threads], vcpu_thread, s->vcpu[s->n_threads]);
-        if (rc == 0)
-            s->n_threads++;
+        if (rc == 0) {
+            unsigned n = s->n_threads++;
+            rc = -pthread_getcpuclockid(s->threads[n], &s->thread_clocks[n]);
+        }
     }
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     pthread_mutex_lock(&s->run_lock);
@@ -320,4 +368,5 @@ const struct engine_class soft_engine_class = {
     .irq_set = irq_set,
     .msi_send = msi_send,
     .failure = failure,
+    .stats = stats,
 };

@@ -15,6 +15,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #define CODE_SIZE   (24u << 20)
 #define META_SIZE   (16u << 20)
@@ -131,7 +132,7 @@ struct soft_stubs {
     uint8_t *lookup_moves;      /* the same for code that holds at any address */
 };
 
-/* What `enter` returns. */
+/* What `enter` returns; enum engine_exit in the same order. */
 enum soft_left {
     LEFT_LINK = 1, /* exit_link is a direct exit to its target */
     LEFT_LOOKUP,   /* rip is not in the jump cache, or something is pending */
@@ -188,10 +189,13 @@ struct soft {
     bool stopping;
     atomic_bool quit;
     pthread_t threads[ENGINE_MAX_CPUS];
+    clockid_t thread_clocks[ENGINE_MAX_CPUS];     /* the processor time that each has used */
+    struct timespec thread_used[ENGINE_MAX_CPUS]; /* ... when it was looked at last */
 
     struct irqchip *irqchip;
     struct pvclock *pvclock;
-    struct loop_timer *clock_timer;
+    struct loop_timer *clock_timer, *sample_timer;
+    uint64_t sample_until; /* of loop_now */
     struct cpuid_table *cpuid;
     uint64_t tsc_hz;
     char failure[160]; /* why the engine can't go on */

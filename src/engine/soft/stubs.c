@@ -76,11 +76,13 @@ static void save_fpu(const struct soft *s, struct emitter *e)
     emit_rel32_at(skip, e->p);
 }
 
-/* call [rip + 6]; jmp over the address: the C functions are further away than 2 GiB */
+/* mov rax, function; call rax: the C functions are further away than 2 GiB */
 static void call_c(struct emitter *e, const void *function)
 {
+    emit_store_imm(e, FIELD(activity), ENGINE_HELPING);
     emit_mov_imm(e, CPU_RAX, (uint64_t)(uintptr_t)function);
     emit_bytes(e, "\xff\xd0", 2);
+    emit_store_imm(e, FIELD(activity), ENGINE_TRANSLATED);
 }
 
 /* mov rdi, gs:[self]: the vCPU is at the gs base, of which only rdgsbase would tell; it is kept in
@@ -93,6 +95,7 @@ static void load_self(struct emitter *e)
 /* Back to the C caller of `enter`, with the reason in RAX. */
 static void leave(struct emitter *e)
 {
+    emit_store_imm(e, FIELD(activity), ENGINE_HELPING);
     emit_bytes(e, "\x48\x83\xc4\x08", 4); /* add rsp, 8 */
     emit_bytes(e, "\x41\x5f\x41\x5e\x41\x5d\x41\x5c\x5b\x5d\xc3", 11);
 }
@@ -118,6 +121,7 @@ static void generate_enter(struct soft *s, struct emitter *e)
     emit_store(e, FIELD(host_rsp), CPU_RSP);
     emit_store(e, FIELD(scratch[7]), CPU_RDI);
     emit_store(e, FIELD(scratch[6]), CPU_RSI);
+    emit_store_imm(e, FIELD(activity), ENGINE_TRANSLATED);
     load_flags(e);
     load_registers(e, FIELD(gpr));
     emit_jmp_gs(e, FIELD(scratch[6]));

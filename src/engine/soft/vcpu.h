@@ -13,6 +13,7 @@
 
 #include "engine/cpu_state.h"
 #include "engine/soft/insn.h"
+#include "engine/stats.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -189,8 +190,9 @@ struct soft_vcpu {
     struct soft_jump_cache jump[MMU_MODES];
     uint64_t host_gpr[CPU_GPRS];
     uint8_t bounce[128] __attribute__((aligned(64)));
-    uint64_t resume; /* where slow paths go on in translated code */
-    uint64_t result; /* what the last handler returned */
+    uint64_t resume;   /* where slow paths go on in translated code */
+    uint64_t result;   /* what the last handler returned */
+    uint64_t activity; /* enum engine_activity; another thread looks at it now and then */
 
     /* -- the rest of the architectural state -- */
     uint64_t sysflags; /* RFLAGS but for FLAGS_HOST, IF and the constant bit 1 */
@@ -220,10 +222,7 @@ struct soft_vcpu {
     _Atomic uint32_t asleep;
     _Atomic uint32_t in_code; /* between finding a block and leaving it: the cache may not be emptied */
     bool nmi_pending;
-    struct {
-        uint64_t exits[8]; /* by enum soft_left */
-        uint64_t translated, interrupts;
-    } stats;
+    struct engine_cpu_stats stats; /* written by its own thread, but for the samples */
     struct soft_fills tlb_fills[MMU_MODES], jump_fills[MMU_MODES];
     uint16_t jump_at[MMU_MODES][JUMPS_MAX]; /* the first of jump_fills: index in the jump cache */
     /* The first of tlb_fills' nonglobal ones: index in the TLB, NONGLOBAL_WRITE added for the one of writes.

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What an engine tells of its work as JSON. The names here are those of docs/control-protocol.md. */
+#include "guest/engine_stats.h"
+
+#include "engine/stats.h"
+
+static const char *const activity_names[ENGINE_ACTIVITIES] = {
+    [ENGINE_IDLE] = "idle",       [ENGINE_TRANSLATED] = "translated",
+    [ENGINE_DIRECT] = "direct",   [ENGINE_TRANSLATING] = "translating",
+    [ENGINE_HELPING] = "helpers",
+};
+
+static const char *const exit_names[ENGINE_EXITS] = {
+    [ENGINE_EXIT_LINK] = "link",       [ENGINE_EXIT_LOOKUP] = "lookup", [ENGINE_EXIT_MODE] = "mode",
+    [ENGINE_EXIT_HANDLER] = "handler", [ENGINE_EXIT_FAULT] = "fault",
+};
+
+static json_t *named(const char *const *names, const uint64_t *numbers, size_t n)
+{
+    json_t *json = json_object();
+
+    for (size_t i = 0; i < n; i++)
+        json_object_set_new(json, names[i], json_integer((json_int_t)numbers[i]));
+    return json;
+}
+
+static json_t *cpu_json(const struct engine_cpu_stats *c)
+{
+    return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I}", "samples",
+                     named(activity_names, c->samples, ENGINE_ACTIVITIES), "exits",
+                     named(exit_names, c->exits, ENGINE_EXITS), "handlers", (json_int_t)c->handlers,
+                     "slow-accesses", (json_int_t)c->slow_accesses, "interrupts", (json_int_t)c->interrupts,
+                     "blocks", (json_int_t)c->blocks);
+}
+
+void engine_stats_put(json_t *object, const struct engine_stats *stats)
+{
+    if (!stats->cpus)
+        return;
+    json_t *cpus = json_array();
+    for (unsigned n = 0; n < stats->cpus; n++)
+        json_array_append_new(cpus, cpu_json(&stats->cpu[n]));
+    json_object_set_new(object, "vcpus", cpus);
+    json_object_set_new(object, "code-cache",
+                        json_pack("{s:I, s:I, s:I, s:I}", "bytes", (json_int_t)stats->cache_bytes,
+                                  "used-bytes", (json_int_t)stats->cache_used, "blocks",
+                                  (json_int_t)stats->cache_blocks, "flushes",
+                                  (json_int_t)stats->cache_flushes));
+}

@@ -1,0 +1,13 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What an engine tells of its work (engine/stats.h) as JSON. Called by the supervisor. No state. */
+#ifndef TABIQUE_GUEST_ENGINE_STATS_H
+#define TABIQUE_GUEST_ENGINE_STATS_H
+
+#include <jansson.h>
+
+struct engine_stats;
+
+/* Puts `vcpus` and `code-cache` into an object; nothing for an engine that tells nothing. */
+void engine_stats_put(json_t *object, const struct engine_stats *stats);
+
+#endif
