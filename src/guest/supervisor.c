@@ -70,7 +70,7 @@ static int start_vm(struct supervisor *s, struct error **err)
     s->reported = false;
     s->crash[0] = s->confinement[0] = '\0';
     s->started_at = 0;
-    s->pauses_asked = 0;
+    s->pauses_answered = s->pauses_asked;
     s->phase = PHASE_STARTING;
     s->config.vm.inherited = inherited;
     s->config.vm.n_inherited = ARRAY_SIZE(inherited);
@@ -172,6 +172,18 @@ void supervisor_kill(struct supervisor *s)
         loop_timer_arm(s->limit, 0);
 }
 
+int supervisor_ask_pause(struct supervisor *s, bool pause)
+{
+    const struct vm_message m = {.type = pause ? VM_PAUSE : VM_RESUME, .value = s->pauses_asked + 1};
+    int rc = -EAGAIN;
+
+    if (s->pauses_asked - s->pauses_answered < SUPERVISOR_PAUSES)
+        rc = vm_message_send(s->vm.control_fd, &m);
+    if (rc == 0)
+        s->pauses[++s->pauses_asked % SUPERVISOR_PAUSES] = NULL;
+    return rc;
+}
+
 void supervisor_stop(struct supervisor *s, uint64_t timeout_ms)
 {
     uint64_t until = loop_now() + timeout_ms * MS;
@@ -185,8 +197,8 @@ void supervisor_stop(struct supervisor *s, uint64_t timeout_ms)
         s->ending = ENDING_STOP;
         record(s, "stopping", json_pack("{s:I}", "timeout-ms", (json_int_t)timeout_ms));
         /* A guest that stands still hears nothing. */
-        if (s->vm.pid && vm_process_tell(&s->vm, VM_RESUME) == 0)
-            s->pauses_asked++;
+        if (s->vm.pid)
+            supervisor_ask_pause(s, false);
         loop_timer_arm(s->button, 0);
     }
     /* Asked again with less patience, that counts. */
@@ -328,6 +340,22 @@ static void note(struct supervisor *s, const char *type, const char *what)
         fprintf(stderr, "%stabique: %s%s", isatty(STDERR_FILENO) ? end : "", what, end);
 }
 
+static void on_paused(struct supervisor *s, const struct vm_message *m)
+{
+    enum guest_state state = m->type == VM_PAUSED ? GUEST_PAUSED : GUEST_RUNNING;
+
+    if (s->phase != PHASE_RUNNING || m->value <= s->pauses_answered || m->value > s->pauses_asked)
+        return;
+    if (s->guest->row.state != state) {
+        s->guest->row.state = state;
+        record(s, state == GUEST_PAUSED ? "paused" : "resumed", NULL);
+    }
+    /* It takes them in turn: if an answer was lost, when nobody read it in time, a later one tells as much.
+     */
+    while (s->pauses_answered < m->value)
+        supervisor_control_paused(s, ++s->pauses_answered);
+}
+
 static void on_message(struct supervisor *s, const struct vm_message *m)
 {
     switch ((enum vm_message_type)m->type) {
@@ -353,12 +381,7 @@ static void on_message(struct supervisor *s, const struct vm_message *m)
         break;
     case VM_PAUSED:
     case VM_RESUMED:
-        if (s->phase != PHASE_RUNNING || !s->pauses_asked)
-            break;
-        s->pauses_asked--;
-        s->guest->row.state = m->type == VM_PAUSED ? GUEST_PAUSED : GUEST_RUNNING;
-        record(s, m->type == VM_PAUSED ? "paused" : "resumed", NULL);
-        supervisor_control_paused(s, m->type == VM_PAUSED);
+        on_paused(s, m);
         break;
     case VM_STATS:
         supervisor_control_stats(s, m);

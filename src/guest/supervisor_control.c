@@ -39,9 +39,10 @@ struct connection {
     bool attached; /* everything is the console's from now on */
     bool ended;    /* to be freed */
     bool input_ended;
-    bool waits_for_end, waits_for_pause, waits_for_resume, waits_for_stats, waits_for_balloon;
-    uint64_t stalled_since; /* 0: not */
-    uint64_t asked_at;      /* of the VM process, the last time */
+    bool waits_for_end;
+    unsigned waits_for_pauses, waits_for_stats, waits_for_balloon; /* so many answers */
+    uint64_t stalled_since;                                        /* 0: not */
+    uint64_t asked_at;                                             /* of the VM process, the last time */
 };
 
 /* ---- answers ---- */
@@ -62,7 +63,7 @@ static void end_connection(struct connection *c)
 
 static bool waits_for_vm(const struct connection *c)
 {
-    return c->waits_for_pause || c->waits_for_resume || c->waits_for_stats || c->waits_for_balloon;
+    return c->waits_for_pauses || c->waits_for_stats || c->waits_for_balloon;
 }
 
 static bool waits(const struct connection *c)
@@ -148,21 +149,28 @@ void supervisor_control_stats(struct supervisor *s, const struct vm_message *m)
     for (struct connection *c = s->connections; c; c = c->next) {
         if (!c->waits_for_stats)
             continue;
-        c->waits_for_stats = false;
+        c->waits_for_stats--;
         answer(c, stats_json(s, &stats, m));
     }
 }
 
-void supervisor_control_paused(struct supervisor *s, bool paused)
+void supervisor_control_paused(struct supervisor *s, uint64_t number)
 {
-    for (struct connection *c = s->connections; c; c = c->next) {
-        bool *waits_for = paused ? &c->waits_for_pause : &c->waits_for_resume;
+    struct connection **slot = &s->pauses[number % SUPERVISOR_PAUSES], *c = *slot;
 
-        if (*waits_for) {
-            *waits_for = false;
-            answer(c, json_pack("{s:b}", "ok", 1));
-        }
-    }
+    *slot = NULL;
+    if (!c)
+        return;
+    c->waits_for_pauses--;
+    answer(c, json_pack("{s:b}", "ok", 1));
+}
+
+static void wait_for_no_pause(struct connection *c)
+{
+    for (unsigned i = 0; i < SUPERVISOR_PAUSES; i++)
+        if (c->supervisor->pauses[i] == c)
+            c->supervisor->pauses[i] = NULL;
+    c->waits_for_pauses = 0;
 }
 
 static void answer_balloon(struct connection *c, const struct vm_message *m)
@@ -188,7 +196,7 @@ void supervisor_control_balloon(struct supervisor *s, const struct vm_message *m
         if (!c->waits_for_balloon)
             continue;
         asked = true;
-        c->waits_for_balloon = false;
+        c->waits_for_balloon--;
         answer_balloon(c, m);
     }
     /* What its restart policy starts again goes on from there. */
@@ -210,32 +218,43 @@ static void resize(struct connection *c, const struct control_request *r)
         vm_message_send(c->supervisor->vm.control_fd, &m);
 }
 
-/* Has the VM process asked; its answer answers. Whether it was. */
-static bool ask_vm(struct connection *c, const struct vm_message *m, bool *waits_for)
+static bool can_ask_vm(struct connection *c)
 {
-    struct supervisor *s = c->supervisor;
-
-    if (s->phase != PHASE_RUNNING)
+    if (c->supervisor->phase != PHASE_RUNNING)
         answer_error(c, "the guest is not running at this moment");
-    else if (vm_message_send(s->vm.control_fd, m) != 0)
+    return c->supervisor->phase == PHASE_RUNNING;
+}
+
+/* The VM process was asked, or could not be; its answer answers. Whether there will be one. */
+static bool asked_vm(struct connection *c, int rc)
+{
+    if (rc) {
         answer_error(c, VM_HANGS);
-    else {
-        c->asked_at = loop_now();
-        arm_reaper(s, c->asked_at + VM_ANSWER_NS);
-        *waits_for = true;
+        return false;
     }
-    return *waits_for;
+    c->asked_at = loop_now();
+    arm_reaper(c->supervisor, c->asked_at + VM_ANSWER_NS);
+    return true;
+}
+
+static void ask_vm(struct connection *c, const struct vm_message *m, unsigned *waits_for)
+{
+    if (can_ask_vm(c) && asked_vm(c, vm_message_send(c->supervisor->vm.control_fd, m)))
+        ++*waits_for;
 }
 
 static void pause_or_resume(struct connection *c, bool pause)
 {
-    const struct vm_message m = {.type = pause ? VM_PAUSE : VM_RESUME};
-    enum guest_state state = c->supervisor->guest->row.state;
+    struct supervisor *s = c->supervisor;
 
-    if (state == (pause ? GUEST_PAUSED : GUEST_RUNNING))
+    /* What the guest will be is what was asked for last, and not answered yet, if there is such. */
+    if (s->pauses_asked == s->pauses_answered &&
+        s->guest->row.state == (pause ? GUEST_PAUSED : GUEST_RUNNING))
         answer(c, json_pack("{s:b}", "ok", 1));
-    else if (ask_vm(c, &m, pause ? &c->waits_for_pause : &c->waits_for_resume))
-        c->supervisor->pauses_asked++;
+    else if (can_ask_vm(c) && asked_vm(c, supervisor_ask_pause(s, pause))) {
+        s->pauses[s->pauses_asked % SUPERVISOR_PAUSES] = c;
+        c->waits_for_pauses++;
+    }
 }
 
 static void set_balloon(struct connection *c, uint64_t keep)
@@ -357,6 +376,7 @@ static void on_output_broke(void *opaque)
 
 static void free_connection(struct connection *c, unsigned wait_ms)
 {
+    wait_for_no_pause(c);
     stream_close(c->stream, wait_ms);
     cleanup_close_fn(&c->fd);
     free(c);
@@ -375,7 +395,8 @@ static void on_reaper(void *opaque)
             c->ended = true;
         /* Who asked may be gone long since: such connections would become ever more. */
         if (waits_for_vm(c) && now >= c->asked_at + VM_ANSWER_NS) {
-            c->waits_for_pause = c->waits_for_resume = c->waits_for_stats = c->waits_for_balloon = false;
+            wait_for_no_pause(c);
+            c->waits_for_stats = c->waits_for_balloon = 0;
             answer_error(c, VM_HANGS);
         }
         if (c->ended) {

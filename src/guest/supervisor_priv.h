@@ -19,6 +19,8 @@ struct stream;
 struct terminal;
 struct connection;
 
+#define SUPERVISOR_PAUSES 64 /* that may be unanswered at once */
+
 enum phase {
     PHASE_STARTING, /* the VM process has not said that it is ready */
     PHASE_RUNNING,
@@ -49,9 +51,12 @@ struct supervisor {
     struct vm_message end;
     char confinement[256]; /* what the host permitted, in words; "" before it was told */
     struct policy_telling telling;
-    unsigned pauses_asked; /* VM_PAUSE and VM_RESUME that may still be answered */
-    char crash[256];       /* what is wrong with a VM process that ended without; "" */
-    uint64_t started_at;   /* CLOCK_MONOTONIC, ns; 0 before VM_READY */
+    /* The numbers of the last VM_PAUSE or VM_RESUME that was sent, and that was answered; and who waits for
+     * those between. */
+    uint64_t pauses_asked, pauses_answered;
+    struct connection *pauses[SUPERVISOR_PAUSES];
+    char crash[256];     /* what is wrong with a VM process that ended without; "" */
+    uint64_t started_at; /* CLOCK_MONOTONIC, ns; 0 before VM_READY */
     uint64_t restarts_in_a_row;
     struct error *failure; /* of the supervisor itself: the guest can't go on */
 
@@ -95,6 +100,9 @@ struct supervisor {
 /* Presses the power button, and after the time kills the guest. */
 void supervisor_stop(struct supervisor *s, uint64_t timeout_ms);
 void supervisor_kill(struct supervisor *s);
+/* Has the VM process stop its vCPUs, or let them go on. 0: it will answer by the number s->pauses_asked; or
+ * -errno: -EAGAIN if it leaves too much unanswered. */
+int supervisor_ask_pause(struct supervisor *s, bool pause);
 /* A person at the terminal, or a signal, ends it: the VM is given the time to leave its disks in order. */
 void supervisor_leave(struct supervisor *s, int status);
 
@@ -123,8 +131,9 @@ void supervisor_vsock_close(struct supervisor *s);
 int supervisor_control_open(struct supervisor *s, struct error **err);
 /* Answers who still waits, takes the socket away. */
 void supervisor_control_close(struct supervisor *s);
-/* Something that somebody waits for has happened. */
-void supervisor_control_paused(struct supervisor *s, bool paused);
+/* Something that somebody waits for has happened. `number`: of a pause, or the end of one, that was asked
+ * for. */
+void supervisor_control_paused(struct supervisor *s, uint64_t number);
 void supervisor_control_stats(struct supervisor *s, const struct vm_message *m);
 void supervisor_control_balloon(struct supervisor *s, const struct vm_message *m);
 /* The attached: room that all have for output, 0 with a promise to say when; output; more input is wanted. */

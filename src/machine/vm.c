@@ -44,6 +44,8 @@ struct vm {
     struct virtio_net_config *nets;
     struct machine *machine;
     bool paused, quit; /* as the supervisor asked for */
+    bool pause_asked;  /* a VM_PAUSE or VM_RESUME is to be answered, by this number */
+    uint64_t pause_number;
     enum watchdog_action watchdog;
     uint64_t stats[VM_STATS_COUNT];
 };
@@ -278,6 +280,8 @@ static void act_on(struct vm *vm, const struct vm_message *m)
     case VM_PAUSE:
     case VM_RESUME:
         vm->paused = m->type == VM_PAUSE;
+        vm->pause_asked = true;
+        vm->pause_number = m->value;
         interrupt(vm);
         break;
     case VM_RESIZE:
@@ -304,12 +308,13 @@ static void on_control(void *opaque, uint32_t events)
 {
     struct vm *vm = opaque;
     struct vm_message m;
-    int rc;
+    int rc = 0;
 
-    while ((rc = vm_message_receive(vm->config->control_fd, false, &m)) == 0)
+    /* What comes after a pause finds the guest paused, and each pause its answer: it is read later. */
+    while (!vm->pause_asked && (rc = vm_message_receive(vm->config->control_fd, false, &m)) == 0)
         act_on(vm, &m);
     /* No supervisor, or one that has lost its mind: nobody could stop this guest any more. */
-    if (rc != -EAGAIN) {
+    if (rc && rc != -EAGAIN) {
         vm->quit = true;
         loop_watch_modify(vm->control_watch, 0);
         interrupt(vm);
@@ -372,10 +377,16 @@ static bool handle_event(struct vm *vm, enum machine_event event, int code, enum
     return false;
 }
 
+static void answer_pause(struct vm *vm)
+{
+    const struct vm_message m = {.type = vm->paused ? VM_PAUSED : VM_RESUMED, .value = vm->pause_number};
+
+    vm->pause_asked = false;
+    vm_message_send(vm->config->control_fd, &m);
+}
+
 static int serve(struct vm *vm, enum vm_end *end, int *status, struct error **err)
 {
-    bool was_paused = false;
-
     for (;;) {
         enum machine_event event;
         int code, rc;
@@ -385,9 +396,8 @@ static int serve(struct vm *vm, enum vm_end *end, int *status, struct error **er
             if (rc)
                 return rc;
         }
-        if (vm->paused != was_paused)
-            tell(vm, vm->paused ? VM_PAUSED : VM_RESUMED, "");
-        was_paused = vm->paused;
+        if (vm->pause_asked)
+            answer_pause(vm);
         loop_run(vm->loop);
         machine_pause(vm->machine);
         /* What the guest itself decided goes before what a person asked for meanwhile. */

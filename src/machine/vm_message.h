@@ -17,8 +17,8 @@
 enum vm_message_type {
     /* To the VM process */
     VM_POWER_BUTTON = 1, /* ask the guest to switch itself off */
-    VM_PAUSE,            /* stop the vCPUs; VM_PAUSED answers */
-    VM_RESUME,           /* let them run again; VM_RESUMED answers */
+    VM_PAUSE,            /* stop the vCPUs; VM_PAUSED answers, with the same value */
+    VM_RESUME,           /* let them run again; VM_RESUMED answers, with the same value */
     VM_RESIZE,           /* columns and rows: of the terminal behind the console */
     VM_STATS_WANTED,     /* VM_STATS answers */
     VM_SET_BALLOON, /* value: bytes of RAM that the guest is to give back by its balloon; VM_BALLOON answers

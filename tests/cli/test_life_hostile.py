@@ -43,6 +43,20 @@ def connected(home, name):
         os.chdir(here)
 
 
+def test_the_last_word_on_a_pause_holds(home):
+    """Who asks before the first was answered is heard in turn, and both get their answers."""
+    home.start("web")
+    with connected(home, "web") as connection, connection.makefile("r", encoding="ascii") as answers:
+        for verbs, state in ((("pause", "resume"), "running"), (("pause", "resume", "resume", "pause"), "paused"),
+                             (("resume", "pause", "resume"), "running")) * 10:
+            connection.sendall("".join(f'{{"request":"{verb}"}}\n' for verb in verbs).encode())
+            for verb in verbs:
+                assert json.loads(answers.readline()) == {"ok": True}, verb
+            connection.sendall(b'{"request":"status"}\n')
+            assert json.loads(answers.readline())["state"] == state, verbs
+    home.do("kill", "web")
+
+
 def test_a_guest_that_resets_for_ever(home, tmp_path):
     """Fills neither the list of events, which is all guests', nor the time of those who write to it."""
     image = tmp_path / "rom"

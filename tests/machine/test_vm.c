@@ -418,7 +418,27 @@ static void test_paused_guest_does_not_run(void **state)
     assert_int_equal(run(NULL, VM_END_QUIT, VM_EXIT_FAILED), 0);
     assert_int_equal(fake.resumes, 1);
     expect_message(VM_READY);
+    expect_message(VM_PAUSED);
     expect_message(VM_STATS);
+}
+
+/* Each is answered in its turn, however fast the next one comes, and whether or not it changes anything. */
+static void test_pauses_one_after_the_other(void **state)
+{
+    static const enum vm_message_type asked[] = {VM_PAUSE,  VM_RESUME, VM_RESUME, VM_PAUSE,
+                                                 VM_RESUME, VM_PAUSE,  VM_PAUSE};
+
+    fake.message = -1;
+    for (unsigned i = 0; i < ARRAY_SIZE(asked); i++) {
+        const struct vm_message m = {.type = asked[i], .value = 7 + i};
+        assert_int_equal(vm_message_send(control[0], &m), 0);
+    }
+    send_message(VM_QUIT);
+    assert_int_equal(run(NULL, VM_END_QUIT, VM_EXIT_FAILED), 0);
+    expect_message(VM_READY);
+    for (unsigned i = 0; i < ARRAY_SIZE(asked); i++)
+        assert_int_equal(expect_message(asked[i] == VM_PAUSE ? VM_PAUSED : VM_RESUMED).value, 7 + i);
+    assert_int_equal(fake.resumes, 4);
 }
 
 static void expect_error(const char *part, int expected_creates)
@@ -517,6 +537,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_no_supervisor_is_an_end, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nonsense_of_the_supervisor_is_an_end, setup, teardown),
         cmocka_unit_test_setup_teardown(test_paused_guest_does_not_run, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_pauses_one_after_the_other, setup, teardown),
         cmocka_unit_test_setup_teardown(test_bad_configurations, setup, teardown),
         cmocka_unit_test_setup_teardown(test_initrd_larger_than_ram, setup, teardown),
         cmocka_unit_test_setup_teardown(test_engine_that_does_not_start, setup, teardown),
