@@ -46,7 +46,11 @@ int guest_erase_locked(const struct home *home, struct registry *registry, const
     if (run)
         home_remove_tree(run);
     rc = move_to_trash(home, name);
-    return rc ? error_set_errno(err, -rc, "guest '%s': removing its directory", name) : 0;
+    if (rc)
+        return error_set_errno(err, -rc, "guest '%s': removing its directory", name);
+    /* Here, where nobody can have the name already and hold another image by it. */
+    image_release(home->state, name, NULL);
+    return 0;
 }
 
 void guest_empty_trash(const struct home *home)
@@ -136,7 +140,6 @@ int guest_remove(struct guest *guest, struct error **err)
     if (rc)
         return rc;
     guest_empty_trash(guest->home);
-    image_release(guest->home->state, guest->row.name, NULL);
     guest_release(guest);
     return 0;
 }

@@ -52,6 +52,34 @@ def test_killed_supervisor(home):
     home.expect_nothing_left()
 
 
+def test_killed_supervisor_of_a_guest_of_an_image(home, tmp_path):
+    """Who finds it gone takes its hold of the image away too: the content, if it has lost its name meanwhile."""
+    def bring(content):
+        disk = tmp_path / "disk"
+        disk.write_bytes(content.ljust(510, b"\0") + b"\x55\xaa" + bytes(1 << 20))
+        assert home.run("image", "import", disk, "--name", "x").returncode == 0
+        return json.loads(home.do("image", "inspect", "x"))["id"]
+
+    def contents():
+        return [p.name for p in (home.path / "images/content").iterdir()]
+
+    first = bring(b"first")
+    home.start("once", "--rm", "x")
+    second = bring(b"second")
+    assert set(contents()) == {first, second}
+    os.kill(home.inspect("once")["supervisor"], signal.SIGKILL)
+    wait_until(lambda: "once" not in home.states(), "it is gone")
+    assert contents() == [second]
+    # A namesake holds nothing of what it held.
+    home.start("once", "--rm", "x")
+    os.kill(home.inspect("once")["supervisor"], signal.SIGKILL)
+    wait_until(lambda: "once" not in home.states(), "it is gone")
+    home.start("once")
+    assert json.loads(home.do("image", "inspect", "x"))["guests"] == []
+    home.do("image", "rm", "x")
+    assert contents() == []
+
+
 def test_killed_vm_process(home):
     home.start("web")
     os.kill(home.inspect("web")["vm"], signal.SIGKILL)
