@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The verbs `start` and `restart`. */
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "cli/guests.h"
 #include "cli/options.h"
@@ -18,24 +19,41 @@ static int start(const struct home *home, const char *name, struct error **err)
     return rc;
 }
 
+/* Whether the guest has ended since it was started, with *status as its own. One that was to be removed at
+ * its end takes its exit status with it. */
+static bool has_ended(const struct home *home, const char *name, int *status)
+{
+    struct guest_row row;
+    bool ended = guest_find(home, name, &row, NULL) == 0 && !guest_state_is_live(row.state);
+
+    if (ended) {
+        *status = row.exit_status < 0 ? CLI_STATUS_FAILED : row.exit_status;
+        guest_row_clear(&row);
+    }
+    return ended;
+}
+
 /* With its console here, until it ends or the person leaves. */
 static int attach(const struct home *home, const char *name, int *status, struct error **err)
 {
     enum guest_attach_end how;
-    struct guest_row row;
     int signal;
 
     if (isatty(STDIN_FILENO))
         fprintf(stderr, "tabique: the console of the guest; Ctrl-] leaves, and it goes on\n");
-    int rc = guest_attach(home, name, &how, &signal, err);
-    if (rc)
-        return rc;
-    *status = how == GUEST_ATTACH_SIGNAL ? GUEST_EXIT_SIGNAL + signal : 0;
-    /* One that was to be removed at its end takes its exit status with it. */
-    if (how == GUEST_ATTACH_ENDED && guest_find(home, name, &row, NULL) == 0) {
-        *status = row.exit_status < 0 ? CLI_STATUS_FAILED : row.exit_status;
-        guest_row_clear(&row);
+    cleanup_error struct error *why = NULL;
+    int rc = guest_attach(home, name, &how, &signal, &why);
+    if (rc && has_ended(home, name, status)) {
+        fprintf(stderr, "tabique: the guest has ended already: 'tabique logs %s' shows its console\n", name);
+        return 0;
     }
+    if (rc) {
+        *err = steal_ptr(why);
+        return rc;
+    }
+    *status = how == GUEST_ATTACH_SIGNAL ? GUEST_EXIT_SIGNAL + signal : 0;
+    if (how == GUEST_ATTACH_ENDED)
+        has_ended(home, name, status);
     return 0;
 }
 
@@ -83,8 +101,10 @@ int cli_start(const struct cli_values *values, int *status, struct error **err)
         rc = start(&home, name, err);
     if (rc)
         return rc;
+    if (cli_bool(values, "attach"))
+        return attach(&home, name, status, err);
     *status = 0;
-    return cli_bool(values, "attach") ? attach(&home, name, status, err) : 0;
+    return 0;
 }
 
 /* The stop alone would remove it, disk and all. */

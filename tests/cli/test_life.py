@@ -240,6 +240,17 @@ def test_start_and_attach(home):
     assert "got 78" in out
 
 
+def test_start_and_attach_to_one_that_ends_at_once(home):
+    """Its exit status is told, whether or not there was time to attach."""
+    home.do("run", "-d", "--net", "none", "--name", "web", "--memory", "32M", "--debug-exit", "--kernel", ECHO, "--append",
+            "exit")
+    for _ in range(20):
+        wait_until(lambda: home.states() == {"web": "stopped"}, "it ends")
+        result = home.run("start", "-a", "web")
+        assert result.returncode == PASSED, result
+        assert result.stderr == "" or "has ended already: 'tabique logs web'" in result.stderr
+
+
 def test_logs(home):
     home.start("web")
     assert home.do("logs", "web").replace("\r", "") == "ready\n"
