@@ -20,8 +20,7 @@ LOGIN_NAME = f"bench-soft-{os.getpid()}"
 MEMORY = "1G"
 INITRD = "initrd-soft.gz"
 READY = r"^@ready\n"
-# On microvm, PCI needs ACPI's tables; the old chips are for a kernel that finds no other clock.
-MACHINES = ("pc", "q35", "microvm,acpi=on,pcie=on,pit=on,pic=on,rtc=on")
+APPEND = "quiet tabique.test=start"
 CLOCK_TOLERANCE = 0.05  # of the time, and in seconds
 
 
@@ -34,8 +33,11 @@ class Tabique:
         self.guest, self.disk = guest, disk
 
     def command(self, where):
-        return [*guests.tabique_command("soft", self.guest, MEMORY, 2 if where == "two" else 1, "quiet tabique.test=start"),
+        return [*guests.tabique_command("soft", self.guest, MEMORY, 2 if where == "two" else 1, APPEND),
                 "--disk", f"{self.disk},readonly", "--net", "user"]
+
+    def init_command(self):
+        return [*guests.tabique_command("soft", self.guest, MEMORY), "--net", "none"]
 
     def login_command(self, _):
         return [*IN_HOME, "run", "--rm", "--name", LOGIN_NAME, "--engine", "soft", "--memory", MEMORY, IMAGE]
@@ -47,12 +49,27 @@ class Tabique:
 
 
 class Qemu:
-    """Debian's QEMU, with TCG."""
+    """Debian's QEMU, with TCG. `boot_machine` is the one that is fastest to /init without a device, `machine` the fastest
+    of those on which Debian's kernel finds devices."""
     name = "qemu"
     title = "qemu tcg"
+    machine = boot_machine = None
 
-    def __init__(self, guest, disk, machine):
-        self.guest, self.disk, self.machine = guest, disk, machine
+    def __init__(self, guest, disk):
+        self.guest, self.disk = guest, disk
+
+    def choose_machines(self):
+        seconds = {}
+        for machine in guests.QEMU_MACHINES:
+            try:
+                seconds[machine] = boot(guests.qemu_command(machine, self.guest, MEMORY))["value"]
+            except guests.Failed:
+                continue
+        ranked = sorted(seconds, key=seconds.get)
+        with_devices = [machine for machine in ranked if not machine.startswith("microvm")]
+        if not with_devices:
+            raise guests.Failed("QEMU boots this guest on none of its machines")
+        self.boot_machine, self.machine = ranked[0], with_devices[0]
 
     @staticmethod
     def devices(disk, more=""):
@@ -60,8 +77,11 @@ class Qemu:
                 "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"]
 
     def command(self, where):
-        return [*guests.qemu_command(self.machine, self.guest, MEMORY, 2 if where == "two" else 1, "quiet tabique.test=start"),
+        return [*guests.qemu_command(self.machine, self.guest, MEMORY, 2 if where == "two" else 1, APPEND),
                 *self.devices(self.disk, ",readonly=on")]
+
+    def init_command(self):
+        return guests.qemu_command(self.boot_machine, self.guest, MEMORY)
 
     def login_command(self, image):
         command = guests.qemu_command(self.machine, (image / "kernel", image / "initrd"), MEMORY, append="X")
@@ -86,7 +106,7 @@ class Native:
 
     def command(self, _):
         enter = f"mount --rbind /dev '{self.tree}/dev' && mount -t tmpfs tmpfs '{self.tree}/tmp' && " \
-                f"exec chroot '{self.tree}' /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin /bench/driver"
+                f"exec chroot '{self.tree}' /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin /bench/driver /tmp/output"
         root = [] if os.geteuid() == 0 else ["--map-root-user"]
         return ["unshare", *root, "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", enter]
 
@@ -107,21 +127,11 @@ def debian_image():
     return (IMAGE_HOME / "images/names" / IMAGE).resolve()
 
 
-def fastest_machine(guest, disk):
-    """QEMU's, by the host's clock from its start to the driver; a machine that can't boot this guest is none."""
-    best = None
-    for machine in MACHINES:
-        try:
-            with guests.Guest(Qemu(guest, disk, machine).command("main")) as vm:
-                _, when = vm.wait_for(READY, BOOT_TIMEOUT)
-                seconds = when - vm.started
-        except guests.Failed:
-            continue
-        if best is None or seconds < best[1]:
-            best = (machine, seconds)
-    if not best:
-        raise guests.Failed("QEMU boots this guest on none of its machines")
-    return best[0]
+def boot(command):
+    """Of the kernel to its /init: value, cpu."""
+    with guests.Guest(command) as vm:
+        _, when = vm.wait_for(guests.INIT_REACHED, BOOT_TIMEOUT)
+        return {"value": when - vm.started, "cpu": vm.cpu_seconds()}
 
 
 class Session:
@@ -131,12 +141,8 @@ class Session:
         self.native = engine.name == "native"
         self.timeout = timeout
         self.vm = guests.Guest(engine.command(where))
-        self.boot = None
 
     def start(self):
-        if not self.native:
-            _, when = self.vm.wait_for(guests.INIT_REACHED, BOOT_TIMEOUT)
-            self.boot = {"value": when - self.vm.started, "cpu": self.vm.cpu_seconds()}
         self.vm.wait_for(READY, BOOT_TIMEOUT)
 
     def cpu(self):
@@ -210,25 +216,20 @@ def login(engine, image):
             engine.end_login()
 
 
-def run_round(engine, works, timeout, transfer_size, want_boot, note):
-    """One round of an engine: {name: measurement}, and {name: what went wrong}. After a hang or a crash the rest of the
-    work goes on in a new session."""
+def run_round(engine, works, timeout, transfer_size, note):
+    """The works of one round on an engine: {name: measurement}, and {name: what went wrong}. After a hang or a crash the
+    rest of the work goes on in a new session."""
     measured, failed = {}, {}
     for where in ("main", "two"):
         left = [w for w in works if w.where == where and (w.native or engine.name != "native")]
-        boot = want_boot and where == "main" and engine.name != "native"
-        while left or boot:
+        while left:
             began = time.monotonic()
             with Session(engine, where, timeout) as session:
                 try:
                     session.start()
                 except guests.Failed as error:
                     failed.update({w.name: f"did not boot: {short(error)}" for w in left})
-                    if boot:
-                        failed["init"] = short(error)
                     break
-                if boot:
-                    measured["init"], boot = session.boot, False
                 while left:
                     work = left.pop(0)
                     try:
@@ -239,6 +240,18 @@ def run_round(engine, works, timeout, transfer_size, want_boot, note):
                         failed[work.name] = f"{short(error)} (after {session.cpu():.0f} s of CPU)"
                         break
             note(f"{engine.title}: {where}, {time.monotonic() - began:.0f} s")
+    return measured, failed
+
+
+def run_boots(engine, names, image, note):
+    """The boots of one round, as run_round."""
+    measured, failed = {}, {}
+    for name in names:
+        try:
+            measured[name] = boot(engine.init_command()) if name == "init" else login(engine, image)
+            note(f"{engine.title}: {name}, {measured[name]['value']:.0f} s")
+        except guests.Failed as error:
+            failed[name] = short(error)
     return measured, failed
 
 

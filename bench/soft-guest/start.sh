@@ -12,4 +12,4 @@ if ip link set eth0 up 2>/dev/null; then
     ip route add default via 10.0.2.2 dev eth0
 fi
 stty -echo
-exec chroot /userland /bench/driver
+exec chroot /userland /bench/driver /tmp/output
