@@ -243,6 +243,7 @@ void soft_jump_flush(struct soft_vcpu *c, enum soft_mmu mmu)
         __atomic_store_n(&c->jump[mmu].at[i].tag, soft_jump_empty(i), __ATOMIC_RELAXED);
     }
     *fills = (struct soft_fills){0};
+    memset(c->jump_pages[mmu], 0, sizeof(c->jump_pages[mmu]));
 }
 
 static void flush_tlb_mode(struct soft_vcpu *c, enum soft_mmu mmu, bool all)
@@ -290,17 +291,20 @@ void soft_tlb_flush_write(struct soft_vcpu *c)
         clear_tlb(&c->tlb[mmu][1]);
 }
 
-/* Blocks of a page, and those of the page before that run into it. */
 static void forget_jumps(struct soft_vcpu *c, enum soft_mmu mmu, uint64_t page)
 {
     struct soft_jump_cache *j = &c->jump[mmu];
+    unsigned bit = soft_jump_page(page);
 
-    if (!c->jump_fills[mmu].n)
+    if (!(c->jump_pages[mmu][bit / 64] >> bit % 64 & 1))
         return;
-    for (uint32_t at = 0; at < JC_SIZE; at++) {
-        uint64_t rip = -__atomic_load_n(&j->at[at].tag, __ATOMIC_RELAXED);
-        if (rip - (page - 4096) < 2 * 4096)
-            __atomic_store_n(&j->at[at].tag, soft_jump_empty(at), __ATOMIC_RELAXED);
+    /* The indices of half a page follow each other, four bytes to each. */
+    for (uint64_t half = page; half != page + 4096; half += 1u << JUMP_MIX) {
+        for (uint32_t n = 0, first = soft_jump_index(half); n <= 1u << JUMP_MIX >> 2; n++) {
+            uint32_t at = (first + n) & (JC_SIZE - 1);
+            if (-__atomic_load_n(&j->at[at].tag, __ATOMIC_RELAXED) - page < 4096)
+                __atomic_store_n(&j->at[at].tag, soft_jump_empty(at), __ATOMIC_RELAXED);
+        }
     }
 }
 
@@ -314,7 +318,9 @@ void soft_tlb_flush_page(struct soft_vcpu *c, uint64_t linear)
     }
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++) {
         c->tlb[mmu][0].tag[i] = c->tlb[mmu][1].tag[i] = empty_tag(i);
+        /* Blocks of the page, and those of the page before that run into it. */
         forget_jumps(c, (enum soft_mmu)mmu, linear & ~4095ull);
+        forget_jumps(c, (enum soft_mmu)mmu, (linear & ~4095ull) - 4096);
     }
 }
 

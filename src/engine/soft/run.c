@@ -220,6 +220,8 @@ static void note_jump(struct soft_vcpu *c, enum soft_mmu mmu, uint32_t i, const 
         c->jump_at[mmu][fills->n] = (uint16_t)i;
     fills->n++;
     fills->nonglobal += !global;
+    unsigned page = soft_jump_page(c->rip);
+    c->jump_pages[mmu][page / 64] |= 1ull << page % 64;
 }
 
 /* The code for RIP, in the jump cache from now on. */

@@ -20,7 +20,7 @@
 #define CODE_SIZE   (24u << 20)
 #define META_SIZE   (16u << 20)
 #define MAX_BLOCKS  (96u << 10)
-#define HASH_SIZE   (64u << 10)
+#define HASH_SIZE   (256u << 10)
 #define BLOCK_INSNS 32
 /* No block's code or metadata gets larger than this. */
 #define BLOCK_CODE_MAX (48u << 10)
@@ -122,7 +122,7 @@ struct soft_code_page {
 struct soft_stubs {
     uint64_t (*enter)(struct soft_vcpu *c, const void *code);
     uint8_t *call;              /* rcx: struct soft_call */
-    uint8_t *slow;              /* rcx: struct soft_site, slow_address */
+    uint8_t *slow[CPU_GPRS];    /* rcx: struct soft_site, by the register of the address */
     uint8_t *post;              /* rcx: struct soft_site; guest rcx in scratch[0] */
     uint8_t *fpu_load;          /* rcx: where to go on */
     uint8_t *exit_link;         /* rcx: struct soft_exit; guest rcx in scratch[0] */
@@ -207,6 +207,10 @@ struct soft {
 static inline uint32_t soft_jump_index(uint64_t rip)
 {
     return (uint32_t)((rip + (rip >> JUMP_MIX | rip << (64 - JUMP_MIX))) >> 2) & (JC_SIZE - 1);
+}
+static inline unsigned soft_jump_page(uint64_t rip)
+{
+    return (rip >> 12) & (JUMP_PAGES - 1);
 }
 /* A tag that no address of this index hits. */
 static inline uint64_t soft_jump_empty(uint32_t index)

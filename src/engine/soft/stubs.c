@@ -305,8 +305,13 @@ void soft_stubs_generate(struct soft *s)
     e.p = s->cache + 64;
     generate_enter(s, &e);
     generate_call(s, &e);
-    s->stubs.slow =
+    const uint8_t *slow =
         generate_slow(s, &e, (const void *)soft_fast_access, (const void *)soft_slow_access, false);
+    for (unsigned r = 0; r < CPU_GPRS; r++) {
+        s->stubs.slow[r] = e.p;
+        emit_store(&e, FIELD(slow_address), r);
+        emit_jmp(&e, slow);
+    }
     s->stubs.post = generate_slow(s, &e, NULL, (const void *)soft_slow_post, true);
     generate_fpu_load(s, &e);
     generate_exit_link(s, &e);

@@ -156,9 +156,8 @@ void tr_access_begin(struct translator *t, const struct guest_address *a, unsign
                                .segment = a->segment};
     *p = (struct pending_site){.site = site};
     if (checked || (t->key & KEY_AC)) {
-        emit_store(e, FIELD(slow_address), m->s1);
         emit_lea_rip(e, CPU_RCX, site);
-        emit_jmp(e, t->soft->stubs.slow);
+        emit_jmp(e, t->soft->stubs.slow[m->s1]);
     } else {
         emit_check(t, m->s1, m->s2, size, flags & SITE_WRITE);
         emit_jrcxz(e, 5);
@@ -193,9 +192,8 @@ void tr_write_sites(struct translator *t)
 
         if (p->jump) {
             emit_rel32_at(p->jump, e->p);
-            emit_store(e, FIELD(slow_address), site->s1);
             emit_lea_rip(e, CPU_RCX, site);
-            emit_jmp(e, t->soft->stubs.slow);
+            emit_jmp(e, t->soft->stubs.slow[site->s1]);
         }
         site->resume = (uint32_t)(p->access - cache);
         site->after = (uint32_t)(p->after - cache);

@@ -109,7 +109,7 @@ enum soft_mmu { MMU_USER, MMU_KERNEL, MMU_KERNEL_AC, MMU_MODES };
 
 #define TLB_BITS 10
 #define TLB_SIZE (1u << TLB_BITS)
-#define JC_BITS  14
+#define JC_BITS  16
 #define JC_SIZE  (1u << JC_BITS)
 
 /* An entry hits if (address + tag + size - 1) >> 12 is 0: tag is minus the page's guest-virtual address. The
@@ -127,7 +127,8 @@ struct soft_jump_cache {
     } at[JC_SIZE];
 };
 
-#define JUMPS_MAX       1024u
+#define JUMPS_MAX       8192u
+#define JUMP_PAGES      4096u
 #define NONGLOBAL_MAX   64u
 #define NONGLOBAL_WRITE 0x8000u
 
@@ -225,6 +226,8 @@ struct soft_vcpu {
     struct engine_cpu_stats stats; /* written by its own thread, but for the samples */
     struct soft_fills tlb_fills[MMU_MODES], jump_fills[MMU_MODES];
     uint16_t jump_at[MMU_MODES][JUMPS_MAX]; /* the first of jump_fills: index in the jump cache */
+    /* Whether jump_fills has any of a page, by the low bits of its number. */
+    uint64_t jump_pages[MMU_MODES][JUMP_PAGES / 64];
     /* The first of tlb_fills' nonglobal ones: index in the TLB, NONGLOBAL_WRITE added for the one of writes.
      * A kernel meets a few such pages only; then its TLB stays when the address space changes. */
     uint16_t nonglobal_at[MMU_MODES][NONGLOBAL_MAX];
