@@ -16,14 +16,17 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import time
 
 import pytest
 
 from program import TABIQUE, TREE, Terminal, run
 
-HOME = TREE / "build/home"
-SLOW = 1800  # seconds that a build may take on a busy machine
+sys.path.insert(0, str(TREE / "tests/guest"))
+import built_image  # noqa: E402 pylint: disable=wrong-import-position
+from built_image import HOME, SLOW  # noqa: E402 pylint: disable=wrong-import-position
+
 IDS = r"[0-9a-f]{12}"
 
 
@@ -271,20 +274,15 @@ def read_until(process, text, timeout=SLOW):
     raise AssertionError(f"no {text!r} within {timeout} s: {seen!r}")
 
 
-def has_archive():
-    """Whether Debian's packages can be had: then a build that fails is a failure."""
-    return shutil.which("mmdebstrap") and shutil.which("mkfs.ext4")
+needs_builder = pytest.mark.skipif(bool(built_image.missing()), reason="missing: " + " ".join(built_image.missing()))
 
 
-@pytest.fixture(scope="session", params=["bookworm", "trixie"])
+@pytest.fixture(scope="session", params=built_image.SUITES)
 def built(request):
     """An image of each suite."""
-    if not has_archive():
-        pytest.skip("mmdebstrap and e2fsprogs are not installed")
-    result = tabique(HOME, "image", "build", "debian", "--suite", request.param, "--name", f"debian-{request.param}",
-                     timeout=SLOW)
-    assert result.returncode == 0, result.stderr
-    return json.loads(tabique(HOME, "image", "inspect", f"debian-{request.param}").stdout)
+    if built_image.missing():
+        pytest.skip("missing: " + " ".join(built_image.missing()))
+    return built_image.build(TABIQUE, request.param)
 
 
 @pytest.fixture
@@ -379,7 +377,7 @@ def test_a_build_that_is_broken_off(packages):
     assert work_of(home) == []
 
 
-@pytest.mark.skipif(not has_archive(), reason="mmdebstrap and e2fsprogs are not installed")
+@needs_builder
 def test_a_mirror_out_of_reach(tmp_path):
     result = tabique(tmp_path, "image", "build", "debian", "--mirror", "http://127.0.0.1:9/debian", timeout=300)
     assert result.returncode == 1
@@ -440,16 +438,16 @@ def examine(guest, cpus):
     return disk
 
 
-@pytest.mark.parametrize("built", ["bookworm"], indirect=True)
-def test_boot_of_an_image(built, monkeypatch):
+@pytest.mark.parametrize("built, cpus", [("bookworm", 1), ("bookworm", 2), ("trixie", 1)], indirect=["built"])
+def test_boot_of_an_image(built, cpus, monkeypatch):
     monkeypatch.setenv("TABIQUE_HOME", str(HOME))
-    with Terminal("run", "--rm", "--engine", "soft", "--name", "web", built["name"]) as guest:
-        assert examine(guest, 1) == built["size"]
+    with Terminal("run", "--rm", "--engine", "soft", "--name", "web", "--cpus", cpus, built["name"]) as guest:
+        assert examine(guest, cpus) == built["size"]
 
 
 @pytest.mark.parametrize("built", ["trixie"], indirect=True)
 def test_boot_of_a_larger_disk(built, tmp_path):
-    """As files given one by one, with a disk that is larger than the image's."""
+    """As files given one by one, with a disk that is larger than the image's, on two processors."""
     disk = tmp_path / "disk.raw"
     subprocess.run(["cp", "--sparse=always", "--no-preserve=mode", built["disk"], disk], check=True)
     os.truncate(disk, 5 << 30)

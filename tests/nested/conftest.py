@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""One boot of the nested host for all tests of this folder."""
+"""One boot of each nested host for all tests of this folder."""
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -16,7 +17,12 @@ def nested(tmp_path_factory):
                     "(tools/install-deps installs it)")
     if not (build / "tabique").exists():
         pytest.skip(f"no {build}/tabique: build it first")
-    host = rig.NestedHost(build, jobs.GUESTS, tmp_path_factory.mktemp("nested"))
-    jobs.add_all(host)
-    host.run()
-    return host
+    hosts = []
+    for name, add_jobs in jobs.HOSTS.items():
+        hosts.append(rig.NestedHost(name, build, jobs.GUESTS, tmp_path_factory.mktemp(name)))
+        add_jobs(hosts[-1])
+        hosts[-1].prepare()
+    # Each keeps one processor busy.
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(rig.NestedHost.run, hosts))
+    return rig.Results(hosts)

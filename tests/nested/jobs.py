@@ -10,6 +10,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "guest"))
 import boot_disk  # noqa: E402 pylint: disable=wrong-import-position
+import built_image  # noqa: E402 pylint: disable=wrong-import-position
 import flat_image  # noqa: E402 pylint: disable=wrong-import-position
 import run_guest  # noqa: E402 pylint: disable=wrong-import-position
 
@@ -18,8 +19,11 @@ BUILD = pathlib.Path(os.environ.get("TABIQUE", TREE / "build/tabique")).resolve(
 GUESTS = pathlib.Path(os.environ.get("TABIQUE_GUESTS", TREE / "build/guest"))
 
 SUITES = ("bookworm", "trixie")
-CPUS = (1, 2)
+CPUS = (1, 2, 4)
+IMAGE_CPUS = (1, 2)
 BOOT = 400  # seconds for a Debian or two: half a minute each where nothing else runs, and much longer elsewhere
+
+IMAGE_BOOT = 600
 
 SESSION = """. /nested/shell-lib
 shell_session --engine kvm --kernel /nested/{suite}/vmlinuz --initrd /nested/{suite}/initrd.gz \\
@@ -66,6 +70,42 @@ echo "down $(md5sum <down)"
 echo "up $(md5sum <up)"
 rm -f down up
 exit $status
+"""
+
+# Sockets between guest and host, and memory that goes back by the balloon: port 98 opens when it has.
+BALLOON_BYTES = 160 << 20
+SOCKETS = """. /nested/shell-lib
+/nested/vsock_peer serve /tmp/sock_99 >/dev/null &
+(
+    for try in $(seq 200); do "$tabique" balloon web 96M && break; sleep 1; done
+    for try in $(seq 200); do "$tabique" stats --json web | grep '"balloon-bytes": *BALLOON' && break; sleep 1; done
+    exec /nested/vsock_peer serve /tmp/sock_98
+) >balloon 2>&1 &
+shell_session --engine kvm --kernel /nested/bookworm/vmlinuz --initrd /nested/bookworm/more.gz --memory 256M --cpus 2 \\
+    --net none --name web --vsock /tmp/sock --append "console=ttyS0 quiet" <<'END'
+vsock_peer send 99 1000000
+until vsock_peer send 98 1 >/dev/null 2>&1; do sleep 1; done; echo "free $(awk '/MemFree/ { print $2 }' /proc/meminfo)"
+echo "interrupts $(awk '/virtio[0-9]-(tx|rx)/ { n += $2 + $3 } END { print n }' /proc/interrupts)"
+dmesg -r | sed -n 's/^<[0-4]>\\[[^]]*\\] /complaint: /p'
+exit
+END
+status=$?
+"$tabique" rm web >/dev/null
+cat balloon
+rm -f balloon
+killall -9 vsock_peer
+exit $status
+""".replace("BALLOON", str(BALLOON_BYTES))
+
+# What `tabique image build debian` has made, whole: it boots from a disk of the nested host. The console logs root in.
+IMAGE = """. /nested/shell-lib
+prompt='.*root@debian:[^ ]*#'
+shell_session --engine kvm --kernel /nested/{name}/kernel --initrd /nested/{name}/initrd --append "{append}" \\
+    --disk {disk},format=raw --memory 384M --cpus {cpus} <<'END'
+echo "state $(systemctl is-system-running --wait) on $(nproc)"; systemctl --failed --no-pager
+dmesg -r | sed -n 's/^<[0-4]>\\[[^]]*\\] /complaint: /p'
+poweroff
+END
 """
 
 # SeaBIOS, GRUB, a kernel: real mode and what leads out of it, on processors that KVM runs.
@@ -116,6 +156,22 @@ def add_firmware(host):
     host.add_job("firmware", FIRMWARE.format(commands=LOOK_AROUND + "\npoweroff -f"), limit=BOOT)
 
 
+def add_program(host):
+    host.add_binary("nested/tabique", host.build / "tabique")
+    host.add_library("libslirp.so.0")
+
+
+def add_images(host):
+    add_program(host)
+    for suite in built_image.SUITES:
+        image = built_image.build(host.build / "tabique", suite)
+        for name in ("kernel", "initrd"):
+            host.add_file(f"nested/{image['name']}/{name}", image[name])
+        for cpus in IMAGE_CPUS:
+            script = IMAGE.format(name=image["name"], append=image["append"], cpus=cpus, disk=host.add_disk(image["disk"]))
+            host.add_job(f"image-{suite}-{cpus}", script, limit=IMAGE_BOOT)
+
+
 def guest_tests(build):
     """The runs of test guests that the build has: (name, arguments of tests/guest/run_guest.py)."""
     text = subprocess.run(["meson", "introspect", "--tests", str(build)], capture_output=True, text=True, check=True).stdout
@@ -144,9 +200,8 @@ def add_guest_tests(host):
         host.add_job(f"guest-{name}", f"exec $tabique run --engine kvm {words}", limit=180)
 
 
-def add_all(host):
-    host.add_binary("nested/tabique", host.build / "tabique")
-    host.add_library("libslirp.so.0")
+def add_others(host):
+    add_program(host)
     host.add_binary("nested/test_engine", host.build / "tests/engine/test_engine")
     host.add_job("check", "exec $tabique check")
     host.add_job("check-json", "exec $tabique check --json")
@@ -158,11 +213,22 @@ def add_all(host):
             host.add_file(f"nested/{suite}/{name}", directory / name)
     directory = host.fetch("bookworm", "--initrd", "ext4.gz", "--modules", "ext4")
     host.add_file("nested/bookworm/ext4.gz", directory / "ext4.gz")
+    peer = host.build / "tests/guest/vsock_peer"
+    host.add_file("nested/vsock_peer", peer)
+    directory = host.fetch("bookworm", "--initrd", "more.gz", "--modules", "virtio_balloon,vmw_vsock_virtio_transport",
+                           "--add", f"bin/vsock_peer={peer}")
+    host.add_file("nested/bookworm/more.gz", directory / "more.gz")
     sessions = {"shell-bookworm-1": session("bookworm", 1, LOOK_AROUND + "\nexit"),
                 "shell-bookworm-2": session("bookworm", 2, LOOK_AROUND + "\n" + REBOOT),
                 "shell-trixie-1": session("trixie", 1, LOOK_AROUND + "\n" + PANIC, "panic=-1"),
                 "shell-trixie-2": session("trixie", 2, LOOK_AROUND + "\nexit"),
-                "disk": DISK, "nat": NAT}
+                "shell-bookworm-4": session("bookworm", 4, LOOK_AROUND + "\nexit"),
+                "shell-trixie-4": session("trixie", 4, LOOK_AROUND + "\nexit"),
+                "disk": DISK, "nat": NAT, "sockets": SOCKETS}
     for name, script in sessions.items():
         host.add_job(name, script, limit=BOOT)
     add_firmware(host)
+
+
+# Nested hosts that run at the same time, and what makes their jobs: whole systems take as long as all others together.
+HOSTS = {"nested": add_others} | ({} if built_image.missing() else {"nested-images": add_images})

@@ -2,7 +2,7 @@
 """A host with AMD-V to test the kvm engine on, wherever the tests run: QEMU's TCG emulates the processor with SVM, a
 Debian cloud kernel with kvm-amd runs on it, and in that our own binary runs its guests.
 
-All jobs go into one initramfs and one boot: starting the nested host costs more than most jobs.
+A host's jobs go into one initramfs and one boot: starting the nested host costs more than most jobs.
 """
 import dataclasses
 import os
@@ -38,12 +38,14 @@ def shared_libraries(binary):
 class NestedHost:
     """Collects files and jobs, boots once, and keeps each job's result."""
 
-    def __init__(self, build, guests, scratch):
+    def __init__(self, name, build, guests, scratch):
+        self.initrd = f"{name}.gz"
         self.build = pathlib.Path(build)
         self.guests = pathlib.Path(guests)
         self.scratch = pathlib.Path(scratch)
         self.jobs = {}
         self.additions = {}
+        self.disks = []
         self.results = {}
         self.log = ""
 
@@ -60,6 +62,11 @@ class NestedHost:
         known = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
         found = re.search(rf"^\s*{re.escape(name)} \(.*x86-64.*\) => (/\S+)$", known, re.M)
         self.add_binary(found.group(1), found.group(1))
+
+    def add_disk(self, path):
+        """What jobs write to it is lost. Its device's path in the nested host."""
+        self.disks.append(pathlib.Path(path))
+        return f"/dev/vd{chr(ord('a') + len(self.disks) - 1)}"
 
     def add_job(self, name, script, limit=180):
         """`script`: for the shell. `limit`: seconds of its run at most."""
@@ -85,16 +92,22 @@ class NestedHost:
         self.add_file("nested/shell-lib", TREE / "tests/nested/shell-lib")
         self.add_file("tests/nested", TREE / "tests/nested/run-jobs")
 
-    def run(self, cpus=1, memory="1536M", limit=2700):
-        """Boots the nested host, with everything in, and reads what it reports. `limit`: seconds in all."""
+    def prepare(self):
+        """Makes the initramfs, with everything in."""
         self._write_jobs()
         options = [f"--add={guest}={host}" for guest, host in sorted(self.additions.items())]
-        directory = self.fetch(HOST_SUITE, "--initrd", "nested.gz", "--modules", "kvm_amd", *options)
+        self.fetch(HOST_SUITE, "--initrd", self.initrd, "--modules", "kvm_amd", *options)
+
+    def run(self, cpus=1, memory="1536M", limit=2700):
+        """Boots the nested host and reads what it reports. `limit`: seconds in all."""
+        directory = self.guests / HOST_SUITE
         console, report = self.scratch / "console.log", self.scratch / "report.log"
         command = [QEMU, "-accel", "tcg,thread=multi", "-cpu", PROCESSOR, "-smp", str(cpus), "-m", memory,
                    "-nodefaults", "-no-reboot", "-display", "none", "-serial", f"file:{console}",
-                   "-serial", f"file:{report}", "-kernel", directory / "vmlinuz", "-initrd", directory / "nested.gz",
+                   "-serial", f"file:{report}", "-kernel", directory / "vmlinuz", "-initrd", directory / self.initrd,
                    "-append", "console=ttyS0 quiet panic=-1 tabique.test=nested"]
+        for disk in self.disks:
+            command += ["-drive", f"file={disk},format=raw,if=virtio,snapshot=on"]
         try:
             subprocess.run(command, check=True, stdin=subprocess.DEVNULL, timeout=limit)
         except subprocess.TimeoutExpired:
@@ -117,8 +130,17 @@ class NestedHost:
             elif current:
                 current.output += line
 
+
+class Results:
+    """Those of several hosts."""
+
+    def __init__(self, hosts):
+        self.hosts = hosts
+
     def result(self, name):
-        """The job's result; fails, with the host's console, if it never ran."""
-        if name not in self.results:
-            raise AssertionError(f"job {name} never started; the nested host's console:\n{self.log[-3000:]}")
-        return self.results[name]
+        """The job's result; fails, with its host's console, if it never ran."""
+        host = next((host for host in self.hosts if name in host.jobs), None)
+        assert host, f"no host has a job {name}"
+        if name not in host.results:
+            raise AssertionError(f"job {name} never started; the nested host's console:\n{host.log[-3000:]}")
+        return host.results[name]

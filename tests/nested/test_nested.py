@@ -50,6 +50,19 @@ def test_debian_reaches_a_shell(nested, suite, cpus):
     assert not unexplained(complaints), result.output
 
 
+@pytest.mark.skipif(bool(jobs.built_image.missing()), reason="missing: " + " ".join(jobs.built_image.missing()))
+@pytest.mark.parametrize("suite", jobs.built_image.SUITES)
+@pytest.mark.parametrize("cpus", jobs.IMAGE_CPUS)
+def test_built_image(nested, suite, cpus):
+    """A whole Debian: to the login prompt, with no unit that failed."""
+    result = nested.result(f"image-{suite}-{cpus}")
+    output = re.sub("\x1b\\[[0-9;?]*[A-Za-z]", "", result.output)
+    assert result.status == 0, output
+    assert "debian login: root (automatic login)" in output
+    assert re.search(rf"^state running on {cpus}$", output, re.M), output
+    assert not unexplained(re.findall(r"^complaint: (.*)$", output, re.M)), output
+
+
 @pytest.mark.parametrize("name", ["shell-bookworm-1", "shell-trixie-2", "disk", "nat"])
 def test_memory_beyond_the_guests(nested, name):
     """That of the VM process, and of all together, where nothing else shares their libraries with them."""
@@ -85,6 +98,18 @@ def test_nat(nested):
         in_guest, on_host = re.findall(rf"^{way} ([0-9a-f]{{32}})  -$", result.output, re.M)
         assert in_guest == on_host, result.output
     assert int(re.search(r"^interrupts (\d+)$", result.output, re.M).group(1)) > 10, result.output
+    assert not unexplained(re.findall(r"^complaint: (.*)$", result.output, re.M)), result.output
+
+
+def test_sockets_and_balloon(nested):
+    result = nested.result("sockets")
+    assert result.status == 0, result.output
+    sent, got = (re.search(rf"^{way} 1000000 ([0-9a-f]{{16}})$", result.output, re.M).group(1) for way in ("sent", "got"))
+    assert sent == got, result.output
+    assert int(re.search(r"^interrupts (\d+)$", result.output, re.M).group(1)) > 10, result.output
+    assert int(re.search(r"^free (\d+)$", result.output, re.M).group(1)) < 80000, result.output
+    (stats,) = [json.loads(line) for line in result.output.splitlines() if line.startswith('{"')]
+    assert stats["balloon-bytes"] == jobs.BALLOON_BYTES and stats["guest-ram-bytes"] < 100 << 20, stats
     assert not unexplained(re.findall(r"^complaint: (.*)$", result.output, re.M)), result.output
 
 

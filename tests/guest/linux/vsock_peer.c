@@ -2,18 +2,23 @@
 /*
  * The guest's end of the tests of sockets between guest and host, linked statically for the initramfs:
  *
- *   vsock_peer serve PORT         echoes each connection's bytes, half-closed ones too, until it is killed
- *   vsock_peer send PORT BYTES    connects to the host, sends so many bytes, half-closes, and takes an echo:
- * tells both vsock_peer many PORT N        N connections at once, each with an echo of its own number
+ *   vsock_peer serve WHERE        echoes each connection's bytes, half-closed ones too, until it is killed
+ *   vsock_peer send PORT BYTES    sends the host so many bytes, half-closes, takes an echo, tells both
+ *   vsock_peer many PORT N        N connections at once, each with an echo of its own number
+ *
+ * WHERE is a port; or the path of a Unix socket, which begins with a slash: for hosts that are guests
+ * themselves.
  */
 #include <arpa/inet.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -56,15 +61,30 @@ static int echo(int fd)
     return n < 0 ? fail("echo: read") : 0;
 }
 
-static int serve(const char *port)
+static int listen_at(const char *where)
 {
-    struct sockaddr_vm a = address(VMADDR_CID_ANY, port);
-    int fd = socket(AF_VSOCK, SOCK_STREAM, 0);
+    struct sockaddr_vm port = address(VMADDR_CID_ANY, where);
+    struct sockaddr_un path = {.sun_family = AF_UNIX};
+    bool is_path = where[0] == '/';
+    int fd = socket(is_path ? AF_UNIX : AF_VSOCK, SOCK_STREAM, 0);
+
+    snprintf(path.sun_path, sizeof(path.sun_path), "%s", where);
+    if (fd < 0 ||
+        bind(fd, is_path ? (struct sockaddr *)&path : (struct sockaddr *)&port,
+             is_path ? sizeof(path) : sizeof(port)) < 0 ||
+        listen(fd, 128) < 0)
+        return -1;
+    return fd;
+}
+
+static int serve(const char *where)
+{
+    int fd = listen_at(where);
 
     signal(SIGCHLD, SIG_IGN);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&a, sizeof(a)) < 0 || listen(fd, 128) < 0)
+    if (fd < 0)
         return fail("serve");
-    printf("serving %s\n", port);
+    printf("serving %s\n", where);
     fflush(stdout);
     for (;;) {
         int conn = accept(fd, NULL, NULL);
@@ -163,6 +183,6 @@ int main(int argc, char **argv)
         return send_and_take(argv[2], strtoul(argv[3], NULL, 10));
     if (argc == 4 && strcmp(argv[1], "many") == 0)
         return many(argv[2], (unsigned)strtoul(argv[3], NULL, 10));
-    fprintf(stderr, "usage: vsock_peer serve PORT | send PORT BYTES | many PORT N\n");
+    fprintf(stderr, "usage: vsock_peer serve WHERE | send PORT BYTES | many PORT N\n");
     return 2;
 }
