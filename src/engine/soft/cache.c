@@ -20,11 +20,21 @@
 #include <sys/mman.h>
 
 #define MAX_CODE_PAGES (64u << 10)
+#define HUGE_PAGE      (2u << 20)
 
-static void *reserve(size_t size, int prot)
+void *soft_reserve(size_t size, int prot)
 {
-    void *p = mmap(NULL, size, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
+    uint8_t *p = mmap(NULL, size + HUGE_PAGE, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (p == MAP_FAILED)
+        return NULL;
+    size_t before = -(uintptr_t)p & (HUGE_PAGE - 1);
+    size = ALIGN_UP(size, 4096);
+    if (before)
+        munmap(p, before);
+    munmap(p + before + size, HUGE_PAGE - before);
+    madvise(p + before, size, MADV_HUGEPAGE); /* or not, where the host has none */
+    return p + before;
 }
 
 int soft_cache_create(struct soft *s, struct error **err)
@@ -35,11 +45,11 @@ int soft_cache_create(struct soft *s, struct error **err)
     s->n_pages = s->ram_pages + (rom ? rom->size >> 12 : 0);
     s->rom_base = rom ? rom->gpa : GUEST_ROM_END;
     pthread_mutex_init(&s->lock, NULL);
-    s->cache = reserve(CODE_SIZE + META_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
-    s->blocks = reserve(MAX_BLOCKS * sizeof(*s->blocks), PROT_READ | PROT_WRITE);
-    s->hash = reserve(HASH_SIZE * sizeof(*s->hash), PROT_READ | PROT_WRITE);
-    s->page_index = reserve(s->n_pages * sizeof(*s->page_index), PROT_READ | PROT_WRITE);
-    s->code_pages = reserve(MAX_CODE_PAGES * sizeof(*s->code_pages), PROT_READ | PROT_WRITE);
+    s->cache = soft_reserve(CODE_SIZE + META_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
+    s->blocks = soft_reserve(MAX_BLOCKS * sizeof(*s->blocks), PROT_READ | PROT_WRITE);
+    s->hash = soft_reserve(HASH_SIZE * sizeof(*s->hash), PROT_READ | PROT_WRITE);
+    s->page_index = soft_reserve(s->n_pages * sizeof(*s->page_index), PROT_READ | PROT_WRITE);
+    s->code_pages = soft_reserve(MAX_CODE_PAGES * sizeof(*s->code_pages), PROT_READ | PROT_WRITE);
     if (!s->cache || !s->blocks || !s->hash || !s->page_index || !s->code_pages) {
         int e = errno;
         soft_cache_destroy(s);

@@ -59,10 +59,9 @@ void soft_reset_msrs(struct soft_vcpu *c)
 static struct soft_vcpu *new_vcpu(struct soft *s, unsigned n)
 {
     struct cpu_state state;
-    struct soft_vcpu *c =
-        mmap(NULL, sizeof(*c), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    struct soft_vcpu *c = soft_reserve(sizeof(*c), PROT_READ | PROT_WRITE);
 
-    if (c == MAP_FAILED)
+    if (!c)
         return NULL;
     c->soft = s;
     c->index = n;

@@ -219,6 +219,9 @@ static inline uint64_t soft_jump_empty(uint32_t index)
 }
 
 /* ---- cache.c ---- */
+/* Zeroed memory that is taken when it is touched, in large pages where the host has them: translated code and
+ * what belongs to it is spread widely. NULL with errno; munmap gives it back. */
+void *soft_reserve(size_t size, int prot);
 int soft_cache_create(struct soft *s, struct error **err);
 void soft_cache_destroy(struct soft *s);
 /* The valid block for this place (`rip` less page_rip) and key, or NULL. Under `lock`, or between enter_code
