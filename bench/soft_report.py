@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The rows of bench/soft's table from what was measured, and the table and the plot from the rows."""
 import collections
+import re
 import statistics
 import time
 
@@ -165,9 +166,9 @@ def write_readme(table, runs, machine):
     _, end, after = rest.partition(README_MARKS[1])
     if not mark or not end:
         raise guests.Failed(f"{path} has no place for the table")
-    host = guests.host()
+    host, qemu = guests.host(), re.search(r"version ([\d.]+)", guests.version(guests.QEMU))
     lines = [f"{time.strftime('%Y-%m-%d')}, {host['cpu']}, {host['cores']} cores, Linux {host['kernel']}; "
-             f"{guests.version(guests.QEMU)}, machine {machine}; medians of {runs}.", "",
+             f"QEMU {qemu.group(1) if qemu else '-'}, machine {machine}; medians of {runs}.", "",
              "| " + " | ".join(README_HEADER) + " |", "|" + " --- |" * len(README_HEADER)]
     for row in table:
         cells = table_cells(row)
