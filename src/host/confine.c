@@ -11,6 +11,7 @@
 #include "host/confine_priv.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <malloc.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -120,6 +121,8 @@ int confine_process(const struct confine_config *config, struct confine_status *
         return rc;
     }
     umask(077);
+    /* Before the C library gives a thread's memory back for the first time, it reads a file of /proc. */
+    mallopt(M_TRIM_THRESHOLD, INT_MAX);
     tzset(); /* the C library's first look at a clock reads the time zone's file, and no later one does */
     confine_session(&status);
     confine_prefer_as_victim();

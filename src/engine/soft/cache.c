@@ -21,6 +21,8 @@
 
 #define MAX_CODE_PAGES (64u << 10)
 #define HUGE_PAGE      (2u << 20)
+/* Of the bitmap of all pages. */
+#define DIRECT_WORDS(s) ((s)->n_pages / 64 + 1)
 
 void *soft_reserve(size_t size, int prot)
 {
@@ -49,8 +51,9 @@ int soft_cache_create(struct soft *s, struct error **err)
     s->blocks = soft_reserve(MAX_BLOCKS * sizeof(*s->blocks), PROT_READ | PROT_WRITE);
     s->hash = soft_reserve(HASH_SIZE * sizeof(*s->hash), PROT_READ | PROT_WRITE);
     s->page_index = soft_reserve(s->n_pages * sizeof(*s->page_index), PROT_READ | PROT_WRITE);
+    s->direct_writable = soft_reserve(DIRECT_WORDS(s) * sizeof(*s->direct_writable), PROT_READ | PROT_WRITE);
     s->code_pages = soft_reserve(MAX_CODE_PAGES * sizeof(*s->code_pages), PROT_READ | PROT_WRITE);
-    if (!s->cache || !s->blocks || !s->hash || !s->page_index || !s->code_pages) {
+    if (!s->cache || !s->blocks || !s->hash || !s->page_index || !s->direct_writable || !s->code_pages) {
         int e = errno;
         soft_cache_destroy(s);
         return error_set_errno(err, e,
@@ -74,6 +77,8 @@ void soft_cache_destroy(struct soft *s)
         munmap(s->hash, HASH_SIZE * sizeof(*s->hash));
     if (s->page_index)
         munmap(s->page_index, s->n_pages * sizeof(*s->page_index));
+    if (s->direct_writable)
+        munmap(s->direct_writable, DIRECT_WORDS(s) * sizeof(*s->direct_writable));
     if (s->code_pages)
         munmap(s->code_pages, MAX_CODE_PAGES * sizeof(*s->code_pages));
     s->cache = NULL;
@@ -129,6 +134,8 @@ bool soft_cache_mark_page_locked(struct soft *s, struct soft_vcpu *self, uint64_
     p->blocks = NULL;
     __atomic_store_n(&s->page_index[page], i, __ATOMIC_SEQ_CST);
     soft_tlb_flush_write(self);
+    if (atomic_load(&s->direct_writable[page / 64]) >> page % 64 & 1)
+        atomic_fetch_add(&s->direct_code_pages, 1);
     p->waiting = (uint8_t)(((1u << s->n_vcpus) - 1) & ~(1u << self->index));
     if (!p->waiting)
         return true;

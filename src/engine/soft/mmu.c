@@ -276,6 +276,7 @@ void soft_tlb_flush(struct soft_vcpu *c, bool all)
 {
     unsigned left = 0;
 
+    c->flushes++;
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++) {
         flush_tlb_mode(c, (enum soft_mmu)mmu, all);
         flush_jump_mode(c, (enum soft_mmu)mmu, all);
@@ -312,6 +313,7 @@ void soft_tlb_flush_page(struct soft_vcpu *c, uint64_t linear)
 {
     unsigned i = (linear >> 12) & (TLB_SIZE - 1), half = linear >> 63;
 
+    c->flushes++;
     if (c->large[half].used && (linear & c->large[half].mask) == c->large[half].base) {
         soft_tlb_flush(c, true);
         return;

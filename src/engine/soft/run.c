@@ -5,6 +5,7 @@
  */
 #include "engine/soft/soft_priv.h"
 
+#include "engine/soft/direct.h"
 #include "engine/soft/lapic.h"
 #include "engine/soft/run.h"
 
@@ -36,6 +37,7 @@ void soft_request(struct soft_vcpu *c, uint32_t request)
     __atomic_store_n(&c->pending, 1, __ATOMIC_SEQ_CST);
     if (!(before & request) && atomic_load(&c->asleep))
         futex_wake(&c->requests);
+    soft_direct_kick(c);
 }
 
 /* Says what this thread is at, for whoever samples it; what it was at before. */
@@ -95,6 +97,7 @@ static void begin_alone(struct soft_vcpu *c)
         if (o == c)
             continue;
         __atomic_store_n(&o->pending, 1, __ATOMIC_SEQ_CST);
+        soft_direct_kick(o);
         while (atomic_load(&o->in_code))
             futex_wait(&o->in_code, 1);
     }
@@ -397,6 +400,14 @@ static int run_alone(struct soft_vcpu *c, unsigned shadow)
     return rc;
 }
 
+static int run_directly(struct soft_vcpu *c)
+{
+    enter_code(c);
+    int rc = soft_direct_run(c);
+    leave_code(c);
+    return rc;
+}
+
 int soft_run_once(struct soft_vcpu *c, unsigned shadow)
 {
     if (c->wants_alone)
@@ -407,6 +418,8 @@ int soft_run_once(struct soft_vcpu *c, unsigned shadow)
         c->key &= ~KEY_ONE;
         return rc;
     }
+    if (c->direct && soft_direct_due(c))
+        return run_directly(c);
     c->sysflags &= ~(uint64_t)FLAG_RF;
     return execute(c);
 }
@@ -557,6 +570,7 @@ void soft_vcpu_loop(struct soft_vcpu *c)
             if (c->soft->quit)
                 break;
             rc = interrupt(c);
+            soft_direct_note(c, true);
         }
         if (rc == SOFT_NEXT && (c->halted || c->wait_for_sipi)) {
             idle(c);
@@ -573,5 +587,6 @@ void soft_vcpu_loop(struct soft_vcpu *c)
             rc = soft_deliver_fault(c);
         if (rc == SOFT_FAULT)
             shut_down(c);
+        soft_direct_note(c, false);
     }
 }

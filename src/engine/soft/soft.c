@@ -38,6 +38,7 @@ static void look_at_host(struct soft *s, unsigned without)
         uint32_t low, high;
         __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
         s->have_xsave = true;
+        s->host_xcr0 = low | (uint64_t)high << 32;
         s->have_avx = (low & 6) == 6 && (c & bit_AVX) && !(without & SOFT_WITHOUT_AVX);
     }
     if (__get_cpuid_count(7, 0, &a, &b, &c, &d))

@@ -6,6 +6,7 @@
 #include "engine/soft/soft.h"
 
 #include "base/error.h"
+#include "engine/soft/direct.h"
 #include "engine/soft/irqchip.h"
 #include "engine/soft/lapic.h"
 #include "engine/soft/pvclock.h"
@@ -90,7 +91,7 @@ static void sample_tick(void *opaque)
         clock_gettime(s->thread_clocks[n], &used);
         bool ran = used.tv_sec != s->thread_used[n].tv_sec || used.tv_nsec != s->thread_used[n].tv_nsec;
         s->thread_used[n] = used;
-        if (ran || activity == ENGINE_IDLE)
+        if (ran || activity == ENGINE_IDLE || activity == ENGINE_DIRECT) /* a stub has its own time */
             s->vcpu[n]->stats.samples[activity]++;
     }
     if (now < s->sample_until)
@@ -206,12 +207,14 @@ static int make_chips(struct soft *s, struct error **err)
 static void *vcpu_thread(void *opaque)
 {
     struct soft_vcpu *c = opaque;
-    cleanup_error struct error *err = NULL;
+    cleanup_error struct error *err = NULL, *why = NULL;
     char name[16];
 
     snprintf(name, sizeof(name), "vcpu%u", c->index);
     pthread_setname_np(pthread_self(), name);
     int rc = soft_signals_thread_start(c, &err);
+    if (rc == 0 && soft_direct_start(c, &why) < 0) /* slower, but everything works */
+        snprintf(c->soft->no_direct, sizeof(c->soft->no_direct), "%s", error_message(why));
     if (rc == 0) {
         rc = confine_thread(CONFINE_VCPU_SOFT);
         if (rc < 0)
@@ -224,6 +227,7 @@ static void *vcpu_thread(void *opaque)
         return NULL;
     }
     soft_vcpu_loop(c);
+    soft_direct_end(c);
     soft_signals_thread_end(c);
     return NULL;
 }

@@ -155,6 +155,7 @@ struct soft {
 
     /* the host's processor */
     bool use_pext, have_xsave, have_avx;
+    uint64_t host_xcr0;
 
     bool amd;                   /* the guest sees a processor of AMD's or Hygon's, as on such a host */
     uint8_t isa[SOFT_ISA_EXTS]; /* by ZydisISAExt: whether the guest's CPUID has it; decode.c */
@@ -177,6 +178,11 @@ struct soft {
     uint64_t flushes;
     _Atomic uint64_t invalidations;
 
+    /* Direct execution: by page of RAM and ROM, whether a stub may have it writable; and how many such pages
+     * have become code pages since. */
+    _Atomic uint64_t *direct_writable;
+    _Atomic uint64_t direct_code_pages;
+
     /* One vCPU alone, to empty the cache or for a locked operand in two places: `exclusive` keeps the others
      * from entering translated code. */
     pthread_mutex_t exclusive_lock;
@@ -198,7 +204,8 @@ struct soft {
     uint64_t sample_until; /* of loop_now */
     struct cpuid_table *cpuid;
     uint64_t tsc_hz;
-    char failure[160]; /* why the engine can't go on */
+    char failure[160];   /* why the engine can't go on */
+    char no_direct[160]; /* why everything is translated */
 };
 
 #define JUMP_MIX        11

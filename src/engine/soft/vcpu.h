@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 struct soft;
+struct soft_direct;
 struct lapic;
 
 /* ---- RFLAGS (SDM vol. 1 3.4.3) ---- */
@@ -224,6 +225,9 @@ struct soft_vcpu {
     _Atomic uint32_t in_code; /* between finding a block and leaving it: the cache may not be emptied */
     bool nmi_pending;
     struct engine_cpu_stats stats; /* written by its own thread, but for the samples */
+    struct soft_direct *direct;    /* direct execution; NULL: everything is translated */
+    bool direct_user;              /* its idea of whether this is user mode */
+    uint64_t flushes;              /* of the TLB, or of pages in it */
     struct soft_fills tlb_fills[MMU_MODES], jump_fills[MMU_MODES];
     uint16_t jump_at[MMU_MODES][JUMPS_MAX]; /* the first of jump_fills: index in the jump cache */
     /* Whether jump_fills has any of a page, by the low bits of its number. */

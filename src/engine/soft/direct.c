@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Which code runs directly, and the way there and back.
+ *
+ * For each address space it is kept how long its code stays in user mode between two entries of the kernel
+ * that it causes itself. Time is the processor's, in ticks of the TSC; what runs directly counts as if it had
+ * been translated, so that both are compared with the same limit.
+ */
+#include "engine/soft/direct.h"
+
+#include "base/error.h"
+#include "engine/soft/direct_space.h"
+#include "engine/soft/handlers.h"
+#include "engine/soft/soft_priv.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <x86intrin.h>
+
+/* Address spaces of one vCPU that have a mirror at a time. */
+#define STUBS 4u
+/* Address spaces whose times are known. */
+#define HISTORIES 64u
+
+/* A space is new until its code has run for so long: most programs never come here. */
+#define YOUNG_US 3000u
+/* How much faster code runs directly, in halves: user mode must last so long on the average that what is
+ * gained is more than the way there and back. */
+#define GAIN_HALVES 5u
+/* After an instruction that has to be translated: polls until we give up waiting for the page to be left. */
+#define PATIENCE 64u
+
+/* The selectors that Linux has for user code: the stub's are the host's, and programs can read them. */
+#define USER_CS   0x33u
+#define USER_CS32 0x23u
+#define USER_DS   0x2bu
+
+struct history {
+    uint64_t cr3;
+    uint64_t total; /* ticks in user mode */
+    uint64_t since; /* of these, since it last entered the kernel by itself */
+    uint64_t mean;  /* of such stretches */
+};
+
+struct soft_direct {
+    struct direct_space spaces[STUBS];
+    struct history histories[HISTORIES];
+    struct history *current;
+    uint64_t trip;         /* ticks that the way there and back takes */
+    uint64_t young, worth; /* the limits in ticks */
+    uint64_t entered;      /* user mode, at this tick */
+    bool due;
+    unsigned patience;
+    uint64_t skip_page;  /* code there is left to the translator while `patience` lasts */
+    _Atomic int running; /* pidfd of the stub that runs, or is about to; -1 */
+};
+
+/* ---- when ---- */
+
+static struct history *history_of(struct soft_direct *d, uint64_t cr3)
+{
+    uint64_t page = cr3 & ~4095ull;
+    struct history *h = &d->histories[(page >> 12 ^ page >> 18) % HISTORIES];
+
+    if (h->cr3 != page)
+        *h = (struct history){.cr3 = page};
+    return h;
+}
+
+static void end_stretch(struct history *h, uint64_t ticks)
+{
+    h->mean += (int64_t)(ticks - h->mean) / 4;
+}
+
+void soft_direct_mode_changed(struct soft_vcpu *c, bool interrupted)
+{
+    struct soft_direct *d = c->direct;
+    uint64_t now = __rdtsc();
+
+    c->direct_user = c->cpl == 3;
+    if (c->direct_user) {
+        struct history *h = d->current = history_of(d, c->cr3);
+        d->entered = now;
+        d->patience = 0;
+        d->due = h->total >= d->young && h->mean >= d->worth;
+        return;
+    }
+    d->due = false;
+    struct history *h = d->current;
+    if (!h)
+        return;
+    uint64_t ticks = now - d->entered;
+    h->total += ticks;
+    h->since += ticks;
+    if (!interrupted) {
+        end_stretch(h, h->since);
+        h->since = 0;
+    } else if (h->since > h->mean) {
+        h->mean = h->since; /* it goes on: no need to wait for its end */
+    }
+}
+
+/* A state that the host's processor can have in user mode as it is. */
+static bool possible(const struct soft_vcpu *c)
+{
+    const uint32_t mask =
+        KEY_CPL | KEY_CODE64 | KEY_EM | KEY_NO_SSE | KEY_TS | KEY_STEP | KEY_DEBUG | KEY_ONE;
+    const struct cpu_segment_state *s = c->seg;
+
+    return (c->key & mask) == (3 | KEY_CODE64) && !((c->key & KEY_NO_AVX) && c->soft->have_avx) && c->iflag &&
+           !(c->sysflags & (FLAG_IOPL | FLAG_AC | FLAG_VM)) && s[CPU_CS].selector == USER_CS &&
+           s[CPU_SS].selector == USER_DS && (!s[CPU_DS].selector || s[CPU_DS].selector == USER_DS) &&
+           (!s[CPU_ES].selector || s[CPU_ES].selector == USER_DS) && !s[CPU_FS].selector &&
+           !s[CPU_GS].selector && s[CPU_FS].base < DIRECT_USER_END && s[CPU_GS].base < DIRECT_USER_END &&
+           c->rip < DIRECT_USER_END && !c->wants_alone;
+}
+
+bool soft_direct_due(struct soft_vcpu *c)
+{
+    struct soft_direct *d = c->direct;
+
+    if (!d->due && d->patience && c->direct_user) {
+        d->patience--;
+        d->due = c->rip >> 12 != d->skip_page;
+        if (!d->due && d->patience) /* leave translated code at its next poll, and look again */
+            __atomic_store_n(&c->pending, 1, __ATOMIC_SEQ_CST);
+    }
+    return d->due && possible(c);
+}
+
+/* ---- registers ---- */
+
+static void give_registers(const struct soft_vcpu *c, struct user_regs_struct *r)
+{
+    *r = (struct user_regs_struct){
+        .rax = c->gpr[CPU_RAX],
+        .rcx = c->gpr[CPU_RCX],
+        .rdx = c->gpr[CPU_RDX],
+        .rbx = c->gpr[CPU_RBX],
+        .rsp = c->gpr[CPU_RSP],
+        .rbp = c->gpr[CPU_RBP],
+        .rsi = c->gpr[CPU_RSI],
+        .rdi = c->gpr[CPU_RDI],
+        .r8 = c->gpr[CPU_R8],
+        .r9 = c->gpr[CPU_R9],
+        .r10 = c->gpr[CPU_R10],
+        .r11 = c->gpr[CPU_R11],
+        .r12 = c->gpr[CPU_R12],
+        .r13 = c->gpr[CPU_R13],
+        .r14 = c->gpr[CPU_R14],
+        .r15 = c->gpr[CPU_R15],
+        .rip = c->rip,
+        .eflags = soft_rflags(c),
+        .orig_rax = UINT64_MAX, /* no system call that the host's kernel would begin again */
+        .cs = USER_CS,
+        .ss = USER_DS,
+        .ds = c->seg[CPU_DS].selector,
+        .es = c->seg[CPU_ES].selector,
+        .fs_base = c->seg[CPU_FS].base,
+        .gs_base = c->seg[CPU_GS].base,
+    };
+}
+
+/* Loading a segment register with what the host's kernel has in its table too is done by the processor. */
+static void take_data_segment(struct soft_vcpu *c, unsigned seg, uint64_t selector, uint64_t base)
+{
+    c->seg[seg].base = base;
+    if (c->seg[seg].selector != selector) {
+        c->seg[seg].selector = (uint16_t)selector;
+        c->seg[seg].attr = selector ? c->seg[CPU_SS].attr : 0;
+        c->seg[seg].limit = selector ? UINT32_MAX : 0;
+    }
+}
+
+static void take_registers(struct soft_vcpu *c, const struct user_regs_struct *r)
+{
+    const uint64_t flags = FLAGS_HOST | FLAG_TF | FLAG_NT | FLAG_AC | FLAG_ID;
+
+    c->gpr[CPU_RAX] = r->rax;
+    c->gpr[CPU_RCX] = r->rcx;
+    c->gpr[CPU_RDX] = r->rdx;
+    c->gpr[CPU_RBX] = r->rbx;
+    c->gpr[CPU_RSP] = r->rsp;
+    c->gpr[CPU_RBP] = r->rbp;
+    c->gpr[CPU_RSI] = r->rsi;
+    c->gpr[CPU_RDI] = r->rdi;
+    c->gpr[CPU_R8] = r->r8;
+    c->gpr[CPU_R9] = r->r9;
+    c->gpr[CPU_R10] = r->r10;
+    c->gpr[CPU_R11] = r->r11;
+    c->gpr[CPU_R12] = r->r12;
+    c->gpr[CPU_R13] = r->r13;
+    c->gpr[CPU_R14] = r->r14;
+    c->gpr[CPU_R15] = r->r15;
+    c->rip = r->rip;
+    soft_set_rflags(c, r->eflags, flags);
+    take_data_segment(c, CPU_DS, r->ds, 0);
+    take_data_segment(c, CPU_ES, r->es, 0);
+    take_data_segment(c, CPU_FS, r->fs, r->fs_base);
+    take_data_segment(c, CPU_GS, r->gs, r->gs_base);
+    if (r->cs == USER_CS32) { /* a far jump into compatibility mode */
+        c->seg[CPU_CS].selector = USER_CS32;
+        c->seg[CPU_CS].attr = (uint16_t)((c->seg[CPU_CS].attr & ~CPU_ATTR_L) | CPU_ATTR_DB);
+    }
+    soft_update_key(c);
+}
+
+/* ---- the way there and back ---- */
+
+static struct direct_space *space_for(struct soft_direct *d, struct soft_vcpu *c)
+{
+    uint64_t cr3 = c->cr3 & ~4095ull;
+    struct direct_space *oldest = NULL;
+
+    for (unsigned n = 0; n < STUBS; n++) {
+        struct direct_space *s = &d->spaces[n];
+        if (s->stub.dead)
+            continue;
+        if (s->cr3 == cr3)
+            return s;
+        if (!oldest || s->used < oldest->used)
+            oldest = s;
+    }
+    if (oldest && direct_space_assign(oldest, cr3) < 0)
+        oldest->stub.dead = true;
+    return oldest && !oldest->stub.dead ? oldest : NULL;
+}
+
+static bool give_vectors(struct soft_vcpu *c, struct direct_space *s)
+{
+    if (memcmp(s->xsave, c->xsave, sizeof(s->xsave)) == 0)
+        return true;
+    soft_xstate_modify(c, XSTATE_X87 | XSTATE_SSE | (c->soft->have_avx ? XSTATE_AVX : 0));
+    return direct_stub_set_xstate(&s->stub, c->xsave, sizeof(c->xsave)) == 0;
+}
+
+static bool take_vectors(struct soft_vcpu *c, struct direct_space *s)
+{
+    if (direct_stub_get_xstate(&s->stub, c->xsave, sizeof(c->xsave)) < 0)
+        return false;
+    memset(c->xsave + 464, 0, 48); /* the host's kernel's own */
+    /* Only what the guest knows of. */
+    c->xsave[512] &= c->soft->have_avx ? 7 : 3;
+    memset(c->xsave + 513, 0, 63);
+    memcpy(s->xsave, c->xsave, sizeof(s->xsave));
+    return true;
+}
+
+/* The stub has vanished with the registers of the guest's code. */
+static void lose(struct soft_vcpu *c)
+{
+    struct soft *s = c->soft;
+
+    snprintf(
+        s->failure, sizeof(s->failure),
+        "vCPU %u: the process that executed the guest's user code was killed (was the host out of memory?)",
+        c->index);
+    c->halted = c->wait_for_sipi = true;
+    s->config.event(s->config.opaque, MACHINE_ENGINE_FAILED, 0);
+}
+
+enum outcome {
+    GO_ON,
+    LEAVE,         /* for the translator */
+    LEAVE_BRIEFLY, /* until its code is in another page */
+    LEAVE_STEPPED, /* an instruction has been stepped */
+    COME_BACK,     /* something else comes first */
+    LOST
+};
+
+/* Why it has stopped, and whether that was ours to mend. */
+static enum outcome handle_signal(struct soft_vcpu *c, struct direct_space *s, struct user_regs_struct *r)
+{
+    uint64_t address;
+    uint8_t byte;
+    int code, signal = direct_stub_signal(&s->stub, &code, &address);
+
+    switch (signal) {
+    case SIGSEGV:
+        if (code != SEGV_MAPERR && code != SEGV_ACCERR)
+            return LEAVE_BRIEFLY; /* RDTSC, or a general protection exception */
+        switch (direct_space_resolve(s, c, r->rip, address)) {
+        case DIRECT_MAPPED:
+            return GO_ON;
+        case DIRECT_NO_CODE:
+            return LEAVE_BRIEFLY;
+        case DIRECT_REFUSED:
+            return LEAVE;
+        case DIRECT_BROKEN:
+            s->stub.dead = true; /* its registers are known: the translator goes on */
+            return LEAVE;
+        }
+        return LEAVE;
+    case SIGTRAP:
+        if (code == TRAP_TRACE)
+            return LEAVE_STEPPED; /* its POPF had set TF */
+        /* INT3; or INT1, which some hypervisors let end before it has begun. */
+        if (code == SI_KERNEL ||
+            (soft_read(c, r->rip - 1, &byte, 1, ACCESS_READ) == SOFT_NEXT && byte == 0xf1))
+            r->rip -= 1;
+        return LEAVE;
+    case SIGSYS: /* the host's kernel has begun to emulate a vsyscall: undo its return */
+        r->rsp -= 8;
+        r->rip = address;
+        return LEAVE;
+    default:
+        return LEAVE;
+    }
+}
+
+static enum outcome one_run(struct soft_vcpu *c, struct direct_space *s, struct user_regs_struct *r)
+{
+    struct soft_direct *d = c->direct;
+    enum direct_stop stop = DIRECT_STOP_KICK;
+
+    atomic_store(&d->running, s->stub.pidfd);
+    if (!__atomic_load_n(&c->pending, __ATOMIC_SEQ_CST)) {
+        __atomic_store_n(&c->activity, ENGINE_DIRECT, __ATOMIC_RELAXED);
+        stop = direct_stub_run(&s->stub, r);
+        __atomic_store_n(&c->activity, ENGINE_HELPING, __ATOMIC_RELAXED);
+    }
+    atomic_store(&d->running, -1);
+    switch (stop) {
+    case DIRECT_STOP_SYSCALL:
+        r->rip -= 2;
+        r->rax = r->orig_rax;
+        return LEAVE;
+    case DIRECT_STOP_KICK:
+        return __atomic_load_n(&c->pending, __ATOMIC_SEQ_CST) ? COME_BACK : GO_ON;
+    case DIRECT_STOP_SIGNAL:
+        return handle_signal(c, s, r);
+    case DIRECT_STOP_DEAD:
+        break;
+    }
+    return LOST;
+}
+
+int soft_direct_run(struct soft_vcpu *c)
+{
+    struct soft_direct *d = c->direct;
+    struct direct_space *s = space_for(d, c);
+    struct user_regs_struct regs;
+    enum outcome outcome;
+
+    d->due = false;
+    d->patience = 0;
+    if (!s)
+        return SOFT_JUMP;
+    if (direct_space_validate(s, c) < 0 || !give_vectors(c, s)) {
+        s->stub.dead = true;
+        return SOFT_JUMP;
+    }
+    uint64_t ran = 0;
+    give_registers(c, &regs);
+    do {
+        uint64_t start = s->used = __rdtsc();
+        regs.orig_rax = UINT64_MAX;
+        outcome = one_run(c, s, &regs);
+        uint64_t took = __rdtsc() - start;
+        ran += took > d->trip ? took - d->trip : 0;
+    } while (outcome == GO_ON);
+    if (outcome == LOST || !take_vectors(c, s)) {
+        lose(c);
+        return SOFT_JUMP;
+    }
+    take_registers(c, &regs);
+    /* As if it had been translated. */
+    d->entered = __rdtsc() - ran * GAIN_HALVES / 2;
+    c->exit_link = 0;
+    c->sysflags &= ~(uint64_t)FLAG_RF;
+    if (outcome == COME_BACK)
+        d->due = true;
+    if (outcome == LEAVE_BRIEFLY) {
+        end_stretch(d->current, __rdtsc() - d->entered);
+        d->patience = PATIENCE;
+        d->skip_page = c->rip >> 12;
+    }
+    if (outcome != LEAVE_STEPPED)
+        return SOFT_JUMP;
+    c->fault = (struct soft_fault){.vector = VEC_DB, .dr6 = 1u << 14};
+    return SOFT_FAULT;
+}
+
+void soft_direct_kick(struct soft_vcpu *c)
+{
+    if (!c->direct)
+        return;
+    int pidfd = atomic_load(&c->direct->running);
+    if (pidfd >= 0)
+        direct_stub_kick(pidfd);
+}
+
+/* ---- life ---- */
+
+/* What it takes to enter a stub and to come back: the shortest of some, since others may have run in between.
+ */
+static uint64_t time_trip(struct direct_stub *stub)
+{
+    uint64_t shortest = UINT64_MAX;
+
+    for (unsigned n = 0; n < 16 && !stub->dead; n++) {
+        struct user_regs_struct regs = {
+            .orig_rax = UINT64_MAX, .rip = 0, .cs = USER_CS, .ss = USER_DS, .eflags = FLAG_IF | 2};
+        uint64_t start = __rdtsc();
+        direct_stub_run(stub, &regs); /* nothing is mapped there */
+        uint64_t took = __rdtsc() - start;
+        shortest = took < shortest ? took : shortest;
+    }
+    return shortest;
+}
+
+int soft_direct_start(struct soft_vcpu *c, struct error **err)
+{
+    const struct sigaction ended = {.sa_handler = SIG_DFL, .sa_flags = SA_NOCLDSTOP};
+    uint64_t per_us = c->soft->tsc_hz / 1000000;
+
+    if (!c->soft->have_xsave)
+        return error_set(err, ENOTSUP, "direct execution: this processor has no XSAVE");
+    struct soft_direct *d = calloc(1, sizeof(*d));
+    if (!d)
+        return error_set_errno(err, ENOMEM, "direct execution");
+    d->young = YOUNG_US * per_us;
+    d->running = -1;
+    sigaction(SIGCHLD, &ended, NULL); /* not for each stop */
+    for (unsigned n = 0; n < STUBS; n++) {
+        int rc = direct_space_create(&d->spaces[n], c->soft->memory->fd, err);
+        if (rc < 0) {
+            for (unsigned m = 0; m < n; m++)
+                direct_space_free(&d->spaces[m]);
+            free(d);
+            return rc;
+        }
+    }
+    d->trip = time_trip(&d->spaces[0].stub);
+    d->worth = 2 * d->trip * GAIN_HALVES / (GAIN_HALVES - 2);
+    c->direct = d;
+    return 0;
+}
+
+void soft_direct_end(struct soft_vcpu *c)
+{
+    struct soft_direct *d = c->direct;
+
+    if (!d)
+        return;
+    c->direct = NULL;
+    for (unsigned n = 0; n < STUBS; n++)
+        direct_space_free(&d->spaces[n]);
+    free(d);
+}

@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The mirror's bookkeeping. A chunk stands for the 2 MiB that one page table, or one large page, maps; for
+ * each of its 512 pages it has the physical address and the rights that the stub has been given, in the form
+ * in which page-table entries are compared with it: a mapping stays while the entry still says at least that
+ * much.
+ *
+ * Pages that hold translated code are never writable in a stub, so that stores to them are noticed: a page is
+ * announced as writable before it is looked at whether it holds code, and code is marked before it is looked
+ * at whether the page is announced (soft_cache_mark_page_locked).
+ */
+#include "engine/soft/direct_space.h"
+
+#include "base/error.h"
+#include "engine/soft/paging.h"
+#include "engine/soft/soft_priv.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define CHUNK_SHIFT 21
+#define CHUNK_PAGES 512u
+/* Pages around the one that was touched that are mapped with it, if the guest has them in use. */
+#define AROUND 16u
+/* The host's limit (vm.max_map_count) is 65530 areas for a process, unless it has been changed. */
+#define MAX_AREAS  30000u
+#define MAX_CHUNKS 512u
+
+/* A page as it is mapped. Addresses stand where page-table entries have them. */
+#define HAS_READ  1ull
+#define HAS_WRITE 2ull
+#define HAS_EXEC  4ull
+#define RIGHTS    (HAS_READ | HAS_WRITE | HAS_EXEC)
+
+struct direct_chunk {
+    uint64_t number; /* address >> CHUNK_SHIFT */
+    struct direct_chunk *next;
+    uint64_t pages[CHUNK_PAGES];
+};
+
+/* What maps a chunk now: a page table, or one large page. */
+struct direct_tables {
+    const uint64_t *table; /* NULL if `large` */
+    uint64_t large;        /* the first page's entry, or 0 */
+    uint64_t rights;       /* of the levels above: HAS_WRITE, HAS_EXEC */
+};
+
+/* ---- the guest's tables ---- */
+
+static const uint64_t *table_at(const struct soft_vcpu *c, uint64_t entry)
+{
+    return guest_memory_at(c->soft->memory, entry & PTE_ADDRESS, 4096);
+}
+
+/* Only what has been used already is taken over (the A bits are set); the rest comes by soft_walk. */
+static bool find_tables(const struct soft_vcpu *c, uint64_t address, struct direct_tables *t)
+{
+    uint64_t entry = c->cr3;
+
+    t->rights = HAS_WRITE | HAS_EXEC;
+    t->large = 0;
+    for (unsigned shift = 39; shift > 12; shift -= 9) {
+        const uint64_t *table = table_at(c, entry);
+        entry = table ? __atomic_load_n(&table[(address >> shift) & 511], __ATOMIC_ACQUIRE) : 0;
+        if ((entry & (PTE_P | PTE_U | PTE_A)) != (PTE_P | PTE_U | PTE_A))
+            return false;
+        if (!(entry & PTE_W))
+            t->rights &= ~HAS_WRITE;
+        if (entry & PTE_NX)
+            t->rights &= ~HAS_EXEC;
+        if (entry & PTE_PS) {
+            if (shift > 30)
+                return false;
+            t->table = NULL;
+            /* Of a page of 1 GiB: the 2 MiB that are asked for. */
+            uint64_t mask = (1ull << shift) - 1;
+            t->large = (entry & ~(PTE_ADDRESS & mask)) | (address & mask & ~((1ull << CHUNK_SHIFT) - 1));
+            return true;
+        }
+    }
+    t->table = table_at(c, entry);
+    return t->table != NULL;
+}
+
+/* The page's address and rights as the tables have them now; 0 if it is not to be mapped. */
+static uint64_t allowed(const struct direct_tables *t, unsigned index)
+{
+    uint64_t entry = t->table ? __atomic_load_n(&t->table[index], __ATOMIC_ACQUIRE) : t->large;
+    uint64_t page;
+
+    if ((entry & (PTE_P | PTE_U | PTE_A)) != (PTE_P | PTE_U | PTE_A))
+        return 0;
+    page = (entry & PTE_ADDRESS) | HAS_READ;
+    if (!t->table)
+        page = (page & ~0x1fffffull) | HAS_READ | (uint64_t)index << 12;
+    if ((t->rights & HAS_WRITE) && (entry & (PTE_W | PTE_D)) == (PTE_W | PTE_D))
+        page |= HAS_WRITE;
+    if ((t->rights & HAS_EXEC) && !(entry & PTE_NX))
+        page |= HAS_EXEC;
+    return page;
+}
+
+/* ---- chunks ---- */
+
+static struct direct_chunk **bucket(struct direct_space *space, uint64_t number)
+{
+    return &space->buckets[(number ^ number >> 7) % DIRECT_BUCKETS];
+}
+
+static struct direct_chunk *find_chunk(struct direct_space *space, uint64_t number)
+{
+    struct direct_chunk *chunk = *bucket(space, number);
+
+    while (chunk && chunk->number != number)
+        chunk = chunk->next;
+    return chunk;
+}
+
+static void forget_chunks(struct direct_space *space)
+{
+    memset(space->buckets, 0, sizeof(space->buckets));
+    if (space->chunks) /* what is left reads as zero */
+        madvise(space->chunks, MAX_CHUNKS * sizeof(*space->chunks), MADV_DONTNEED);
+    space->n_chunks = space->n_areas = 0;
+}
+
+static int empty(struct direct_space *space)
+{
+    forget_chunks(space);
+    int rc = direct_stub_unmap_all(&space->stub);
+    return rc ? rc : direct_stub_apply(&space->stub);
+}
+
+static struct direct_chunk *get_chunk(struct direct_space *space, uint64_t number)
+{
+    struct direct_chunk *chunk = find_chunk(space, number);
+
+    if (chunk)
+        return chunk;
+    if (space->n_chunks >= MAX_CHUNKS && empty(space) < 0)
+        return NULL;
+    chunk = &space->chunks[space->n_chunks++];
+    chunk->number = number;
+    chunk->next = *bucket(space, number);
+    *bucket(space, number) = chunk;
+    return chunk;
+}
+
+int direct_space_create(struct direct_space *space, int memory_fd, struct error **err)
+{
+    void *chunks = mmap(NULL, MAX_CHUNKS * sizeof(*space->chunks), PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    *space = (struct direct_space){.cr3 = UINT64_MAX};
+    if (chunks == MAP_FAILED)
+        return error_set_errno(err, errno, "direct execution: memory");
+    int rc = direct_stub_create(&space->stub, memory_fd, err);
+    space->chunks = chunks;
+    if (rc < 0)
+        direct_space_free(space);
+    return rc;
+}
+
+int direct_space_assign(struct direct_space *space, uint64_t cr3)
+{
+    int rc = 0;
+
+    if (space->n_chunks)
+        rc = empty(space);
+    space->cr3 = cr3;
+    return rc;
+}
+
+void direct_space_free(struct direct_space *space)
+{
+    if (space->chunks)
+        munmap(space->chunks, MAX_CHUNKS * sizeof(*space->chunks));
+    space->chunks = NULL;
+    direct_stub_destroy(&space->stub);
+}
+
+/* ---- comparing ---- */
+
+static uint64_t address_of(const struct direct_chunk *chunk, unsigned index)
+{
+    return chunk->number << CHUNK_SHIFT | (uint64_t)index << 12;
+}
+
+/* [first, end) of the chunk's pages. */
+static int unmap_pages(struct direct_space *space, struct direct_chunk *chunk, unsigned first, unsigned end)
+{
+    memset(chunk->pages + first, 0, (end - first) * sizeof(chunk->pages[0]));
+    return direct_stub_unmap(&space->stub, address_of(chunk, first), (uint64_t)(end - first) << 12);
+}
+
+static bool holds(const struct soft_vcpu *c, const struct direct_tables *t, unsigned index, uint64_t page)
+{
+    uint64_t now = allowed(t, index);
+
+    if ((now ^ page) & PTE_ADDRESS || (page & RIGHTS & ~now))
+        return false;
+    return !(page & HAS_WRITE) || !soft_is_guarded_page(c->soft, page & PTE_ADDRESS);
+}
+
+static int validate_chunk(struct direct_space *space, struct soft_vcpu *c, struct direct_chunk *chunk)
+{
+    struct direct_tables t;
+    int rc = 0;
+
+    if (!find_tables(c, chunk->number << CHUNK_SHIFT, &t))
+        return unmap_pages(space, chunk, 0, CHUNK_PAGES);
+    for (unsigned n = 0; n < CHUNK_PAGES && rc == 0;) {
+        unsigned first = n;
+        while (n < CHUNK_PAGES && chunk->pages[n] && !holds(c, &t, n, chunk->pages[n]))
+            n++;
+        if (n > first)
+            rc = unmap_pages(space, chunk, first, n);
+        else
+            n++;
+    }
+    return rc;
+}
+
+int direct_space_validate(struct direct_space *space, struct soft_vcpu *c)
+{
+    uint64_t code = atomic_load(&c->soft->direct_code_pages);
+    int rc = 0;
+
+    if (space->flush == c->flushes && space->code == code)
+        return 0;
+    space->flush = c->flushes;
+    space->code = code;
+    for (unsigned n = 0; n < DIRECT_BUCKETS; n++) {
+        for (struct direct_chunk *chunk = space->buckets[n]; chunk && rc == 0; chunk = chunk->next)
+            rc = validate_chunk(space, c, chunk);
+    }
+    return rc ? rc : direct_stub_apply(&space->stub);
+}
+
+/* ---- mapping ---- */
+
+/*
+ * Instructions that tell of the host's processor what is different in the guest's: CPUID, RDPID, LSL of a
+ * register, by which old programs ask which processor they are on; and where the host has more vector state
+ * than the guest, XGETBV and the XSAVE family, which would store it into areas that are too small. A page
+ * that holds such bytes anywhere is left to the translator. (RDTSC and RDTSCP fault in a stub.)
+ */
+static bool tells_of_the_host(const uint8_t *page, bool more_state)
+{
+    const uint8_t *end = page + 4096, *p = page;
+
+    while (p + 3 <= end && (p = memchr(p, 0x0f, (size_t)(end - p - 2)))) {
+        unsigned opcode = p[1], modrm = p[2], reg = modrm >> 3 & 7;
+        bool memory = modrm < 0xc0;
+
+        if (opcode == 0xa2 || (opcode == 0x03 && !memory))
+            return true;
+        if (opcode == 0xc7 && modrm >= 0xf8 &&
+            ((p > page && p[-1] == 0xf3) || (p > page + 1 && p[-2] == 0xf3 && (p[-1] & 0xf0) == 0x40)))
+            return true;
+        if (more_state &&
+            ((opcode == 0x01 && modrm == 0xd0) || (opcode == 0xae && memory && reg >= 4 && reg <= 6) ||
+             (opcode == 0xc7 && memory && reg >= 3 && reg <= 5)))
+            return true;
+        p++;
+    }
+    return false;
+}
+
+/* What the stub is to have of a page that the guest's tables allow. */
+static uint64_t for_stub(struct soft_vcpu *c, uint64_t page)
+{
+    uint64_t gpa = page & PTE_ADDRESS;
+    uint64_t number = soft_page_number(c->soft, gpa);
+
+    if (!page || number >= c->soft->n_pages)
+        return 0;
+    if (page & HAS_WRITE) {
+        atomic_fetch_or(&c->soft->direct_writable[number / 64], 1ull << number % 64);
+        if (soft_is_guarded_page(c->soft, gpa))
+            page &= ~HAS_WRITE;
+    }
+    if ((page & HAS_EXEC) && tells_of_the_host(soft_ram_page(c->soft, gpa), c->xcr0 != c->soft->host_xcr0))
+        page &= ~HAS_EXEC;
+    return page;
+}
+
+static uint64_t file_offset(const struct soft_vcpu *c, uint64_t page)
+{
+    const struct guest_memory *memory = c->soft->memory;
+    uint64_t gpa = page & PTE_ADDRESS;
+
+    for (unsigned n = 0; n < memory->n_blocks; n++) {
+        if (gpa - memory->blocks[n].gpa < memory->blocks[n].size)
+            return memory->blocks[n].offset + (gpa - memory->blocks[n].gpa);
+    }
+    return UINT64_MAX;
+}
+
+/* Maps chunk->pages[first, end), which lie one after the other in the guest's memory as well. */
+static int map_run(struct direct_space *space, struct soft_vcpu *c, struct direct_chunk *chunk,
+                   unsigned first, unsigned end)
+{
+    uint64_t page = chunk->pages[first];
+    int prot = PROT_READ | (page & HAS_WRITE ? PROT_WRITE : 0) | (page & HAS_EXEC ? PROT_EXEC : 0);
+
+    space->n_areas++;
+    return direct_stub_map(&space->stub, address_of(chunk, first), (uint64_t)(end - first) << 12, prot,
+                           file_offset(c, page));
+}
+
+static bool follows(const struct soft_vcpu *c, uint64_t page, uint64_t next)
+{
+    return next == page + 4096 && file_offset(c, next) == file_offset(c, page) + 4096;
+}
+
+/* The page `at`, anew, and those around it that are not mapped yet. */
+static int map_around(struct direct_space *space, struct soft_vcpu *c, struct direct_chunk *chunk,
+                      const struct direct_tables *t, unsigned at)
+{
+    unsigned around = t->table ? AROUND : CHUNK_PAGES;
+    unsigned first = at & ~(around - 1), run = CHUNK_PAGES;
+    int rc = 0;
+
+    for (unsigned n = first; n <= first + around && rc == 0; n++) {
+        bool fresh = n < first + around && (n == at || !chunk->pages[n]);
+        uint64_t page = fresh ? for_stub(c, allowed(t, n)) : 0;
+
+        if (run < n && !(page && follows(c, chunk->pages[n - 1], page))) {
+            rc = map_run(space, c, chunk, run, n);
+            run = CHUNK_PAGES;
+        }
+        if (page) {
+            chunk->pages[n] = page;
+            if (run > n)
+                run = n;
+        }
+    }
+    return rc ? rc : direct_stub_apply(&space->stub);
+}
+
+/* What the code wanted of the page, as far as can be told: the host says nothing but the address. */
+static unsigned wanted_access(uint64_t page, uint64_t rip, uint64_t address)
+{
+    bool fetch = rip >> 12 == address >> 12 || (!(address & 4095) && (rip + 14) >> 12 == address >> 12);
+
+    if (fetch && !(page & HAS_EXEC))
+        return ACCESS_EXEC;
+    return page & HAS_READ ? ACCESS_WRITE : ACCESS_READ;
+}
+
+enum direct_resolve direct_space_resolve(struct direct_space *space, struct soft_vcpu *c, uint64_t rip,
+                                         uint64_t address)
+{
+    unsigned index = (address >> 12) & (CHUNK_PAGES - 1);
+    struct direct_tables t;
+    struct soft_walk w;
+
+    if (address >= DIRECT_USER_END || direct_stub_occupies(&space->stub, address & ~4095ull, 4096))
+        return DIRECT_REFUSED;
+    if (space->n_areas >= MAX_AREAS && empty(space) < 0)
+        return DIRECT_BROKEN;
+    struct direct_chunk *chunk = get_chunk(space, address >> CHUNK_SHIFT);
+    if (!chunk)
+        return DIRECT_BROKEN;
+    uint64_t before = chunk->pages[index];
+    unsigned access = wanted_access(before, rip, address);
+    /* Sets the accessed and dirty bits, as the access itself will not. */
+    if (soft_walk(c, address, access, MMU_USER, &w) != SOFT_NEXT || !find_tables(c, address, &t))
+        return DIRECT_REFUSED;
+    uint64_t page = for_stub(c, allowed(&t, index));
+    if (access == ACCESS_EXEC && page && !(page & HAS_EXEC))
+        return DIRECT_NO_CODE;
+    if (!page || page == before)
+        return DIRECT_REFUSED;
+    int rc = map_around(space, c, chunk, &t, index);
+    if (rc == -ENOMEM) /* too many areas, or page tables: anew, once */
+        rc = empty(space);
+    return rc == 0 ? DIRECT_MAPPED : DIRECT_BROKEN;
+}

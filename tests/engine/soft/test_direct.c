@@ -1,0 +1,504 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Direct execution: stubs, the mirrors of address spaces in them, and what leaves them. */
+#include "base/error.h"
+#include "cpu_fixture.h"
+#include "engine/soft/direct.h"
+#include "engine/soft/direct_space.h"
+#include "engine/soft/direct_stub.h"
+#include "engine/soft/soft.h"
+#include "engine/soft/soft_priv.h"
+
+#include <dirent.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define PAGE   4096u
+#define CODE   0x400000u
+#define DATA   0x7f0000000000ull
+#define LINUX3 0x2bu /* the stack's selector that stubs have */
+
+static struct {
+    int fd;
+    uint8_t *memory;
+    struct direct_stub stub;
+} s;
+
+/* ---- stubs ---- */
+
+static int begin_stub(void **state)
+{
+    struct error *err = NULL;
+
+    s.fd = memfd_create("guest", MFD_CLOEXEC);
+    assert_int_equal(ftruncate(s.fd, 16 * PAGE), 0);
+    s.memory = mmap(NULL, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, s.fd, 0);
+    assert_true(s.memory != MAP_FAILED);
+    if (direct_stub_create(&s.stub, s.fd, &err) < 0)
+        fail_msg("%s", error_message(err));
+    return 0;
+}
+
+static int end_stub(void **state)
+{
+    direct_stub_destroy(&s.stub);
+    munmap(s.memory, 16 * PAGE);
+    close(s.fd);
+    return 0;
+}
+
+static struct user_regs_struct registers(uint64_t rip)
+{
+    return (struct user_regs_struct){
+        .rip = rip, .cs = 0x33, .ss = 0x2b, .eflags = 0x202, .orig_rax = UINT64_MAX};
+}
+
+static void map_code(const uint8_t *code, size_t length)
+{
+    memcpy(s.memory, code, length);
+    assert_int_equal(direct_stub_map(&s.stub, CODE, PAGE, PROT_READ | PROT_EXEC, 0), 0);
+    assert_int_equal(direct_stub_apply(&s.stub), 0);
+}
+
+static void a_system_call_stops_before_the_kernel_sees_it(void **state)
+{
+    static const uint8_t code[] = {0x48, 0xff, 0xc0, 0x0f, 0x05, 0xf4}; /* inc rax; syscall; hlt */
+    struct user_regs_struct r = registers(CODE);
+
+    map_code(code, sizeof(code));
+    r.rax = SYS_exit_group - 1;
+    r.rdi = 5;
+    assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_SYSCALL);
+    assert_int_equal(r.orig_rax, SYS_exit_group);
+    assert_int_equal(r.rip, CODE + 5);
+    assert_int_equal(r.rdi, 5);
+    /* It is alive, and goes on where it is told to. */
+    r = registers(CODE);
+    assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_SYSCALL);
+    assert_int_equal(r.orig_rax, 1);
+}
+
+static void calls_of_32_bit_programs_stop_too(void **state)
+{
+    static const uint8_t code[] = {0xcd, 0x80}; /* int 0x80 */
+    struct user_regs_struct r = registers(CODE);
+
+    map_code(code, sizeof(code));
+    r.rax = 1; /* exit */
+    assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_SYSCALL);
+    assert_int_equal(r.orig_rax, 1);
+    assert_int_equal(r.rip, CODE + 2);
+}
+
+static void exceptions_tell_their_address(void **state)
+{
+    static const uint8_t code[] = {0x48, 0x89, 0x03, 0x0f, 0x0b, 0xcc}; /* mov [rbx], rax; ud2; int3 */
+    struct user_regs_struct r = registers(CODE);
+    uint64_t address;
+    int how;
+
+    map_code(code, sizeof(code));
+    r.rbx = DATA + 8;
+    assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_SIGNAL);
+    assert_int_equal(direct_stub_signal(&s.stub, &how, &address), SIGSEGV);
+    assert_true(address == DATA + 8);
+    assert_int_equal(r.rip, CODE);
+
+    assert_int_equal(direct_stub_map(&s.stub, DATA, PAGE, PROT_READ | PROT_WRITE, PAGE), 0);
+    assert_int_equal(direct_stub_apply(&s.stub), 0);
+    r.rax = 0x1234;
+    assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_SIGNAL);
+    assert_int_equal(direct_stub_signal(&s.stub, &how, &address), SIGILL);
+    assert_int_equal(s.memory[PAGE + 8] | s.memory[PAGE + 9] << 8, 0x1234);
+
+    assert_int_equal(direct_stub_unmap(&s.stub, DATA, PAGE), 0);
+    assert_int_equal(direct_stub_apply(&s.stub), 0);
+    r.rip = CODE;
+    assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_SIGNAL);
+    assert_int_equal(direct_stub_signal(&s.stub, &how, &address), SIGSEGV);
+}
+
+static void *kick_soon(void *pidfd)
+{
+    usleep(20000);
+    direct_stub_kick(*(int *)pidfd);
+    return NULL;
+}
+
+static void a_kick_ends_an_endless_loop(void **state)
+{
+    static const uint8_t code[] = {0xeb, 0xfe};
+    struct user_regs_struct r = registers(CODE);
+    pthread_t thread;
+
+    map_code(code, sizeof(code));
+    assert_int_equal(pthread_create(&thread, NULL, kick_soon, &s.stub.pidfd), 0);
+    assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_KICK);
+    assert_int_equal(r.rip, CODE);
+    pthread_join(thread, NULL);
+    /* One that comes too early is not lost. */
+    direct_stub_kick(s.stub.pidfd);
+    assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_KICK);
+}
+
+/* The loop that maps pages is there to be jumped into: what it calls then is the guest's call. */
+static void the_loop_does_nothing_for_the_guest(void **state)
+{
+    static const uint8_t code[] = {0xff, 0xe0}; /* jmp rax */
+    uint64_t command[14] = {SYS_mmap, DATA, PAGE, PROT_READ, MAP_SHARED | MAP_FIXED, (uint64_t)s.fd, 0};
+    struct user_regs_struct r = registers(CODE);
+    uint64_t address;
+    int how;
+
+    command[7] = UINT64_MAX;
+    map_code(code, sizeof(code));
+    memcpy(s.memory + PAGE, command, sizeof(command));
+    assert_int_equal(direct_stub_map(&s.stub, CODE + PAGE, PAGE, PROT_READ, PAGE), 0);
+    assert_int_equal(direct_stub_apply(&s.stub), 0);
+    r.rax = s.stub.at + 16;
+    r.rbx = CODE + PAGE;
+    assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_SYSCALL);
+    assert_int_equal(r.orig_rax, SYS_mmap);
+    /* Nor can it be changed. */
+    map_code((const uint8_t[]){0x48, 0x89, 0x00}, 3); /* mov [rax], rax */
+    for (unsigned n = 0; n < 2; n++) {
+        r = registers(CODE);
+        r.rax = s.stub.at + n * PAGE;
+        assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_SIGNAL);
+        assert_int_equal(direct_stub_signal(&s.stub, &how, &address), SIGSEGV);
+        assert_true(address == s.stub.at + n * PAGE);
+    }
+}
+
+static unsigned count_files(pid_t pid)
+{
+    char path[64];
+    unsigned n = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/fd", (int)pid);
+    DIR *directory = opendir(path);
+    assert_non_null(directory);
+    for (const struct dirent *entry; (entry = readdir(directory));)
+        n += entry->d_name[0] != '.';
+    closedir(directory);
+    return n;
+}
+
+static void it_holds_nothing_but_the_guests_pages(void **state)
+{
+    char path[64], line[256];
+    unsigned areas = 0, seccomp = 0;
+
+    map_code((const uint8_t[]){0xf4}, 1);
+    snprintf(path, sizeof(path), "/proc/%d/maps", (int)s.stub.pid);
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof(line), file)) {
+        uint64_t start = strtoull(line, NULL, 16);
+        if (strstr(line, "[vsyscall]"))
+            continue; /* the kernel's own: neither readable nor to be got rid of */
+        assert_true(start == CODE || start == s.stub.at || start == s.stub.at + PAGE);
+        areas++;
+    }
+    fclose(file);
+    assert_int_equal(areas, 3);
+    assert_int_equal(count_files(s.stub.pid), 1);
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)s.stub.pid);
+    file = fopen(path, "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof(line), file))
+        seccomp += !strcmp(line, "Seccomp:\t2\n") || !strcmp(line, "NoNewPrivs:\t1\n");
+    fclose(file);
+    assert_int_equal(seccomp, 2);
+}
+
+static bool exists(pid_t pid)
+{
+    return kill(pid, 0) == 0;
+}
+
+static void it_dies_with_its_tracer(void **state)
+{
+    int ends[2];
+    pid_t stub = 0;
+
+    assert_int_equal(pipe(ends), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct direct_stub mine;
+        int rc = direct_stub_create(&mine, s.fd, NULL);
+        stub = rc == 0 ? mine.pid : 0;
+        if (write(ends[1], &stub, sizeof(stub)) != sizeof(stub))
+            _exit(1);
+        pause();
+    }
+    assert_int_equal(read(ends[0], &stub, sizeof(stub)), sizeof(stub));
+    assert_true(stub > 0 && exists(stub));
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+    for (unsigned n = 0; n < 500 && exists(stub); n++)
+        usleep(10000);
+    assert_false(exists(stub));
+    close(ends[0]);
+    close(ends[1]);
+}
+
+/* ---- the guest's code ---- */
+
+#define PT_ENTRY(linear) (0x103000u + 8 * ((linear) >> 12 & 511))
+#define USER_CODE        (HOLE_AT + 0x10000)
+#define USER_DATA        (HOLE_AT + 0x20000)
+#define CODE_PAGE        0x310000u
+#define DATA_PAGE        0x320000u
+
+static struct soft_vcpu *begin_guest(const uint8_t *code, size_t length)
+{
+    struct soft_vcpu *c = fixture_cpu(MODE_LONG, 3);
+    struct error *err = NULL;
+
+    c->seg[CPU_SS].selector = LINUX3;
+    c->iflag = 1;
+    for (unsigned seg = CPU_ES; seg < CPU_SEGMENTS; seg++) {
+        if (seg != CPU_CS && seg != CPU_SS)
+            c->seg[seg] = (struct cpu_segment_state){0};
+    }
+    memcpy(fixture_ram(CODE_PAGE), code, length);
+    fixture_map(USER_CODE, CODE_PAGE);
+    fixture_map(USER_DATA, DATA_PAGE);
+    c->rip = USER_CODE;
+    c->gpr[CPU_RBX] = USER_DATA;
+    if (!c->direct && soft_direct_start(c, &err) < 0)
+        fail_msg("%s", error_message(err));
+    c->pending = 0;
+    soft_direct_note(c, false);
+    return c;
+}
+#define BEGIN(...) begin_guest((const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
+
+static int end_guest(void **state)
+{
+    soft_direct_end(fixture_vcpu());
+    fixture_end();
+    return 0;
+}
+
+static void code_runs_until_it_calls(void **state)
+{
+    /* mov ecx, 1000; next: add [rbx], rcx; loop next; stc; mov eax, 39; syscall */
+    struct soft_vcpu *c =
+        BEGIN(0xb9, 0xe8, 0x03, 0, 0, 0x48, 0x01, 0x0b, 0xe2, 0xfb, 0xf9, 0xb8, 39, 0, 0, 0, 0x0f, 0x05);
+
+    fixture_write(DATA_PAGE, 1, 8);
+    assert_int_equal(soft_direct_run(c), SOFT_JUMP);
+    assert_true(c->rip == USER_CODE + 16);
+    assert_int_equal(c->gpr[CPU_RAX], 39);
+    assert_true(c->flags & FLAG_CF);
+    assert_int_equal(fixture_read(DATA_PAGE, 8), 1 + 1000 * 1001 / 2);
+    /* As the access itself would have set them. */
+    assert_int_equal(fixture_read(PT_ENTRY(USER_DATA), 1) & 0x60, 0x60);
+    assert_int_equal(fixture_read(PT_ENTRY(USER_CODE), 1) & 0x60, 0x20);
+}
+
+static void vector_registers_go_there_and_back(void **state)
+{
+    /* paddd xmm1, xmm0; movdqu [rbx], xmm1; syscall */
+    struct soft_vcpu *c = BEGIN(0x66, 0x0f, 0xfe, 0xc8, 0xf3, 0x0f, 0x7f, 0x0b, 0x0f, 0x05);
+
+    c->xsave[512] = 3;
+    for (unsigned n = 0; n < 32; n++)
+        c->xsave[160 + n] = (uint8_t)n;
+    assert_int_equal(soft_direct_run(c), SOFT_JUMP);
+    assert_true(c->rip == USER_CODE + 8);
+    for (unsigned n = 0; n < 16; n++) {
+        assert_int_equal(((uint8_t *)fixture_ram(DATA_PAGE))[n], 2 * n + 16);
+        assert_int_equal(c->xsave[176 + n], 2 * n + 16);
+    }
+}
+
+static void what_the_guest_takes_away_is_gone_after_its_flush(void **state)
+{
+    struct soft_vcpu *c = BEGIN(0x48, 0x8b, 0x03, 0x0f, 0x05); /* mov rax, [rbx]; syscall */
+
+    fixture_write(DATA_PAGE, 77, 8);
+    soft_direct_run(c);
+    assert_int_equal(c->gpr[CPU_RAX], 77);
+    fixture_write(DATA_PAGE + PAGE, 78, 8);
+    fixture_map(USER_DATA, DATA_PAGE + PAGE); /* flushes the page */
+    c->rip = USER_CODE;
+    soft_direct_run(c);
+    assert_int_equal(c->gpr[CPU_RAX], 78);
+    fixture_write(PT_ENTRY(USER_DATA), 0, 8);
+    soft_tlb_flush(c, false);
+    c->rip = USER_CODE;
+    assert_int_equal(soft_direct_run(c), SOFT_JUMP);
+    assert_true(c->rip == USER_CODE); /* the translator raises the page fault */
+    ASSERT_FAULT(soft_step(c), VEC_PF, 4);
+}
+
+static void rights_are_those_of_the_page_tables(void **state)
+{
+    struct soft_vcpu *c =
+        BEGIN(0x48, 0x8b, 0x03, 0x48, 0x89, 0x03, 0x0f, 0x05); /* mov rax, [rbx]; mov [rbx], rax */
+
+    fixture_write(PT_ENTRY(USER_DATA), DATA_PAGE | 5, 8);
+    soft_tlb_flush(c, false);
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE + 3);
+    /* A page of the kernel's. */
+    fixture_write(PT_ENTRY(USER_DATA), DATA_PAGE | 3, 8);
+    soft_tlb_flush(c, false);
+    c->rip = USER_CODE;
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE);
+    /* Clean pages are not written without our notice. */
+    fixture_write(PT_ENTRY(USER_DATA), DATA_PAGE | 7, 8);
+    soft_tlb_flush(c, false);
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE + 6);
+    assert_int_equal(fixture_read(PT_ENTRY(USER_DATA), 1) & 0x60, 0x60);
+    /* The kernel's half is out of reach. */
+    c->rip = USER_CODE;
+    c->gpr[CPU_RBX] = 0xffff800000000000;
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE);
+    c->gpr[CPU_RBX] = 0x7ffffffff000;
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE);
+}
+
+static void stores_to_translated_code_are_noticed(void **state)
+{
+    struct soft_vcpu *c = BEGIN(0x48, 0x89, 0x03, 0x0f, 0x05); /* mov [rbx], rax; syscall */
+
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE + 3);
+    /* Now the page is executed by the translator: mov al, 5; nop ... */
+    fixture_write(DATA_PAGE, 0x9090909090900590 | 0xb000, 8);
+    fixture_write(DATA_PAGE, 0x90909090909005b0, 8);
+    c->rip = USER_DATA;
+    assert_int_equal(soft_step(c), SOFT_JUMP);
+    assert_int_equal(c->gpr[CPU_RAX] & 0xff, 5);
+    c->rip = USER_CODE;
+    c->gpr[CPU_RAX] = 0x90909090909006b0;
+    assert_int_equal(soft_direct_run(c), SOFT_JUMP);
+    assert_true(c->rip == USER_CODE); /* for the translator */
+    assert_int_equal(soft_step(c), SOFT_JUMP);
+    c->rip = USER_DATA;
+    assert_int_equal(soft_step(c), SOFT_JUMP);
+    assert_int_equal(c->gpr[CPU_RAX] & 0xff, 6);
+}
+
+static void what_tells_of_the_host_is_translated(void **state)
+{
+    static const uint8_t cpuid[] = {0x0f, 0xa2}, rdtsc[] = {0x0f, 0x31}, rdpid[] = {0xf3, 0x0f, 0xc7, 0xf8};
+    static const uint8_t lsl[] = {0x0f, 0x03, 0xc0};
+    const struct {
+        const uint8_t *code;
+        size_t length;
+    } cases[] = {{cpuid, 2}, {rdtsc, 2}, {rdpid, 4}, {lsl, 3}};
+
+    for (size_t n = 0; n < sizeof(cases) / sizeof(cases[0]); n++) {
+        struct soft_vcpu *c = begin_guest(cases[n].code, cases[n].length);
+        assert_int_equal(soft_direct_run(c), SOFT_JUMP);
+        assert_true(c->rip == USER_CODE);
+        end_guest(NULL);
+    }
+    BEGIN(0x90);
+}
+
+static void breakpoints_are_where_they_are(void **state)
+{
+    struct soft_vcpu *c = BEGIN(0x90, 0xcc);
+
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE + 1);
+    memcpy(fixture_ram(CODE_PAGE), (const uint8_t[]){0x90, 0xf1}, 2);
+    c->rip = USER_CODE;
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE + 1);
+}
+
+/* POPF that sets TF: the trap comes after the next instruction. */
+static void single_steps_that_the_code_asks_for(void **state)
+{
+    /* pushf; or dword [rsp], 0x100; popf; inc eax; inc eax */
+    struct soft_vcpu *c = BEGIN(0x9c, 0x81, 0x0c, 0x24, 0, 1, 0, 0, 0x9d, 0xff, 0xc0, 0xff, 0xc0);
+
+    c->gpr[CPU_RSP] = USER_DATA + 0x800;
+    c->gpr[CPU_RAX] = 0;
+    assert_int_equal(soft_direct_run(c), SOFT_FAULT);
+    assert_int_equal(c->fault.vector, VEC_DB);
+    assert_int_equal(c->fault.dr6, 1u << 14);
+    assert_true(c->rip == USER_CODE + 11);
+    assert_int_equal(c->gpr[CPU_RAX], 1);
+    assert_true(c->sysflags & FLAG_TF);
+}
+
+static void scattered_pages_beyond_every_limit(void **state)
+{
+    /* next: inc qword [rbx]; add rbx, 4096; dec ecx; jnz next; syscall */
+    struct soft_vcpu *c =
+        BEGIN(0x48, 0xff, 0x03, 0x48, 0x81, 0xc3, 0, 0x10, 0, 0, 0xff, 0xc9, 0x75, 0xf2, 0x0f, 0x05);
+
+    /* Every other page twice: no two of them make one area. */
+    for (unsigned n = 0; n < 128; n++)
+        fixture_map(USER_DATA + n * PAGE, DATA_PAGE + (n % 64) * 2 * PAGE % 0x80000);
+    for (unsigned round = 0; round < 600; round++) {
+        c->rip = USER_CODE;
+        c->gpr[CPU_RBX] = USER_DATA;
+        c->gpr[CPU_RCX] = 128;
+        /* Anew each time, so that the count of areas only grows. */
+        for (unsigned n = 0; n < 128; n++)
+            fixture_write(PT_ENTRY(USER_DATA + n * PAGE),
+                          DATA_PAGE + ((n + round) % 64) * 2 * PAGE % 0x80000 + 7, 8);
+        soft_tlb_flush(c, false);
+        assert_int_equal(soft_direct_run(c), SOFT_JUMP);
+        assert_true(c->rip == USER_CODE + 14);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest stubs[] = {
+        cmocka_unit_test_setup_teardown(a_system_call_stops_before_the_kernel_sees_it, begin_stub, end_stub),
+        cmocka_unit_test_setup_teardown(calls_of_32_bit_programs_stop_too, begin_stub, end_stub),
+        cmocka_unit_test_setup_teardown(exceptions_tell_their_address, begin_stub, end_stub),
+        cmocka_unit_test_setup_teardown(a_kick_ends_an_endless_loop, begin_stub, end_stub),
+        cmocka_unit_test_setup_teardown(the_loop_does_nothing_for_the_guest, begin_stub, end_stub),
+        cmocka_unit_test_setup_teardown(it_holds_nothing_but_the_guests_pages, begin_stub, end_stub),
+        cmocka_unit_test_setup_teardown(it_dies_with_its_tracer, begin_stub, end_stub),
+    };
+    const struct CMUnitTest code[] = {
+        cmocka_unit_test_teardown(code_runs_until_it_calls, end_guest),
+        cmocka_unit_test_teardown(vector_registers_go_there_and_back, end_guest),
+        cmocka_unit_test_teardown(what_the_guest_takes_away_is_gone_after_its_flush, end_guest),
+        cmocka_unit_test_teardown(rights_are_those_of_the_page_tables, end_guest),
+        cmocka_unit_test_teardown(stores_to_translated_code_are_noticed, end_guest),
+        cmocka_unit_test_teardown(what_tells_of_the_host_is_translated, end_guest),
+        cmocka_unit_test_teardown(breakpoints_are_where_they_are, end_guest),
+        cmocka_unit_test_teardown(single_steps_that_the_code_asks_for, end_guest),
+        cmocka_unit_test_teardown(scattered_pages_beyond_every_limit, end_guest),
+    };
+    struct direct_stub trial;
+    struct error *err = NULL;
+
+    int fd = memfd_create("trial", MFD_CLOEXEC);
+    if (direct_stub_create(&trial, fd, &err) < 0) {
+        printf("this host does not permit stubs: %s\n", error_message(err));
+        return 77;
+    }
+    direct_stub_destroy(&trial);
+    close(fd);
+    int failed = cmocka_run_group_tests_name("engine/soft/direct: stubs", stubs, NULL, NULL);
+    return failed + cmocka_run_group_tests_name("engine/soft/direct: code", code, NULL, NULL);
+}
