@@ -260,9 +260,7 @@ static void unlink_incoming(struct soft *s, struct soft_block *b)
 /* A vCPU may be in the block still: it must not run on into blocks that no longer know of the link. */
 static void unlink_outgoing(struct soft *s, struct soft_block *b)
 {
-    for (unsigned n = 0; n < b->n_exits; n++) {
-        struct soft_exit *e = b->exits[n];
-
+    for (struct soft_exit *e = b->exits; e; e = e->next_outgoing) {
         if (!e->to)
             continue;
         patch(s, e, e->unlinked);

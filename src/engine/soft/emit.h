@@ -122,13 +122,13 @@ static inline void emit_lea(struct emitter *e, unsigned width, unsigned r, unsig
     emit1(e, 0x8d);
     emit_modrm_mem(e, r, base, index, scale, disp);
 }
-/* mov of 8 or 4 bytes between memory at [base + index] and a register: opcode 8b loads, 89 stores */
+/* mov of 8 or 4 bytes between memory at [base + index + disp] and a register: opcode 8b loads, 89 stores */
 static inline void emit_mov_mem(struct emitter *e, unsigned width, uint8_t opcode, unsigned r, unsigned base,
-                                unsigned index)
+                                unsigned index, int32_t disp)
 {
     emit1(e, (width == 8 ? 0x48 : 0x40) | emit_rex_bits(r, base, index));
     emit1(e, opcode);
-    emit_modrm_mem(e, r, base, index, 1, 0);
+    emit_modrm_mem(e, r, base, index, 1, disp);
 }
 /* mov r, imm in its shortest form */
 static inline void emit_mov_imm(struct emitter *e, unsigned r, uint64_t imm)

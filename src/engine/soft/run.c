@@ -182,13 +182,13 @@ static int code_address(struct soft_vcpu *c, struct soft_walk *w, uint64_t *gpa2
 
 /* The block at RIP, translated if need be, with `link` (unless NULL) leading to it from now on. */
 static struct soft_block *link_or_make(struct soft_vcpu *c, const struct soft_walk *w, uint64_t gpa2,
-                                       uint32_t cs_base, struct soft_exit *link, int *rc)
+                                       uint32_t cs_base, uint32_t key, struct soft_exit *link, int *rc)
 {
     struct soft *s = c->soft;
 
     for (;;) {
         pthread_mutex_lock(&s->lock);
-        struct soft_block *b = soft_cache_find(s, c->rip - c->page_rip, cs_base, w->gpa, gpa2, c->key);
+        struct soft_block *b = soft_cache_find(s, c->rip - c->page_rip, cs_base, w->gpa, gpa2, key);
         if (!b && !soft_cache_has_room_locked(s)) {
             pthread_mutex_unlock(&s->lock);
             flush_cache(c);
@@ -197,12 +197,13 @@ static struct soft_block *link_or_make(struct soft_vcpu *c, const struct soft_wa
         }
         if (!b) {
             set_activity(c, ENGINE_TRANSLATING);
-            b = soft_translate_block_locked(c, w->gpa, rc);
+            b = soft_translate_block_locked(c, w->gpa, key, rc);
             set_activity(c, ENGINE_HELPING);
             c->stats.blocks += b != NULL;
         }
-        /* A link is followed without a look at the page tables, so it can't stand for a second page. */
-        if (b && link && b->gpa2 == NO_PAGE && !(c->key & KEY_SPECIAL))
+        /* A link is followed without a look at the page tables: it stands for the page that it is in, as long
+         * as that is this one, and not for a second one. */
+        if (b && link && b->gpa2 == NO_PAGE && !((link->from->gpa ^ b->gpa) >> 12) && !(c->key & KEY_SPECIAL))
             soft_cache_link_locked(s, link, b);
         pthread_mutex_unlock(&s->lock);
         return b;
@@ -236,8 +237,9 @@ static int find_code(struct soft_vcpu *c, const void **code)
     struct soft_jump_cache *j = &c->jump[mmu];
     struct soft_exit *link = (struct soft_exit *)(uintptr_t)c->exit_link;
     /* Not if something else came in between: an interrupt, say. */
-    bool linkable = link && link->kind == EXIT_KIND_DIRECT && c->page_rip + link->target == c->rip &&
-                    link->from->key == c->key;
+    bool linkable = link && (link->kind == EXIT_KIND_DIRECT || link->kind == EXIT_KIND_PLAIN) &&
+                    c->page_rip + link->target == c->rip && (link->from->key & ~KEY_PLAIN) == c->key;
+    uint32_t key = c->key | (linkable && link->kind == EXIT_KIND_PLAIN ? KEY_PLAIN : 0);
     struct soft_walk w;
     uint64_t gpa2 = 0, page_rip = soft_page_rip(c->key, c->rip);
 
@@ -254,13 +256,13 @@ static int find_code(struct soft_vcpu *c, const void **code)
         return rc;
     c->page_rip = page_rip;
     uint32_t cs_base = soft_is64(c) ? 0 : (uint32_t)c->seg[CPU_CS].base;
-    struct soft_block *b = soft_cache_find(s, c->rip - page_rip, cs_base, w.gpa, gpa2, c->key);
+    struct soft_block *b = soft_cache_find(s, c->rip - page_rip, cs_base, w.gpa, gpa2, key);
     if (!b || linkable)
-        b = link_or_make(c, &w, gpa2, cs_base, linkable ? link : NULL, &rc);
+        b = link_or_make(c, &w, gpa2, cs_base, key, linkable ? link : NULL, &rc);
     if (!b)
         return rc;
     *code = s->cache + b->code;
-    if (!(c->key & KEY_SPECIAL))
+    if (!(key & (KEY_SPECIAL | KEY_PLAIN)))
         note_jump(c, mmu, i, b, w.global);
     return SOFT_NEXT;
 }

@@ -38,11 +38,12 @@ struct soft_exit {
     uint32_t patch;    /* offset in the code cache of the rel32; 0: not linkable */
     uint32_t unlinked; /* where the jump goes while not linked */
     struct soft_block *from, *to;
-    struct soft_exit *next_incoming;
+    struct soft_exit *next_incoming, *next_outgoing;
     int32_t undo_rsp; /* indirect: what to add to RSP if the target turns out non-canonical */
     uint8_t kind;
 };
-enum { EXIT_KIND_DIRECT, EXIT_KIND_FAR_PAGE, EXIT_KIND_INDIRECT };
+/* PLAIN: to the same instruction in a block with KEY_PLAIN. */
+enum { EXIT_KIND_DIRECT, EXIT_KIND_FAR_PAGE, EXIT_KIND_INDIRECT, EXIT_KIND_PLAIN };
 
 /* A place that accesses guest memory: what its slow path must know. Offsets are in the code cache. */
 struct soft_site {
@@ -91,14 +92,13 @@ struct soft_block {
     uint32_t key;
     uint32_t code;   /* offset in the cache */
     uint16_t length; /* guest bytes */
-    uint8_t n_exits;
-    bool valid; /* atomic */
+    bool valid;      /* atomic */
     /* The rest. */
     uint32_t code_length;
     uint32_t n_records;
     uint32_t source_hash;
     struct soft_record *records;
-    struct soft_exit *exits[2];
+    struct soft_exit *exits; /* those that can be linked, through next_outgoing */
     struct soft_exit *incoming;
     struct soft_block *page_next[2];
 } __attribute__((aligned(64)));
@@ -288,8 +288,9 @@ void soft_stubs_generate(struct soft *s);
 void soft_isa_init(struct soft *s);
 
 /* ---- translate.c ---- */
-/* Translate at c->rip under c->key. NULL with SOFT_FAULT in *result if fetching faults. Under `lock`. */
-struct soft_block *soft_translate_block_locked(struct soft_vcpu *c, uint64_t gpa, int *result);
+/* Translate at c->rip under `key`: c->key, or that with KEY_PLAIN. NULL with SOFT_FAULT in *result if
+ * fetching faults. Under `lock`. */
+struct soft_block *soft_translate_block_locked(struct soft_vcpu *c, uint64_t gpa, uint32_t key, int *result);
 
 /* A hash of the guest bytes that the block was made from, as they are now. */
 uint32_t soft_block_hash(const struct soft *s, const struct soft_block *b);

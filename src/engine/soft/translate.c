@@ -15,6 +15,7 @@ void tr_need(struct translator *t, unsigned reg)
     if (t->place[reg] == IN_SLOT) {
         emit_load(&t->e, reg, GPR(reg));
         t->place[reg] = IN_BOTH;
+        t->held[reg] = 0;
     }
 }
 
@@ -31,13 +32,16 @@ void tr_take(struct translator *t, unsigned reg)
     if (t->place[reg] == IN_REG)
         emit_store(&t->e, GPR(reg), reg);
     t->place[reg] = IN_SLOT;
+    t->held[reg] = 0;
 }
 
 void tr_wrote(struct translator *t, uint16_t regs)
 {
     for (unsigned r = 0; r < CPU_GPRS; r++) {
-        if (regs & BIT(r))
+        if (regs & BIT(r)) {
             t->place[r] = IN_REG;
+            t->held[r] = 0;
+        }
     }
 }
 
@@ -50,7 +54,11 @@ unsigned tr_scratch(struct translator *t, uint16_t avoid, bool low)
         if (avoid & BIT(r))
             continue;
         /* What is in its slot costs nothing now; then those that the block uses least. */
-        unsigned cost = t->uses[r] * 4u + (t->place[r] == IN_REG ? 2 : t->place[r] == IN_BOTH ? 1 : 0);
+        unsigned cost = t->uses[r] * 4u;
+        if (t->place[r] != IN_SLOT)
+            cost += t->place[r] == IN_REG ? 3 : 2;
+        else if (t->held[r])
+            cost += 1;
         if (cost < best_cost) {
             best = r;
             best_cost = cost;
@@ -104,6 +112,7 @@ void tr_call(struct translator *t, soft_handler *handler)
     for (unsigned r = 0; r < CPU_GPRS; r++)
         t->place[r] = IN_BOTH;
     t->fpu_loaded = false;
+    tr_end_groups(t);
 }
 
 static int raise_ud(struct soft_vcpu *c, const struct soft_insn *i)
@@ -231,21 +240,6 @@ static void note_x87_page(struct translator *t)
 
 /* ---- copies ---- */
 
-/* Bytes that the instruction touches; 0 if it only names an address. */
-static unsigned access_size(const struct soft_decoded *d, bool amd)
-{
-    switch (d->z.mnemonic) {
-    case ZYDIS_MNEMONIC_CLFLUSH:
-    case ZYDIS_MNEMONIC_CLFLUSHOPT:
-    case ZYDIS_MNEMONIC_CLWB:
-        return 1;
-    case ZYDIS_MNEMONIC_MOVSXD: /* to 16 bits Intel's read as many; Zydis says 32 */
-        return d->z.operand_width == 16 && !amd ? 2 : 4;
-    default:
-        return d->ops[d->mem].size / 8;
-    }
-}
-
 static void translate_lea(struct translator *t)
 {
     const struct soft_decoded *d = t->d;
@@ -260,7 +254,7 @@ static void translate_lea(struct translator *t)
         if (a.address_size == 8 && d->z.operand_width == 32)
             a.address_size = 4;
         tr_emit_address(t, dest, &a);
-        t->place[dest] = IN_REG;
+        tr_wrote(t, BIT(dest));
         return;
     }
     tr_need(t, dest);
@@ -270,7 +264,7 @@ static void translate_lea(struct translator *t)
     emit1(&t->e, 0x40 | (s & 8 ? 4 : 0) | (dest & 8 ? 1 : 0));
     emit1(&t->e, 0x89);
     emit1(&t->e, (uint8_t)(0xc0 | (s & 7) << 3 | (dest & 7)));
-    t->place[dest] = IN_REG;
+    tr_wrote(t, BIT(dest));
 }
 
 /* Whether the host may raise an exception for a copied instruction without a memory operand. */
@@ -301,19 +295,11 @@ static void translate_copy(struct translator *t)
 
     if (is_hint(d))
         return;
-    if (d->mem >= 0 && d->ops[d->mem].mem.type == ZYDIS_MEMOP_TYPE_MEM && access_size(d, t->soft->amd)) {
+    if (d->mem >= 0 && d->ops[d->mem].mem.type == ZYDIS_MEMOP_TYPE_MEM && tr_access_size(d, t->soft->amd)) {
         struct guest_address a;
         struct memory_access m;
-        unsigned flags = 0;
+        unsigned flags = tr_access_rights(d);
 
-        if (d->ops[d->mem].actions & ZYDIS_OPERAND_ACTION_MASK_READ)
-            flags |= SITE_READ;
-        if (d->ops[d->mem].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE)
-            flags |= SITE_WRITE;
-        if (d->ops[d->mem].actions & (ZYDIS_OPERAND_ACTION_CONDWRITE | ZYDIS_OPERAND_ACTION_CONDREAD))
-            flags |= SITE_READ;
-        if (!flags)
-            flags = SITE_READ;
         if (soft_needs_alignment(d))
             flags |= SITE_ALIGNED;
         if ((d->z.attributes & ZYDIS_ATTRIB_HAS_LOCK) || d->z.mnemonic == ZYDIS_MNEMONIC_XCHG)
@@ -322,7 +308,7 @@ static void translate_copy(struct translator *t)
             flags |= SITE_WAITS;
         tr_operand_address(t, &a);
         tr_need_all(t, d->reads & (uint16_t)~BIT(CPU_RCX));
-        tr_access_begin(t, &a, access_size(d, t->soft->amd), flags, regs, d->high_byte, &m);
+        tr_access_begin(t, &a, tr_access_size(d, t->soft->amd), flags, regs, d->high_byte, &m);
         if (regs & BIT(CPU_RCX))
             tr_need(t, CPU_RCX);
         tr_record(t);
@@ -343,7 +329,7 @@ static void translate_copy(struct translator *t)
 /* ---- handlers ---- */
 
 /* A few mnemonics name both what is copied and what needs a handler. */
-static bool row_applies(const struct soft_decoded *d)
+bool tr_row_applies(const struct soft_decoded *d)
 {
     switch (d->z.mnemonic) {
     case ZYDIS_MNEMONIC_MOV:
@@ -407,7 +393,7 @@ static void translate_insn(struct translator *t)
     }
     if (tr_flow(t) || tr_stack(t))
         return;
-    if (d->row && row_applies(d)) {
+    if (d->row && tr_row_applies(d)) {
         translate_row(t, d->row);
         return;
     }
@@ -449,7 +435,7 @@ static bool ends_block(const struct translator *t, const struct soft_decoded *d)
     case ZYDIS_CATEGORY_SYSRET:
         return true;
     default:
-        return d->row && row_applies(d) && (d->row->flags & (INSN_JUMPS | INSN_MODE | INSN_END));
+        return d->row && tr_row_applies(d) && (d->row->flags & (INSN_JUMPS | INSN_MODE | INSN_END));
     }
 }
 
@@ -554,6 +540,7 @@ static void finish_block(struct translator *t)
     struct soft *s = t->soft;
 
     tr_write_sites(t);
+    tr_write_plains(t);
     b->records = tr_meta(t, t->n_records * sizeof(struct soft_record));
     memcpy(b->records, t->records, t->n_records * sizeof(struct soft_record));
     b->n_records = t->n_records;
@@ -563,7 +550,7 @@ static void finish_block(struct translator *t)
     b->valid = true;
 }
 
-struct soft_block *soft_translate_block_locked(struct soft_vcpu *c, uint64_t gpa, int *result)
+struct soft_block *soft_translate_block_locked(struct soft_vcpu *c, uint64_t gpa, uint32_t key, int *result)
 {
     struct soft *s = c->soft;
     struct block_source src;
@@ -575,7 +562,7 @@ struct soft_block *soft_translate_block_locked(struct soft_vcpu *c, uint64_t gpa
     t.n_sites = t.n_records = 0;
     t.soft = s;
     t.c = c;
-    t.key = c->key;
+    t.key = key;
     t.mmu = soft_key_mmu(c->key);
     t.bits = c->key & KEY_CODE64 ? 64 : c->key & KEY_CODE32 ? 32 : 16;
     t.rip = c->rip - soft_page_rip(c->key, c->rip);
@@ -587,7 +574,7 @@ struct soft_block *soft_translate_block_locked(struct soft_vcpu *c, uint64_t gpa
                              .cs_base = t.bits == 64 ? 0 : (uint32_t)c->seg[CPU_CS].base,
                              .gpa = gpa,
                              .gpa2 = NO_PAGE,
-                             .key = c->key,
+                             .key = key,
                              .code = s->code_used};
     if (!soft_cache_mark_page_locked(s, c, gpa)) {
         *result = soft_raise_error(c, VEC_GP, 0); /* code outside RAM */
@@ -597,9 +584,11 @@ struct soft_block *soft_translate_block_locked(struct soft_vcpu *c, uint64_t gpa
     if (*result != SOFT_NEXT)
         return NULL;
     count_uses(&t, &src);
+    tr_find_groups(&t, src.insns, src.n);
     bool shadow = false, polled = false;
     for (unsigned n = 0; n < src.n && !t.ended; n++) {
         t.d = &src.insns[n];
+        t.n = n;
         b->length = (uint16_t)(b->length + t.d->z.length);
         if (shadow)
             emit_store_imm(&t.e, FIELD(shadow), 0);

@@ -92,10 +92,29 @@ static void exit_far(struct translator *t, uint64_t target)
     go_lookup(t);
 }
 
-/*
- * The jump to `target`; registers are in place. Nothing here touches flags. The displacement is aligned, so
- * that linking changes it in one store while other vCPUs run through it.
- */
+/* A jump that can be linked. The displacement is aligned, so that linking changes it in one store while other
+ * vCPUs run through it. `poll`: another jump to the unlinked way out, which has saved RCX already. */
+static void emit_link(struct translator *t, struct soft_exit *x, uint8_t *poll)
+{
+    struct emitter *e = &t->e;
+
+    while (((uintptr_t)e->p + 1) & 3)
+        emit1(e, 0x90);
+    uint8_t *patch = emit_jmp_later(e);
+    x->patch = (uint32_t)(patch - t->soft->cache);
+    /* The unlinked way out, next to it. */
+    emit_rel32_at(patch, e->p);
+    x->unlinked = (uint32_t)(e->p - t->soft->cache);
+    emit_store(e, FIELD(scratch[0]), CPU_RCX);
+    if (poll)
+        emit_rel32_at(poll, e->p);
+    emit_lea_rip(e, CPU_RCX, x);
+    go(t, t->soft->stubs.exit_link);
+    x->next_outgoing = t->block->exits;
+    t->block->exits = x;
+}
+
+/* The jump to `target`; registers are in place. Nothing here touches flags. */
 static void exit_to(struct translator *t, uint64_t target)
 {
     struct emitter *e = &t->e;
@@ -120,20 +139,12 @@ static void exit_to(struct translator *t, uint64_t target)
         poll = emit_jmp_later(e);
         emit_load(e, CPU_RCX, FIELD(scratch[0]));
     }
-    while (((uintptr_t)e->p + 1) & 3)
-        emit1(e, 0x90);
-    uint8_t *patch = emit_jmp_later(e);
-    x->patch = (uint32_t)(patch - t->soft->cache);
-    /* The unlinked way out, next to it. */
-    emit_rel32_at(patch, e->p);
-    x->unlinked = (uint32_t)(e->p - t->soft->cache);
-    emit_store(e, FIELD(scratch[0]), CPU_RCX);
-    if (poll)
-        emit_rel32_at(poll, e->p);
-    emit_lea_rip(e, CPU_RCX, x);
-    go(t, t->soft->stubs.exit_link);
-    if (t->block->n_exits < 2)
-        t->block->exits[t->block->n_exits++] = x;
+    emit_link(t, x, poll);
+}
+
+void tr_exit_plain(struct translator *t, uint64_t rip)
+{
+    emit_link(t, new_exit(t, rip, EXIT_KIND_PLAIN), NULL);
 }
 
 void tr_exit_polled(struct translator *t, uint64_t target)
@@ -208,12 +219,13 @@ static void push_constant(struct translator *t, uint64_t value, bool is_rip)
     struct memory_access m;
 
     tr_access_begin(t, &a, slot(t), SITE_WRITE | (is_rip ? SITE_LAST : 0), 0, false, &m);
+    tr_take(t, CPU_RCX);
     if (is_rip)
         tr_emit_rip(t, CPU_RCX, value);
     else
         emit_mov_imm(&t->e, CPU_RCX, t->bits == 64 ? value : (uint32_t)value);
     tr_record(t);
-    emit_mov_mem(&t->e, slot(t), 0x89, CPU_RCX, m.s1, m.s2);
+    emit_mov_mem(&t->e, slot(t), 0x89, CPU_RCX, m.s1, m.s2, m.disp);
     emit_lea(&t->e, slot(t), CPU_RSP, CPU_RSP, 255, 1, -(int)slot(t));
     tr_access_end(t, &m);
 }
@@ -227,7 +239,7 @@ static void read_operand(struct translator *t)
     tr_operand_address(t, &a);
     tr_access_begin(t, &a, slot(t), SITE_READ, 0, false, &m);
     tr_record(t);
-    emit_mov_mem(&t->e, slot(t), 0x8b, CPU_RCX, m.s1, m.s2);
+    emit_mov_mem(&t->e, slot(t), 0x8b, CPU_RCX, m.s1, m.s2, m.disp);
     emit_store(&t->e, FIELD(scratch[5]), CPU_RCX);
     tr_access_end(t, &m);
 }
@@ -276,8 +288,9 @@ static void near_return(struct translator *t)
     int pop = (int)slot(t) + (t->d->z.opcode == 0xc2 ? (int)(uint16_t)t->d->z.raw.imm[0].value.u : 0);
 
     tr_access_begin(t, &a, slot(t), SITE_READ, 0, false, &m);
+    tr_take(t, CPU_RCX);
     tr_record(t);
-    emit_mov_mem(&t->e, slot(t), 0x8b, CPU_RCX, m.s1, m.s2);
+    emit_mov_mem(&t->e, slot(t), 0x8b, CPU_RCX, m.s1, m.s2, m.disp);
     emit_store(&t->e, FIELD(scratch[5]), CPU_RCX);
     emit_lea(&t->e, slot(t), CPU_RSP, CPU_RSP, 255, 1, pop);
     tr_access_end(t, &m);
@@ -355,7 +368,7 @@ static void push_register(struct translator *t, unsigned r)
     tr_access_begin(t, &a, slot(t), SITE_WRITE, BIT(r), false, &m);
     tr_need(t, r);
     tr_record(t);
-    emit_mov_mem(&t->e, slot(t), 0x89, r, m.s1, m.s2);
+    emit_mov_mem(&t->e, slot(t), 0x89, r, m.s1, m.s2, m.disp);
     emit_lea(&t->e, slot(t), CPU_RSP, CPU_RSP, 255, 1, -(int)slot(t));
     tr_access_end(t, &m);
 }
@@ -369,7 +382,7 @@ static void push_operand(struct translator *t)
     tr_access_begin(t, &a, slot(t), SITE_WRITE, 0, false, &m);
     emit_load(&t->e, CPU_RCX, FIELD(scratch[5]));
     tr_record(t);
-    emit_mov_mem(&t->e, slot(t), 0x89, CPU_RCX, m.s1, m.s2);
+    emit_mov_mem(&t->e, slot(t), 0x89, CPU_RCX, m.s1, m.s2, m.disp);
     emit_lea(&t->e, slot(t), CPU_RSP, CPU_RSP, 255, 1, -(int)slot(t));
     tr_access_end(t, &m);
 }
@@ -385,7 +398,7 @@ static void pop_register(struct translator *t, unsigned r)
 
     tr_access_begin(t, &a, slot(t), SITE_READ, BIT(r), false, &m);
     tr_record(t);
-    emit_mov_mem(&t->e, slot(t), 0x8b, r, m.s1, m.s2);
+    emit_mov_mem(&t->e, slot(t), 0x8b, r, m.s1, m.s2, m.disp);
     if (r != CPU_RSP)
         emit_lea(&t->e, slot(t), CPU_RSP, CPU_RSP, 255, 1, (int)slot(t));
     tr_wrote(t, BIT(r));
@@ -405,7 +418,7 @@ static void leave_frame(struct translator *t)
     tr_need(t, CPU_RBP);
     tr_access_begin(t, &a, slot(t), SITE_READ, BIT(CPU_RBP), false, &m);
     tr_record(t);
-    emit_mov_mem(&t->e, slot(t), 0x8b, CPU_RCX, m.s1, m.s2);
+    emit_mov_mem(&t->e, slot(t), 0x8b, CPU_RCX, m.s1, m.s2, m.disp);
     emit_lea(&t->e, slot(t), CPU_RSP, CPU_RBP, 255, 1, (int)slot(t));
     emit_mov_reg(&t->e, CPU_RBP, CPU_RCX);
     tr_wrote(t, BIT(CPU_RBP));

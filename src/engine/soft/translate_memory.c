@@ -83,7 +83,7 @@ static bool needs_segment_check(const struct translator *t, unsigned segment)
     return !(t->key & KEY_FLAT) || segment == CPU_FS || segment == CPU_GS || segment == CPU_CS;
 }
 
-static void emit_check(struct translator *t, unsigned s1, unsigned s2, unsigned size, bool write)
+void tr_emit_check(struct translator *t, unsigned s1, unsigned s2, unsigned size, bool write)
 {
     struct emitter *e = &t->e;
     int32_t tag = FIELD(tlb) + (int32_t)sizeof(struct soft_tlb) * (2 * (int)t->mmu + write);
@@ -114,10 +114,23 @@ static void emit_check(struct translator *t, unsigned s1, unsigned s2, unsigned 
     emit_load(e, CPU_RAX, FIELD(scratch[1]));
 }
 
+void tr_emit_addend(struct translator *t, unsigned s2, bool write)
+{
+    emit_load_indexed(&t->e, s2,
+                      FIELD(tlb) + (int32_t)sizeof(struct soft_tlb) * (2 * (int)t->mmu + write) +
+                          (int32_t)offsetof(struct soft_tlb, addend),
+                      s2);
+}
+
 void tr_access_begin(struct translator *t, const struct guest_address *a, unsigned size, unsigned flags,
                      uint16_t avoid, bool low, struct memory_access *m)
 {
     struct emitter *e = &t->e;
+
+    m->disp = 0;
+    m->pending = NULL;
+    if (t->group_of[t->n] && tr_group_access(t, a, avoid, low, m))
+        return;
     struct pending_site *p = &t->sites[t->n_sites++];
     struct soft_site *site = tr_meta(t, sizeof(*site));
     bool checked = needs_segment_check(t, a->segment);
@@ -159,14 +172,10 @@ void tr_access_begin(struct translator *t, const struct guest_address *a, unsign
         emit_lea_rip(e, CPU_RCX, site);
         emit_jmp(e, t->soft->stubs.slow[m->s1]);
     } else {
-        emit_check(t, m->s1, m->s2, size, flags & SITE_WRITE);
+        tr_emit_check(t, m->s1, m->s2, size, flags & SITE_WRITE);
         emit_jrcxz(e, 5);
         p->jump = emit_jmp_later(e);
-        emit_load_indexed(e, m->s2,
-                          FIELD(tlb) +
-                              (int32_t)sizeof(struct soft_tlb) * (2 * (int)t->mmu + !!(flags & SITE_WRITE)) +
-                              (int32_t)offsetof(struct soft_tlb, addend),
-                          m->s2);
+        tr_emit_addend(t, m->s2, flags & SITE_WRITE);
     }
     p->access = e->p;
     p->first_record = t->n_records;
@@ -175,6 +184,8 @@ void tr_access_begin(struct translator *t, const struct guest_address *a, unsign
 
 void tr_access_end(struct translator *t, struct memory_access *m)
 {
+    if (!m->pending)
+        return;
     m->pending->after = t->e.p;
     m->pending->n_records = t->n_records - m->pending->first_record;
     m->pending->site->slots_after = tr_slots(t);
@@ -324,7 +335,7 @@ static bool emit_special_forms(struct translator *t, const struct memory_access 
             emit1(&t->e, 0x40 | emit_rex_bits(0, m->s1, m->s2));
         emit1(&t->e, 0x80);
         if (m)
-            emit_modrm_mem(&t->e, d->z.raw.modrm.reg, m->s1, m->s2, 1, 0);
+            emit_modrm_mem(&t->e, d->z.raw.modrm.reg, m->s1, m->s2, 1, m->disp);
         else
             emit1(&t->e, d->bytes[d->at.modrm]);
         emit1(&t->e, d->bytes[d->at.imm]);
@@ -334,7 +345,7 @@ static bool emit_special_forms(struct translator *t, const struct memory_access 
         emit_prefixes(t);
         emit1(&t->e, 0x40 | (d->z.operand_width == 64 ? 8 : 0) | emit_rex_bits(0, m->s1, m->s2));
         emit1(&t->e, (uint8_t)(0x88 | (op & 1) | (op & 2 ? 0 : 2)));
-        emit_modrm_mem(&t->e, CPU_RAX, m->s1, m->s2, 1, 0);
+        emit_modrm_mem(&t->e, CPU_RAX, m->s1, m->s2, 1, m->disp);
         return true;
     }
     return false;
@@ -366,7 +377,7 @@ void tr_copy(struct translator *t, const struct memory_access *m)
     }
     emit_bytes(e, d->bytes + d->at.opcode, opcode_end - d->at.opcode);
     if (m)
-        emit_modrm_mem(e, d->z.raw.modrm.reg, m->s1, m->s2, 1, 0);
+        emit_modrm_mem(e, d->z.raw.modrm.reg, m->s1, m->s2, 1, m->disp);
     else if (d->at.modrm)
         emit1(e, d->bytes[d->at.modrm]);
     if (t->bits != 64 && has_register_immediate(d))

@@ -16,6 +16,22 @@
 
 enum place { IN_REG, IN_SLOT, IN_BOTH };
 
+/* Accesses of a block that lie in one page by their addresses: one look-up serves them all. translate_group.c
+ */
+struct page_group {
+    uint8_t base;
+    bool write;
+    uint8_t members;
+    enum { NOT_YET, LOOKED_UP, OVER } state;
+    int32_t low, high; /* of its accesses, from the base register's value when that was last set anew */
+};
+/* Where a block goes on if a group's look-up fails: each access for itself, from this instruction on. */
+struct pending_plain {
+    uint8_t *jump;
+    uint64_t rip;
+    uint16_t slots;
+};
+
 #define MAX_SITES   (BLOCK_INSNS * 3)
 #define MAX_RECORDS (BLOCK_INSNS * 4)
 #define BIT(r)      ((uint16_t)(1u << (r)))
@@ -47,9 +63,19 @@ struct translator {
     unsigned bits;
     uint64_t rip; /* of the block, as all addresses less page_rip */
     enum place place[CPU_GPRS];
+    uint8_t
+        held[CPU_GPRS]; /* 1 + the group whose addend a register holds, its guest value being IN_SLOT; or 0 */
     uint8_t uses[CPU_GPRS]; /* how many instructions of the block use it */
     bool fpu_loaded, x87_noted;
     const struct soft_decoded *d; /* the current instruction */
+    unsigned n;                   /* its number */
+    uint8_t n_groups, n_plains;
+    struct page_group groups[ADDENDS];
+    struct pending_plain plains[ADDENDS];
+    /* By instruction: 1 + the group of its access, or 0; how far the base is from its value when it was set.
+     */
+    uint8_t group_of[BLOCK_INSNS];
+    int32_t moved_of[BLOCK_INSNS];
     struct pending_site sites[MAX_SITES];
     unsigned n_sites;
     struct soft_record records[MAX_RECORDS * 2];
@@ -75,23 +101,32 @@ void tr_record(struct translator *t);
 /* Call the current instruction's handler (or `handler`); code goes on after it if it returns SOFT_NEXT. */
 void tr_call(struct translator *t, soft_handler *handler);
 
+/* Whether the row is for this instruction: a few mnemonics name both what is copied and what needs a handler.
+ */
+bool tr_row_applies(const struct soft_decoded *d);
+
 /* ---- translate_memory.c ---- */
 struct memory_access {
     uint8_t s1, s2;
-    struct pending_site *pending;
+    int32_t disp;
+    struct pending_site *pending; /* NULL: it is one of a group */
 };
 /*
- * Emits the check of [address] for `size` bytes; afterwards the operand is at [s1 + s2] in the host.
+ * Emits the check of [address] for `size` bytes; afterwards the operand is at [s1 + s2 + disp] in the host.
  * Registers in `avoid` keep their values; all scratch registers are free again after tr_access_end, which
- * must follow the native access.
+ * must follow the native access. RCX may be one of them (tr_take).
  */
 void tr_access_begin(struct translator *t, const struct guest_address *a, unsigned size, unsigned flags,
                      uint16_t avoid, bool low, struct memory_access *m);
 void tr_access_end(struct translator *t, struct memory_access *m);
 /* The current instruction's explicit memory operand. */
 void tr_operand_address(const struct translator *t, struct guest_address *a);
-/* Copy the current instruction, its memory operand replaced by [s1 + s2] if m is given, re-encoded for 64-bit
- * mode. */
+/* Without flags: whether RCX becomes 0 because [s1, s1 + size) is in the page of the TLB's entry, whose index
+ * goes to s2; and the load of that entry's addend to s2. */
+void tr_emit_check(struct translator *t, unsigned s1, unsigned s2, unsigned size, bool write);
+void tr_emit_addend(struct translator *t, unsigned s2, bool write);
+/* Copy the current instruction, its memory operand replaced by [s1 + s2 + disp] if m is given, re-encoded for
+ * 64-bit mode. */
 void tr_copy(struct translator *t, const struct memory_access *m);
 /* The address `rip` (less page_rip) to `reg`. */
 void tr_emit_rip(struct translator *t, unsigned reg, uint64_t rip);
@@ -99,7 +134,23 @@ void tr_emit_rip(struct translator *t, unsigned reg, uint64_t rip);
 void tr_emit_address(struct translator *t, unsigned reg, const struct guest_address *a);
 void tr_write_sites(struct translator *t);
 
+/* ---- translate_group.c ---- */
+/* Of a copied instruction with a memory operand: bytes that it touches (0 if it only names an address), and
+ * SITE_READ, SITE_WRITE. */
+unsigned tr_access_size(const struct soft_decoded *d, bool amd);
+unsigned tr_access_rights(const struct soft_decoded *d);
+/* Finds the groups among the block's instructions. */
+void tr_find_groups(struct translator *t, const struct soft_decoded *insns, unsigned n);
+/* The current instruction's access as one of a group; false: it must look for itself. */
+bool tr_group_access(struct translator *t, const struct guest_address *a, uint16_t avoid, bool low,
+                     struct memory_access *m);
+/* What a handler does may change what was looked up. */
+void tr_end_groups(struct translator *t);
+void tr_write_plains(struct translator *t);
+
 /* ---- translate_flow.c ---- */
+/* The jump to the current instruction in a block with KEY_PLAIN; registers are in place. */
+void tr_exit_plain(struct translator *t, uint64_t rip);
 /* Near control transfers and stack instructions of 64-bit mode and of flat 32-bit code. False: not one of
  * them. */
 bool tr_flow(struct translator *t);

@@ -128,6 +128,7 @@ struct soft_jump_cache {
     } at[JC_SIZE];
 };
 
+#define ADDENDS         16u
 #define JUMPS_MAX       8192u
 #define JUMP_PAGES      4096u
 #define NONGLOBAL_MAX   64u
@@ -186,7 +187,8 @@ struct soft_vcpu {
     /* What is to be added to addresses in the current block: the page that it runs in, or 0
      * (soft_key_moves). */
     uint64_t page_rip;
-    uint64_t x87_page; /* page_rip at the last x87 instruction, if its block could be at any */
+    uint64_t addend[ADDENDS]; /* host's less guest's address of pages that the current block has looked up */
+    uint64_t x87_page;        /* page_rip at the last x87 instruction, if its block could be at any */
     struct cpu_segment_state seg[CPU_SEGMENTS];
     struct soft_tlb tlb[MMU_MODES][2]; /* [..][0] read, [..][1] write */
     struct soft_jump_cache jump[MMU_MODES];
@@ -274,6 +276,7 @@ struct soft_vcpu {
     0x4000u /* a breakpoint is enabled in DR7: blocks of one instruction, checked by the dispatcher */
 #define KEY_ONE      0x8000u  /* a block of one instruction (after an interrupt shadow) */
 #define KEY_NO_RDTSC 0x10000u /* RDTSC raises #GP (CR4.TSD at CPL 3) */
+#define KEY_PLAIN    0x40000u /* the rest of a block, in which each access looks for itself in the TLB */
 #define KEY_AC                                                                                               \
     0x20000u /* accesses must be aligned (CR0.AM and RFLAGS.AC at CPL 3): all take the slow path             \
               */

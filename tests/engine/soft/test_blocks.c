@@ -147,6 +147,138 @@ static void the_x87_unit_knows_its_page(void **state)
     }
 }
 
+/* ---- one look-up for several accesses ---- */
+
+#define FIELDS (HOLE_AT + 0x20000) /* two pages of data that are neighbours, if not in RAM */
+
+/* Runs the bytes, which a far jump follows, as one block; SOFT_JUMP at its end, or SOFT_FAULT. */
+static int run_code(struct soft_vcpu *c, const uint8_t *bytes, size_t length)
+{
+    const uint8_t leave[] = {0xe9, 0x00, 0x10, 0x00, 0x00};
+    uint64_t end = CODE_AT + length + sizeof(leave) + 0x1000;
+    int rc = SOFT_JUMP;
+
+    /* Once only: a page that becomes code empties the TLB of what can be written. */
+    if (memcmp(fixture_ram(CODE_AT), bytes, length) != 0) {
+        memcpy(fixture_ram(CODE_AT), bytes, length);
+        memcpy((uint8_t *)fixture_ram(CODE_AT) + length, leave, sizeof(leave));
+        soft_invalidate_code(fixture_soft(), CODE_AT, length + sizeof(leave));
+    }
+    c->rip = CODE_AT;
+    for (unsigned n = 0; n < 8 && rc == SOFT_JUMP && c->rip != end; n++)
+        rc = soft_run_block(c);
+    assert_true(rc == SOFT_FAULT || c->rip == end);
+    return rc;
+}
+#define RUN(...) run_code(c, (const uint8_t[]){__VA_ARGS__}, sizeof((const uint8_t[]){__VA_ARGS__}))
+
+static struct soft_vcpu *with_fields(unsigned cpl)
+{
+    struct soft_vcpu *c = fixture_cpu(MODE_LONG, cpl);
+
+    fixture_map(FIELDS + 0x1000, FIELDS + 0x3000);
+    return c;
+}
+
+/* Fields of a structure at RSI: all in a page, or over two that are apart; the first time and when all is
+ * known. */
+static void fields_in_one_page_and_in_two(void **state)
+{
+    const uint64_t places[] = {0x100, 0xfe8, 0xff4, 0xfff};
+
+    for (unsigned n = 0; n < 8; n++) {
+        struct soft_vcpu *c = with_fields(n & 1 ? 3 : 0);
+        uint64_t at = FIELDS + places[n / 2];
+
+        for (unsigned again = 0; again < 3; again++) {
+            c->gpr[CPU_RSI] = at;
+            c->gpr[CPU_RBX] = 0x0102030405060708 + again;
+            c->gpr[CPU_RCX] = 5;
+            /* mov [rsi], rbx; lea each register but rsi, rbx, rcx, rsp, [rsi + 1]; add [rsi + 8], rcx;
+             * mov rcx, [rsi]; add rsi, 0x10; xor eax, eax; mov [rsi - 4], ax; mov rdx, [rsi - 0x10] */
+            assert_int_equal(RUN(0x48, 0x89, 0x1e, 0x48, 0x8d, 0x46, 0x01, 0x48, 0x8d, 0x56, 0x01, 0x48, 0x8d,
+                                 0x6e, 0x01, 0x48, 0x8d, 0x7e, 0x01, 0x4c, 0x8d, 0x46, 0x01, 0x4c, 0x8d, 0x4e,
+                                 0x01, 0x4c, 0x8d, 0x56, 0x01, 0x4c, 0x8d, 0x5e, 0x01, 0x4c, 0x8d, 0x66, 0x01,
+                                 0x4c, 0x8d, 0x6e, 0x01, 0x4c, 0x8d, 0x76, 0x01, 0x4c, 0x8d, 0x7e, 0x01, 0x48,
+                                 0x01, 0x4e, 0x08, 0x48, 0x8b, 0x0e, 0x48, 0x83, 0xc6, 0x10, 0x31, 0xc0, 0x66,
+                                 0x89, 0x46, 0xfc, 0x48, 0x8b, 0x56, 0xf0),
+                             SOFT_JUMP);
+            for (unsigned r = CPU_R8; r <= CPU_R15; r++)
+                assert_true(c->gpr[r] == at + 1);
+            assert_true(c->gpr[CPU_RBP] == at + 1 && c->gpr[CPU_RDI] == at + 1 && c->gpr[CPU_RAX] == 0);
+            assert_true(c->gpr[CPU_RSI] == at + 16);
+            assert_true(c->gpr[CPU_RCX] == c->gpr[CPU_RBX] && c->gpr[CPU_RDX] == c->gpr[CPU_RBX]);
+            for (unsigned k = 0; k < 8; k++) {
+                uint64_t byte = at + 8 + k;
+
+                if (byte >= FIELDS + 0x1000)
+                    byte += 0x2000;
+                assert_int_equal(fixture_read(byte, 1), k == 0 ? 5 * (again + 1) : 0);
+            }
+        }
+    }
+}
+
+static void what_comes_before_a_fault_has_happened(void **state)
+{
+    for (unsigned n = 0; n < 3; n++) {
+        struct soft_vcpu *c = with_fields(3);
+
+        /* mov rax, [rsi - 8]; mov [rsi - 16], rbx; lea rdi, [rbx + 1]; mov [rsi], rbx */
+        c->gpr[CPU_RSI] = n == 0 ? HOLE_AT : n == 1 ? READ_ONLY_AT : SUPERVISOR_AT;
+        c->gpr[CPU_RBX] = 0x1234;
+        fixture_write(c->gpr[CPU_RSI] - 8, 0x5678, 8);
+        for (unsigned again = 0; again < 2; again++) {
+            fixture_write(c->gpr[CPU_RSI] - 16, 0, 8);
+            c->gpr[CPU_RAX] = c->gpr[CPU_RDI] = 0;
+            assert_int_equal(
+                RUN(0x48, 0x8b, 0x46, 0xf8, 0x48, 0x89, 0x5e, 0xf0, 0x48, 0x8d, 0x7b, 0x01, 0x48, 0x89, 0x1e),
+                SOFT_FAULT);
+            assert_int_equal(c->fault.vector, VEC_PF);
+            assert_true(c->fault.cr2 == c->gpr[CPU_RSI]);
+            assert_true(c->rip == CODE_AT + 12);
+            assert_true(c->gpr[CPU_RAX] == 0x5678 && c->gpr[CPU_RDI] == 0x1235);
+            assert_true(fixture_read(c->gpr[CPU_RSI] - 16, 8) == 0x1234);
+        }
+    }
+}
+
+static void what_is_read_only_can_be_read_until_it_is_written(void **state)
+{
+    struct soft_vcpu *c = with_fields(3);
+
+    fixture_write(READ_ONLY_AT + 0x100, 0x5678, 8);
+    c->gpr[CPU_RSI] = READ_ONLY_AT + 0x100;
+    /* mov rax, [rsi]; mov [rsi + 8], rax */
+    assert_int_equal(RUN(0x48, 0x8b, 0x06, 0x48, 0x89, 0x46, 0x08), SOFT_FAULT);
+    assert_true(c->fault.cr2 == READ_ONLY_AT + 0x108);
+    assert_true(c->rip == CODE_AT + 3);
+    assert_true(c->gpr[CPU_RAX] == 0x5678);
+}
+
+static void pushes_and_pops_across_a_page(void **state)
+{
+    for (unsigned n = 0; n < 12; n++) {
+        struct soft_vcpu *c = with_fields(3);
+        uint64_t top = FIELDS + 0x1000 + 8 * (n / 2) + (n & 1 ? 3 : 0);
+
+        for (unsigned again = 0; again < 3; again++) {
+            c->gpr[CPU_RSP] = top;
+            c->gpr[CPU_RBX] = 0x1111 + again;
+            c->gpr[CPU_R12] = 0x2222 + again;
+            /* push rbx; push r12; push -3; sub rsp, 16; mov [rsp + 8], rbx; pop rax; pop rcx; pop rdx; push
+             * rsp; pop rsi; pop rdi; pop r8 */
+            assert_int_equal(RUN(0x53, 0x41, 0x54, 0x6a, 0xfd, 0x48, 0x83, 0xec, 0x10, 0x48, 0x89, 0x5c, 0x24,
+                                 0x08, 0x58, 0x59, 0x5a, 0x54, 0x5e, 0x5f, 0x41, 0x58),
+                             SOFT_JUMP);
+            assert_true(c->gpr[CPU_RSP] == top);
+            assert_true(c->gpr[CPU_RCX] == 0x1111 + again && c->gpr[CPU_RDX] == (uint64_t)-3);
+            assert_true(c->gpr[CPU_RSI] == top - 16);
+            assert_true(c->gpr[CPU_RDI] == 0x2222 + again && c->gpr[CPU_R8] == 0x1111 + again);
+        }
+    }
+}
+
 static int end(void **state)
 {
     fixture_end();
@@ -162,6 +294,10 @@ int main(void)
         cmocka_unit_test_teardown(another_page_at_the_same_address_is_other_code, end),
         cmocka_unit_test_teardown(faults_are_told_where_they_happened, end),
         cmocka_unit_test_teardown(the_x87_unit_knows_its_page, end),
+        cmocka_unit_test_teardown(fields_in_one_page_and_in_two, end),
+        cmocka_unit_test_teardown(what_comes_before_a_fault_has_happened, end),
+        cmocka_unit_test_teardown(what_is_read_only_can_be_read_until_it_is_written, end),
+        cmocka_unit_test_teardown(pushes_and_pops_across_a_page, end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
