@@ -355,6 +355,7 @@ static void test_signals_end_it(void **state)
     struct fixture *f = *state;
 
     for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
+        signal(signals[i], SIG_DFL); /* whoever started the tests may have it ignored */
         open_on(f, f->in[0], f->out[1]);
         raise(signals[i]);
         assert_true(run(f, 2000));
@@ -365,6 +366,20 @@ static void test_signals_end_it(void **state)
         sigaction(signals[i], NULL, &now);
         assert_ptr_equal(now.sa_handler, SIG_DFL);
     }
+}
+
+/* As under nohup. */
+static void test_ignored_signals_stay_ignored(void **state)
+{
+    struct fixture *f = *state;
+
+    signal(SIGHUP, SIG_IGN);
+    open_on(f, f->in[0], f->out[1]);
+    raise(SIGHUP);
+    assert_false(run(f, 100));
+    terminal_close(f->terminal);
+    f->terminal = NULL;
+    assert_ptr_equal(signal(SIGHUP, SIG_DFL), SIG_IGN);
 }
 
 /* How a child process ends that has the terminal in raw mode; each must restore it. */
@@ -447,6 +462,7 @@ int main(void)
         TEST(test_raw_mode_and_back),
         TEST(test_leave_key),
         TEST(test_signals_end_it),
+        TEST(test_ignored_signals_stay_ignored),
         TEST(test_every_end_restores),
     };
     return cmocka_run_group_tests_name("host/terminal", tests, NULL, NULL);
