@@ -43,6 +43,12 @@ def engines():
     return [e["name"] for e in host_report()["engines"] if e["usable"]]
 
 
+def default_signals():
+    """In a child: whoever started the tests, under nohup or in a script's background, may have these ignored."""
+    for number in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+
+
 class Terminal:
     """`tabique args...` with a pseudo-terminal as its controlling terminal, as in a shell's foreground."""
 
@@ -57,6 +63,7 @@ class Terminal:
         if pid == 0:
             try:
                 os.close(executed)
+                default_signals()
                 os.setsid()
                 fcntl.ioctl(self.slave, termios.TIOCSCTTY, 0)
                 for fd in range(3):

@@ -21,7 +21,7 @@ import time
 
 import pytest
 
-from program import TABIQUE, TREE, Terminal, run
+from program import TABIQUE, TREE, Terminal, default_signals, run
 
 sys.path.insert(0, str(TREE / "tests/guest"))
 import built_image  # noqa: E402 pylint: disable=wrong-import-position
@@ -258,7 +258,8 @@ def test_import_on_a_full_disk(tmp_path):
 
 def start(home, *args):
     return subprocess.Popen([TABIQUE, *args], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                            env=dict(os.environ, TABIQUE_HOME=str(home)), start_new_session=True)
+                            env=dict(os.environ, TABIQUE_HOME=str(home)), start_new_session=True,
+                            preexec_fn=default_signals)
 
 
 def read_until(process, text, timeout=SLOW):
