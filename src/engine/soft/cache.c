@@ -26,12 +26,12 @@
 
 void *soft_reserve(size_t size, int prot)
 {
+    size = ALIGN_UP(size, size < HUGE_PAGE ? 4096 : HUGE_PAGE);
     uint8_t *p = mmap(NULL, size + HUGE_PAGE, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (p == MAP_FAILED)
         return NULL;
     size_t before = -(uintptr_t)p & (HUGE_PAGE - 1);
-    size = ALIGN_UP(size, 4096);
     if (before)
         munmap(p, before);
     munmap(p + before + size, HUGE_PAGE - before);
@@ -229,11 +229,27 @@ void soft_cache_flush_locked(struct soft *s)
 
 /* ---- links ---- */
 
+/* The jump whose rel32 is at offset `at`. */
+static void patch_jump(struct soft *s, uint32_t at, uint32_t target)
+{
+    int32_t rel = (int32_t)(target - (at + 4));
+
+    __atomic_store_n((int32_t *)(s->cache + at), rel, __ATOMIC_RELEASE);
+}
+
 static void patch(struct soft *s, struct soft_exit *e, uint32_t target)
 {
-    int32_t rel = (int32_t)(target - (e->patch + 4));
+    patch_jump(s, e->patch, target);
+}
 
-    __atomic_store_n((int32_t *)(s->cache + e->patch), rel, __ATOMIC_RELEASE);
+void soft_cache_look_up_locked(struct soft *s, struct soft_exit *e)
+{
+    uint32_t key = e->from->key;
+    const uint8_t *stub =
+        soft_key_moves(key) ? s->stubs.lookup_exit_moves : s->stubs.lookup_exit[soft_key_mmu(key)];
+
+    if (e->leave)
+        patch_jump(s, e->leave, (uint32_t)(stub - s->cache));
 }
 
 void soft_cache_link_locked(struct soft *s, struct soft_exit *e, struct soft_block *to)

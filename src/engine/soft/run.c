@@ -203,8 +203,12 @@ static struct soft_block *link_or_make(struct soft_vcpu *c, const struct soft_wa
         }
         /* A link is followed without a look at the page tables: it stands for the page that it is in, as long
          * as that is this one, and not for a second one. */
-        if (b && link && b->gpa2 == NO_PAGE && !((link->from->gpa ^ b->gpa) >> 12) && !(c->key & KEY_SPECIAL))
-            soft_cache_link_locked(s, link, b);
+        if (b && link && !((link->from->gpa ^ b->gpa) >> 12) && !(c->key & KEY_SPECIAL)) {
+            if (b->gpa2 == NO_PAGE)
+                soft_cache_link_locked(s, link, b);
+            else
+                soft_cache_look_up_locked(s, link);
+        }
         pthread_mutex_unlock(&s->lock);
         return b;
     }

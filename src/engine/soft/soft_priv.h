@@ -37,6 +37,7 @@ struct soft_exit {
     uint64_t target;   /* less page_rip: guest RIP; for an indirect branch, the branch instruction's own */
     uint32_t patch;    /* offset in the code cache of the rel32; 0: not linkable */
     uint32_t unlinked; /* where the jump goes while not linked */
+    uint32_t leave;    /* offset of the rel32 of the jump out of the block that is there */
     struct soft_block *from, *to;
     struct soft_exit *next_incoming, *next_outgoing;
     int32_t undo_rsp; /* indirect: what to add to RSP if the target turns out non-canonical */
@@ -130,6 +131,8 @@ struct soft_stubs {
     uint8_t *exit_fault;        /* from the signal handler */
     uint8_t *lookup[MMU_MODES]; /* rcx: struct soft_exit; guest rcx in scratch[0]; rip is set */
     uint8_t *lookup_moves;      /* the same for code that holds at any address */
+    uint8_t *lookup_exit[MMU_MODES],
+        *lookup_exit_moves; /* the same for an exit to its target; rip is not set */
 };
 
 /* What `enter` returns; enum engine_exit in the same order. */
@@ -243,6 +246,8 @@ void soft_cache_flush_locked(struct soft *s);
 /* Make `gpa`'s page a code page, before its bytes are read for translation. False if not RAM. */
 bool soft_cache_mark_page_locked(struct soft *s, struct soft_vcpu *self, uint64_t gpa);
 void soft_cache_link_locked(struct soft *s, struct soft_exit *e, struct soft_block *to);
+/* From now on the exit looks for its target in the jump cache, as long as it has no link. */
+void soft_cache_look_up_locked(struct soft *s, struct soft_exit *e);
 /* RAM was written: drop translations of what it held. Any thread, not under `lock`. */
 void soft_cache_written(struct soft *s, uint64_t gpa, uint64_t len);
 /* In a vCPU's thread, asked by REQUEST_FLUSH_WRITE: gives up its writable TLB entries, then drops blocks of

@@ -297,6 +297,24 @@ static uint8_t *generate_lookup(struct soft *s, struct emitter *e, enum soft_mmu
     return start;
 }
 
+/* As `lookup`, for RCX's exit to its own target. */
+static uint8_t *generate_lookup_exit(struct emitter *e, const uint8_t *lookup)
+{
+    uint8_t *start = e->p;
+
+    emit_store(e, FIELD(scratch[1]), CPU_RAX);
+    emit_store(e, FIELD(scratch[3]), CPU_RDX);
+    emit_load(e, CPU_RAX, FIELD(page_rip));
+    emit_bytes(e, "\x48\x8b\x51", 3); /* mov rdx, [rcx + target] */
+    emit1(e, offsetof(struct soft_exit, target));
+    emit_lea(e, 8, CPU_RAX, CPU_RAX, CPU_RDX, 1, 0);
+    emit_store(e, FIELD(rip), CPU_RAX);
+    emit_load(e, CPU_RAX, FIELD(scratch[1]));
+    emit_load(e, CPU_RDX, FIELD(scratch[3]));
+    emit_jmp(e, lookup);
+    return start;
+}
+
 void soft_stubs_generate(struct soft *s)
 {
     struct emitter e = {s->cache};
@@ -320,5 +338,8 @@ void soft_stubs_generate(struct soft *s)
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++)
         s->stubs.lookup[mmu] = generate_lookup(s, &e, (enum soft_mmu)mmu, false);
     s->stubs.lookup_moves = generate_lookup(s, &e, MMU_USER, true);
+    for (unsigned mmu = 0; mmu < MMU_MODES; mmu++)
+        s->stubs.lookup_exit[mmu] = generate_lookup_exit(&e, s->stubs.lookup[mmu]);
+    s->stubs.lookup_exit_moves = generate_lookup_exit(&e, s->stubs.lookup_moves);
     s->code_start = (uint32_t)((e.p - s->cache + 63) & ~63);
 }

@@ -92,7 +92,7 @@ static void exit_far(struct translator *t, uint64_t target)
     go_lookup(t);
 }
 
-/* A jump that can be linked. The displacement is aligned, so that linking changes it in one store while other
+/* A jump that can be linked. The displacements are aligned, so that each is changed in one store while other
  * vCPUs run through it. `poll`: another jump to the unlinked way out, which has saved RCX already. */
 static void emit_link(struct translator *t, struct soft_exit *x, uint8_t *poll)
 {
@@ -109,6 +109,10 @@ static void emit_link(struct translator *t, struct soft_exit *x, uint8_t *poll)
     if (poll)
         emit_rel32_at(poll, e->p);
     emit_lea_rip(e, CPU_RCX, x);
+    while (((uintptr_t)e->p + 1) & 3)
+        emit1(e, 0x90);
+    if (x->kind == EXIT_KIND_DIRECT)
+        x->leave = (uint32_t)(e->p + 1 - t->soft->cache);
     go(t, t->soft->stubs.exit_link);
     x->next_outgoing = t->block->exits;
     t->block->exits = x;

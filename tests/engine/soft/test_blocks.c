@@ -147,6 +147,28 @@ static void the_x87_unit_knows_its_page(void **state)
     }
 }
 
+/* An instruction over the page's end is reached through the jump cache, not through the dispatcher each time.
+ */
+static void a_loop_over_the_pages_end_stays_in_code(void **state)
+{
+    /* At 0xff8: inc rbx; nop; mov rax, imm32 (from 0xffc on); dec rcx; jnz 0xff8; jmp . */
+    const uint8_t loop[] = {0x48, 0xff, 0xc3, 0x90, 0x48, 0xc7, 0xc0, 0x78, 0x56,
+                            0x34, 0x12, 0x48, 0xff, 0xc9, 0x75, 0xf0, 0xeb, 0xfe};
+
+    for (unsigned n = 0; n < 2; n++) {
+        struct soft_vcpu *c = begin(n ? 3 : 0);
+        unsigned runs = 0;
+
+        memcpy(fixture_ram(PAGE_AT + 0xff8), loop, sizeof(loop));
+        c->gpr[CPU_RCX] = 1000;
+        c->rip = PAGE_AT + 0xff8;
+        for (; runs < 100 && c->rip != PAGE_AT + 0xff8 + 16; runs++)
+            assert_int_equal(soft_run_block(c), SOFT_JUMP);
+        assert_in_range(runs, 1, 20);
+        assert_true(c->gpr[CPU_RBX] == 1000 && c->gpr[CPU_RCX] == 0 && c->gpr[CPU_RAX] == 0x12345678);
+    }
+}
+
 /* ---- one look-up for several accesses ---- */
 
 #define FIELDS (HOLE_AT + 0x20000) /* two pages of data that are neighbours, if not in RAM */
@@ -294,6 +316,7 @@ int main(void)
         cmocka_unit_test_teardown(another_page_at_the_same_address_is_other_code, end),
         cmocka_unit_test_teardown(faults_are_told_where_they_happened, end),
         cmocka_unit_test_teardown(the_x87_unit_knows_its_page, end),
+        cmocka_unit_test_teardown(a_loop_over_the_pages_end_stays_in_code, end),
         cmocka_unit_test_teardown(fields_in_one_page_and_in_two, end),
         cmocka_unit_test_teardown(what_comes_before_a_fault_has_happened, end),
         cmocka_unit_test_teardown(what_is_read_only_can_be_read_until_it_is_written, end),
