@@ -14,6 +14,7 @@
 #include "engine/soft/soft_priv.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -229,6 +230,19 @@ static struct direct_space *space_for(struct soft_direct *d, struct soft_vcpu *c
     return oldest && !oldest->stub.dead ? oldest : NULL;
 }
 
+/* To where this thread is. */
+static int follow(struct direct_space *s)
+{
+    int cpu = sched_getcpu();
+    int rc = 0;
+
+    if (cpu >= 0 && cpu != s->cpu) {
+        rc = direct_stub_move(&s->stub, (unsigned)cpu);
+        s->cpu = cpu;
+    }
+    return rc ? rc : direct_stub_apply(&s->stub);
+}
+
 static bool give_vectors(struct soft_vcpu *c, struct direct_space *s)
 {
     if (memcmp(s->xsave, c->xsave, sizeof(s->xsave)) == 0)
@@ -349,7 +363,7 @@ int soft_direct_run(struct soft_vcpu *c)
     d->patience = 0;
     if (!s)
         return SOFT_JUMP;
-    if (direct_space_validate(s, c) < 0 || !give_vectors(c, s)) {
+    if (direct_space_validate(s, c) < 0 || follow(s) < 0 || !give_vectors(c, s)) {
         s->stub.dead = true;
         return SOFT_JUMP;
     }
@@ -434,6 +448,7 @@ int soft_direct_start(struct soft_vcpu *c, struct error **err)
             return rc;
         }
     }
+    follow(&d->spaces[0]);
     d->trip = time_trip(&d->spaces[0].stub);
     d->worth = 2 * d->trip * GAIN_HALVES / (GAIN_HALVES - 2);
     c->direct = d;

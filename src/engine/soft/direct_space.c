@@ -152,7 +152,7 @@ int direct_space_create(struct direct_space *space, int memory_fd, struct error 
     void *chunks = mmap(NULL, MAX_CHUNKS * sizeof(*space->chunks), PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-    *space = (struct direct_space){.cr3 = UINT64_MAX};
+    *space = (struct direct_space){.cr3 = UINT64_MAX, .cpu = -1};
     if (chunks == MAP_FAILED)
         return error_set_errno(err, errno, "direct execution: memory");
     int rc = direct_stub_create(&space->stub, memory_fd, err);

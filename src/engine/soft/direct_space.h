@@ -23,6 +23,7 @@ struct direct_chunk;
 struct direct_space {
     struct direct_stub stub;
     uint64_t cr3;                /* page of the top table; UINT64_MAX: none yet */
+    int cpu;                     /* of the host, where the stub is bound to; -1: not yet */
     uint64_t used;               /* when it was last entered, in TSC ticks */
     uint64_t flush;              /* soft_vcpu.flushes when it was last compared */
     uint64_t code;               /* soft.direct_code_pages, likewise */

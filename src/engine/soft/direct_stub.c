@@ -5,7 +5,7 @@
  * It is forked from the vCPU's thread while that may still fork, so that it has what confinement the VM
  * process has, and then gives up the rest: every descriptor but the guest's memory, every system call but
  * those that change its own address space, and its memory. PTRACE_SYSEMU keeps the guest's system calls from
- * the host's kernel; the list of three calls stands behind it.
+ * the host's kernel; the list of four calls stands behind it.
  */
 #include "engine/soft/direct_stub.h"
 
@@ -46,8 +46,13 @@ struct command {
     int64_t call;
     uint64_t args[6];
 };
-#define MAX_COMMANDS (PAGE / sizeof(struct command) - 1)
-#define LAST_COMMAND INT64_MIN
+/* At the end of that page. */
+struct processors {
+    unsigned long mask[16];
+};
+#define PROCESSORS_AT (PAGE - sizeof(struct processors))
+#define MAX_COMMANDS  (PROCESSORS_AT / sizeof(struct command) - 1)
+#define LAST_COMMAND  INT64_MIN
 
 /*
  *  0   int3
@@ -76,15 +81,16 @@ static const uint8_t loop_code[] = {
 /* ---- the child ---- */
 
 /* Anything else is a signal, which stops the stub: the kernel's emulation of old vsyscalls comes by here. */
-static int keep_three_calls(void)
+static int keep_four_calls(void)
 {
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 4),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 5),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 3, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_munmap, 2, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 1, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 4, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_munmap, 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sched_setaffinity, 1, 0),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
     };
@@ -116,10 +122,11 @@ static _Noreturn void child(int own, uint64_t at, int memory_fd)
         syscall(SYS_mmap, at, PAGE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, own, 0) < 0 ||
         syscall(SYS_mmap, at + PAGE, PAGE, PROT_READ, MAP_SHARED | MAP_FIXED, own, PAGE) < 0)
         syscall(SYS_exit_group, 1);
+    syscall(SYS_prctl, PR_SET_NAME, "tabique-stub", 0, 0, 0);
     if (memory_fd > 0)
         syscall(SYS_close_range, 0, memory_fd - 1, 0);
     syscall(SYS_close_range, memory_fd + 1, ~0u, 0);
-    if (syscall(SYS_ptrace, PTRACE_TRACEME, 0, 0, 0) < 0 || keep_three_calls() < 0)
+    if (syscall(SYS_ptrace, PTRACE_TRACEME, 0, 0, 0) < 0 || keep_four_calls() < 0)
         syscall(SYS_exit_group, 1);
     __asm__ volatile("jmp *%0" : : "r"(at));
     __builtin_unreachable();
@@ -192,6 +199,19 @@ int direct_stub_map(struct direct_stub *stub, uint64_t address, uint64_t length,
 int direct_stub_unmap(struct direct_stub *stub, uint64_t address, uint64_t length)
 {
     const struct command c = {SYS_munmap, {address, length}};
+    return queue(stub, &c);
+}
+
+int direct_stub_move(struct direct_stub *stub, unsigned cpu)
+{
+    struct processors *on = (struct processors *)(void *)(stub->shared + PAGE + PROCESSORS_AT);
+    const unsigned bits = 8 * sizeof(on->mask[0]);
+    const struct command c = {SYS_sched_setaffinity, {0, sizeof(*on), stub->at + PAGE + PROCESSORS_AT}};
+
+    if (cpu >= bits * ARRAY_SIZE(on->mask))
+        return 0;
+    memset(on, 0, sizeof(*on));
+    on->mask[cpu / bits] = 1ul << cpu % bits;
     return queue(stub, &c);
 }
 

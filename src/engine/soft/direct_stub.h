@@ -56,6 +56,9 @@ void direct_stub_destroy(struct direct_stub *stub);
 int direct_stub_map(struct direct_stub *stub, uint64_t address, uint64_t length, int prot, uint64_t offset);
 int direct_stub_unmap(struct direct_stub *stub, uint64_t address, uint64_t length);
 int direct_stub_apply(struct direct_stub *stub);
+/* Queue its going to this processor of the host, which it does not leave by itself: to where its tracer runs,
+ * since waking each other is many times dearer across processors. */
+int direct_stub_move(struct direct_stub *stub, unsigned cpu);
 /* Everything but the two pages. */
 int direct_stub_unmap_all(struct direct_stub *stub);
 /* Whether [address, address + length) touches the stub's own pages. */
