@@ -73,13 +73,16 @@ static void print_vcpus(const struct sample *s)
 
     json_array_foreach(vcpus, i, vcpu)
     {
-        json_t *of_time = json_array_get(s->vcpus, i), *exits = json_object_get(vcpu, "exits"), *value;
+        json_t *of_time = json_array_get(s->vcpus, i), *exits = json_object_get(vcpu, "exits"),
+               *stops = json_object_get(vcpu, "stops"), *value;
         const char *key;
 
         printf("  vCPU %zu:", i);
         json_object_foreach(of_time, key, value) printf(" %s %.0f %%,", key, json_real_value(value));
         printf(" exits:");
         json_object_foreach(exits, key, value) printf(" %s %lld,", key, (long long)json_integer_value(value));
+        printf(" stops:");
+        json_object_foreach(stops, key, value) printf(" %s %lld,", key, (long long)json_integer_value(value));
         printf(" handlers %lld, slow accesses %lld, interrupts %lld, blocks %lld\n",
                (long long)number(vcpu, "handlers"), (long long)number(vcpu, "slow-accesses"),
                (long long)number(vcpu, "interrupts"), (long long)number(vcpu, "blocks"));

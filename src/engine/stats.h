@@ -30,6 +30,16 @@ enum engine_exit {
     ENGINE_EXITS,
 };
 
+/* What directly executed code stopped for. */
+enum engine_stop {
+    ENGINE_STOP_CALL,      /* a system call */
+    ENGINE_STOP_MAP,       /* memory that it may have, and now has */
+    ENGINE_STOP_FAULT,     /* an exception, or memory that only translated code reaches */
+    ENGINE_STOP_PAGE,      /* code that must be translated, in between */
+    ENGINE_STOP_INTERRUPT, /* something else came first */
+    ENGINE_STOPS,
+};
+
 /* All since the engine was made, but for what the cache holds now. */
 struct engine_stats {
     uint32_t cpus; /* 0: this engine tells nothing */
@@ -38,6 +48,7 @@ struct engine_stats {
          * waited for a processor of the host; so ratios are times. */
         uint64_t samples[ENGINE_ACTIVITIES];
         uint64_t exits[ENGINE_EXITS];
+        uint64_t stops[ENGINE_STOPS];
         uint64_t handlers;      /* instructions done in C */
         uint64_t slow_accesses; /* accesses to memory that were neither in the TLB nor plain RAM */
         uint64_t interrupts;    /* taken */

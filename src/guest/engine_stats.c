@@ -15,6 +15,12 @@ static const char *const exit_names[ENGINE_EXITS] = {
     [ENGINE_EXIT_HANDLER] = "handler", [ENGINE_EXIT_FAULT] = "fault",
 };
 
+static const char *const stop_names[ENGINE_STOPS] = {
+    [ENGINE_STOP_CALL] = "call",           [ENGINE_STOP_MAP] = "map",
+    [ENGINE_STOP_FAULT] = "fault",         [ENGINE_STOP_PAGE] = "page",
+    [ENGINE_STOP_INTERRUPT] = "interrupt",
+};
+
 static json_t *named(const char *const *names, const uint64_t *numbers, size_t n)
 {
     json_t *json = json_object();
@@ -26,9 +32,10 @@ static json_t *named(const char *const *names, const uint64_t *numbers, size_t n
 
 static json_t *cpu_json(const struct engine_cpu_stats *c)
 {
-    return json_pack("{s:o, s:o, s:I, s:I, s:I, s:I}", "samples",
+    return json_pack("{s:o, s:o, s:o, s:I, s:I, s:I, s:I}", "samples",
                      named(activity_names, c->samples, ENGINE_ACTIVITIES), "exits",
-                     named(exit_names, c->exits, ENGINE_EXITS), "handlers", (json_int_t)c->handlers,
+                     named(exit_names, c->exits, ENGINE_EXITS), "stops",
+                     named(stop_names, c->stops, ENGINE_STOPS), "handlers", (json_int_t)c->handlers,
                      "slow-accesses", (json_int_t)c->slow_accesses, "interrupts", (json_int_t)c->interrupts,
                      "blocks", (json_int_t)c->blocks);
 }

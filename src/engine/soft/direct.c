@@ -281,8 +281,17 @@ enum outcome {
     LEAVE,         /* for the translator */
     LEAVE_BRIEFLY, /* until its code is in another page */
     LEAVE_STEPPED, /* an instruction has been stepped */
+    LEAVE_CALLING, /* its kernel */
     COME_BACK,     /* something else comes first */
-    LOST
+    LOST,
+    OUTCOMES
+};
+
+static const uint8_t stop_of[OUTCOMES] = {
+    [GO_ON] = ENGINE_STOP_MAP,          [LEAVE] = ENGINE_STOP_FAULT,
+    [LEAVE_BRIEFLY] = ENGINE_STOP_PAGE, [LEAVE_STEPPED] = ENGINE_STOP_FAULT,
+    [LEAVE_CALLING] = ENGINE_STOP_CALL, [COME_BACK] = ENGINE_STOP_INTERRUPT,
+    [LOST] = ENGINE_STOP_FAULT,
 };
 
 /* Why it has stopped, and whether that was ours to mend. */
@@ -341,7 +350,7 @@ static enum outcome one_run(struct soft_vcpu *c, struct direct_space *s, struct 
     case DIRECT_STOP_SYSCALL:
         r->rip -= 2;
         r->rax = r->orig_rax;
-        return LEAVE;
+        return LEAVE_CALLING;
     case DIRECT_STOP_KICK:
         return __atomic_load_n(&c->pending, __ATOMIC_SEQ_CST) ? COME_BACK : GO_ON;
     case DIRECT_STOP_SIGNAL:
@@ -373,6 +382,7 @@ int soft_direct_run(struct soft_vcpu *c)
         uint64_t start = s->used = __rdtsc();
         regs.orig_rax = UINT64_MAX;
         outcome = one_run(c, s, &regs);
+        c->stats.stops[stop_of[outcome]]++;
         uint64_t took = __rdtsc() - start;
         ran += took > d->trip ? took - d->trip : 0;
     } while (outcome == GO_ON);
