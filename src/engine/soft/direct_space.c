@@ -155,6 +155,7 @@ int direct_space_create(struct direct_space *space, int memory_fd, struct error 
     *space = (struct direct_space){.cr3 = UINT64_MAX, .cpu = -1};
     if (chunks == MAP_FAILED)
         return error_set_errno(err, errno, "direct execution: memory");
+    madvise(chunks, MAX_CHUNKS * sizeof(*space->chunks), MADV_NOHUGEPAGE); /* most have few */
     int rc = direct_stub_create(&space->stub, memory_fd, err);
     space->chunks = chunks;
     if (rc < 0)
