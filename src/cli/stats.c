@@ -68,6 +68,7 @@ static void print_vcpus(const struct sample *s)
 {
     const json_t *vcpus = json_object_get(s->now, "vcpus"), *cache = json_object_get(s->now, "code-cache"),
                  *vcpu;
+    const char *no_direct = json_string_value(json_object_get(s->now, "no-direct-execution"));
     char used[32], room[32];
     size_t i;
 
@@ -87,6 +88,8 @@ static void print_vcpus(const struct sample *s)
                (long long)number(vcpu, "handlers"), (long long)number(vcpu, "slow-accesses"),
                (long long)number(vcpu, "interrupts"), (long long)number(vcpu, "blocks"));
     }
+    if (no_direct)
+        printf("  all user code is translated: %s\n", no_direct);
     if (!cache)
         return;
     cli_format_bytes(used, sizeof(used), (uint64_t)number(cache, "used-bytes"), false);

@@ -38,6 +38,11 @@ struct engine_class {
      */
     int (*probe)(struct error **err);
     /*
+     * Whether user code may run on the host's processor without being translated; as probe. NULL where that
+     * is no question.
+     */
+    int (*probe_direct)(struct error **err);
+    /*
      * Opens what the engine works on, for a process that will soon have no right to any file: a descriptor
      * for engine_config.fd, or -errno with *err. NULL where nothing is to be opened.
      */

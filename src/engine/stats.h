@@ -57,6 +57,7 @@ struct engine_stats {
     uint64_t cache_bytes, cache_used; /* room for code, and what of it is in use */
     uint64_t cache_blocks;            /* in it */
     uint64_t cache_flushes;           /* it was full, or the guest started anew: all was thrown away */
+    char no_direct[160];              /* why no user code is executed directly; empty: it is */
 };
 
 #endif

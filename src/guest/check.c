@@ -51,12 +51,31 @@ static void check_engines(struct check_report *report)
     }
 }
 
+/* What makes an engine fast, where the host permits it. */
+static void check_direct(struct check_report *report)
+{
+    static const char advice[] =
+        "the soft engine translates all user code, which is slower: permit ptrace (seccomp profiles "
+        "of containers; sysctl kernel.yama.ptrace_scope below 2)";
+
+    for (const struct engine_class *const *c = engine_classes; *c; c++) {
+        cleanup_error struct error *why = NULL;
+
+        if (!(*c)->probe_direct)
+            continue;
+        bool ok = (*c)->probe_direct(&why) == 0;
+        check_add(report, "direct code", ok, advice, "%s",
+                  ok ? "the soft engine's guests compute on the processor itself" : error_message(why));
+    }
+}
+
 void check_host(struct check_report *report)
 {
     *report = (struct check_report){0};
     check_system(report);
     check_processor(report);
     check_engines(report);
+    check_direct(report);
     check_cgroups(report);
     check_namespaces(report);
     check_seccomp(report);

@@ -48,6 +48,8 @@ void engine_stats_put(json_t *object, const struct engine_stats *stats)
     for (unsigned n = 0; n < stats->cpus; n++)
         json_array_append_new(cpus, cpu_json(&stats->cpu[n]));
     json_object_set_new(object, "vcpus", cpus);
+    if (stats->no_direct[0])
+        json_object_set_new(object, "no-direct-execution", json_string(stats->no_direct));
     json_object_set_new(object, "code-cache",
                         json_pack("{s:I, s:I, s:I, s:I}", "bytes", (json_int_t)stats->cache_bytes,
                                   "used-bytes", (json_int_t)stats->cache_used, "blocks",

@@ -19,11 +19,12 @@ int vm_message_parse(const void *bytes, size_t len, bool from_vm, struct vm_mess
     if (m.type < first || m.type > last || m.end >= VM_ENDS || m.status < 0 || m.status > 255 ||
         m.engine.cpus > ENGINE_MAX_CPUS)
         return -EPROTO;
-    if (!memchr(m.text, 0, sizeof(m.text)))
+    if (!memchr(m.text, 0, sizeof(m.text)) || !memchr(m.engine.no_direct, 0, sizeof(m.engine.no_direct)))
         return -EPROTO;
     *out = m;
     /* It goes to a person's terminal and into JSON. */
     text_make_printable(out->text, sizeof(out->text), m.text);
+    text_make_printable(out->engine.no_direct, sizeof(out->engine.no_direct), m.engine.no_direct);
     return 0;
 }
 

@@ -8,6 +8,7 @@
  */
 #include "engine/soft/direct.h"
 
+#include "base/cleanup.h"
 #include "base/error.h"
 #include "engine/soft/direct_space.h"
 #include "engine/soft/handlers.h"
@@ -19,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <x86intrin.h>
 
 /* Address spaces of one vCPU that have a mirror at a time. */
@@ -434,6 +436,18 @@ static uint64_t time_trip(struct direct_stub *stub)
         shortest = took < shortest ? took : shortest;
     }
     return shortest;
+}
+
+int soft_direct_probe(struct error **err)
+{
+    cleanup_close int memory = memfd_create("probe", MFD_CLOEXEC);
+    struct direct_stub stub;
+
+    if (memory < 0)
+        return error_set_errno(err, errno, "direct execution: memory");
+    int rc = direct_stub_create(&stub, memory, err);
+    direct_stub_destroy(&stub);
+    return rc;
 }
 
 int soft_direct_start(struct soft_vcpu *c, struct error **err)

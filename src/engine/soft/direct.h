@@ -8,7 +8,7 @@
  * Going there and back costs some microseconds: only code that stays in user mode for longer between two
  * entries of its kernel is sent. Where the host does not permit stubs, everything is translated.
  *
- * All functions but soft_direct_kick are for the vCPU's thread.
+ * All functions but soft_direct_probe and soft_direct_kick are for the vCPU's thread.
  */
 #ifndef TABIQUE_ENGINE_SOFT_DIRECT_H
 #define TABIQUE_ENGINE_SOFT_DIRECT_H
@@ -16,6 +16,10 @@
 #include "engine/soft/vcpu.h"
 
 struct error;
+
+/* Whether this host permits stubs: makes one and ends it. 0, or -errno with *err. Any thread that may fork.
+ */
+int soft_direct_probe(struct error **err);
 
 /* Makes the vCPU's stubs; c->direct stays NULL where the host does not permit it. Before the thread's list of
  * system calls is narrowed. 0, or -errno with *err telling why everything will be translated. */

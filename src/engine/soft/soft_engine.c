@@ -106,6 +106,7 @@ static void stats(struct engine *engine, struct engine_stats *out)
     *out = (struct engine_stats){.cpus = s->n_vcpus, .cache_bytes = CODE_SIZE - s->code_start};
     for (unsigned n = 0; n < s->n_vcpus; n++)
         out->cpu[n] = s->vcpu[n]->stats;
+    snprintf(out->no_direct, sizeof(out->no_direct), "%s", s->no_direct);
     pthread_mutex_lock(&s->lock);
     out->cache_used = s->code_used - s->code_start;
     out->cache_blocks = s->n_blocks;
@@ -362,6 +363,7 @@ const struct engine_class soft_engine_class = {
     .name = "soft",
     .summary = "binary translation: needs no hardware virtualization",
     .probe = probe,
+    .probe_direct = soft_direct_probe,
     .create = create,
     .destroy = destroy,
     .resume = resume,
