@@ -24,9 +24,15 @@
 /* Of the bitmap of all pages. */
 #define DIRECT_WORDS(s) ((s)->n_pages / 64 + 1)
 
-void *soft_reserve(size_t size, int prot)
+static void *reserve(size_t size)
 {
-    size = ALIGN_UP(size, size < HUGE_PAGE ? 4096 : HUGE_PAGE);
+    void *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
+void *soft_reserve_large(size_t size, int prot)
+{
+    size = ALIGN_UP(size, HUGE_PAGE);
     uint8_t *p = mmap(NULL, size + HUGE_PAGE, prot, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (p == MAP_FAILED)
@@ -39,6 +45,11 @@ void *soft_reserve(size_t size, int prot)
     return p + before;
 }
 
+void soft_release_large(void *p, size_t size)
+{
+    munmap(p, ALIGN_UP(size, HUGE_PAGE));
+}
+
 int soft_cache_create(struct soft *s, struct error **err)
 {
     const struct guest_memory_block *rom = guest_memory_rom(s->memory);
@@ -47,12 +58,12 @@ int soft_cache_create(struct soft *s, struct error **err)
     s->n_pages = s->ram_pages + (rom ? rom->size >> 12 : 0);
     s->rom_base = rom ? rom->gpa : GUEST_ROM_END;
     pthread_mutex_init(&s->lock, NULL);
-    s->cache = soft_reserve(CODE_SIZE + META_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
-    s->blocks = soft_reserve(MAX_BLOCKS * sizeof(*s->blocks), PROT_READ | PROT_WRITE);
-    s->hash = soft_reserve(HASH_SIZE * sizeof(*s->hash), PROT_READ | PROT_WRITE);
-    s->page_index = soft_reserve(s->n_pages * sizeof(*s->page_index), PROT_READ | PROT_WRITE);
-    s->direct_writable = soft_reserve(DIRECT_WORDS(s) * sizeof(*s->direct_writable), PROT_READ | PROT_WRITE);
-    s->code_pages = soft_reserve(MAX_CODE_PAGES * sizeof(*s->code_pages), PROT_READ | PROT_WRITE);
+    s->cache = soft_reserve_large(CODE_SIZE + META_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
+    s->blocks = soft_reserve_large(MAX_BLOCKS * sizeof(*s->blocks), PROT_READ | PROT_WRITE);
+    s->hash = soft_reserve_large(HASH_SIZE * sizeof(*s->hash), PROT_READ | PROT_WRITE);
+    s->page_index = reserve(s->n_pages * sizeof(*s->page_index));
+    s->direct_writable = reserve(DIRECT_WORDS(s) * sizeof(*s->direct_writable));
+    s->code_pages = reserve(MAX_CODE_PAGES * sizeof(*s->code_pages));
     if (!s->cache || !s->blocks || !s->hash || !s->page_index || !s->direct_writable || !s->code_pages) {
         int e = errno;
         soft_cache_destroy(s);
@@ -70,11 +81,11 @@ int soft_cache_create(struct soft *s, struct error **err)
 void soft_cache_destroy(struct soft *s)
 {
     if (s->cache)
-        munmap(s->cache, CODE_SIZE + META_SIZE);
+        soft_release_large(s->cache, CODE_SIZE + META_SIZE);
     if (s->blocks)
-        munmap(s->blocks, MAX_BLOCKS * sizeof(*s->blocks));
+        soft_release_large(s->blocks, MAX_BLOCKS * sizeof(*s->blocks));
     if (s->hash)
-        munmap(s->hash, HASH_SIZE * sizeof(*s->hash));
+        soft_release_large(s->hash, HASH_SIZE * sizeof(*s->hash));
     if (s->page_index)
         munmap(s->page_index, s->n_pages * sizeof(*s->page_index));
     if (s->direct_writable)

@@ -60,7 +60,7 @@ void soft_reset_msrs(struct soft_vcpu *c)
 static struct soft_vcpu *new_vcpu(struct soft *s, unsigned n)
 {
     struct cpu_state state;
-    struct soft_vcpu *c = soft_reserve(sizeof(*c), PROT_READ | PROT_WRITE);
+    struct soft_vcpu *c = soft_reserve_large(sizeof(*c), PROT_READ | PROT_WRITE);
 
     if (!c)
         return NULL;
@@ -113,7 +113,7 @@ int soft_core_init(struct soft *s, struct guest_memory *memory, unsigned cpus, u
 void soft_core_fini(struct soft *s)
 {
     for (unsigned n = 0; n < s->n_vcpus; n++)
-        munmap(s->vcpu[n], sizeof(struct soft_vcpu));
+        soft_release_large(s->vcpu[n], sizeof(struct soft_vcpu));
     if (s->cache)
         soft_cache_destroy(s);
     free(s->cpuid);

@@ -229,9 +229,10 @@ static inline uint64_t soft_jump_empty(uint32_t index)
 }
 
 /* ---- cache.c ---- */
-/* Zeroed memory that is taken when it is touched, in large pages where the host has them: translated code and
- * what belongs to it is spread widely. NULL with errno; munmap gives it back. */
-void *soft_reserve(size_t size, int prot);
+/* Zeroed memory that is taken when it is touched, 2 MiB at a time where the host has such pages: for what is
+ * spread widely and used all over, as translated code is. NULL with errno. */
+void *soft_reserve_large(size_t size, int prot);
+void soft_release_large(void *p, size_t size);
 int soft_cache_create(struct soft *s, struct error **err);
 void soft_cache_destroy(struct soft *s);
 /* The valid block for this place (`rip` less page_rip) and key, or NULL. Under `lock`, or between enter_code

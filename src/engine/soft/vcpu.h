@@ -110,7 +110,7 @@ enum soft_mmu { MMU_USER, MMU_KERNEL, MMU_KERNEL_AC, MMU_MODES };
 
 #define TLB_BITS 10
 #define TLB_SIZE (1u << TLB_BITS)
-#define JC_BITS  16
+#define JC_BITS  15
 #define JC_SIZE  (1u << JC_BITS)
 
 /* An entry hits if (address + tag + size - 1) >> 12 is 0: tag is minus the page's guest-virtual address. The
