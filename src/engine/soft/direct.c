@@ -285,6 +285,7 @@ enum outcome {
     LEAVE_STEPPED, /* an instruction has been stepped */
     LEAVE_CALLING, /* its kernel */
     COME_BACK,     /* something else comes first */
+    NOT_BEGUN,     /* the stub had ended before it could run */
     LOST,
     OUTCOMES
 };
@@ -293,7 +294,7 @@ static const uint8_t stop_of[OUTCOMES] = {
     [GO_ON] = ENGINE_STOP_MAP,          [LEAVE] = ENGINE_STOP_FAULT,
     [LEAVE_BRIEFLY] = ENGINE_STOP_PAGE, [LEAVE_STEPPED] = ENGINE_STOP_FAULT,
     [LEAVE_CALLING] = ENGINE_STOP_CALL, [COME_BACK] = ENGINE_STOP_INTERRUPT,
-    [LOST] = ENGINE_STOP_FAULT,
+    [NOT_BEGUN] = ENGINE_STOP_FAULT,    [LOST] = ENGINE_STOP_FAULT,
 };
 
 /* Why it has stopped, and whether that was ours to mend. */
@@ -357,6 +358,8 @@ static enum outcome one_run(struct soft_vcpu *c, struct direct_space *s, struct 
         return __atomic_load_n(&c->pending, __ATOMIC_SEQ_CST) ? COME_BACK : GO_ON;
     case DIRECT_STOP_SIGNAL:
         return handle_signal(c, s, r);
+    case DIRECT_STOP_GONE:
+        return NOT_BEGUN;
     case DIRECT_STOP_DEAD:
         break;
     }
@@ -379,6 +382,7 @@ int soft_direct_run(struct soft_vcpu *c)
         return SOFT_JUMP;
     }
     uint64_t ran = 0;
+    bool begun = false;
     give_registers(c, &regs);
     do {
         uint64_t start = s->used = __rdtsc();
@@ -387,8 +391,11 @@ int soft_direct_run(struct soft_vcpu *c)
         c->stats.stops[stop_of[outcome]]++;
         uint64_t took = __rdtsc() - start;
         ran += took > d->trip ? took - d->trip : 0;
+        if (outcome == NOT_BEGUN && !begun) /* it was killed while it waited: all that it was given is here */
+            return SOFT_JUMP;
+        begun = true;
     } while (outcome == GO_ON);
-    if (outcome == LOST || !take_vectors(c, s)) {
+    if (outcome == LOST || outcome == NOT_BEGUN || !take_vectors(c, s)) {
         lose(c);
         return SOFT_JUMP;
     }

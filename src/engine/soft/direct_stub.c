@@ -232,8 +232,11 @@ int direct_stub_unmap_all(struct direct_stub *stub)
 
 enum direct_stop direct_stub_run(struct direct_stub *stub, struct user_regs_struct *regs)
 {
-    if (ptrace(PTRACE_SETREGS, stub->pid, 0, regs) < 0 || ptrace(PTRACE_SYSEMU, stub->pid, 0, 0) < 0 ||
-        !wait_for_stop(stub) || ptrace(PTRACE_GETREGS, stub->pid, 0, regs) < 0) {
+    if (ptrace(PTRACE_SETREGS, stub->pid, 0, regs) < 0 || ptrace(PTRACE_SYSEMU, stub->pid, 0, 0) < 0) {
+        stub->dead = true;
+        return DIRECT_STOP_GONE;
+    }
+    if (!wait_for_stop(stub) || ptrace(PTRACE_GETREGS, stub->pid, 0, regs) < 0) {
         stub->dead = true;
         return DIRECT_STOP_DEAD;
     }

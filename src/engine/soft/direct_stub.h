@@ -41,6 +41,7 @@ enum direct_stop {
     DIRECT_STOP_SIGNAL,  /* direct_stub_signal tells which */
     DIRECT_STOP_KICK,    /* somebody called direct_stub_kick */
     DIRECT_STOP_DEAD,    /* the process has ended: its registers are lost */
+    DIRECT_STOP_GONE,    /* the process had ended before it could run: regs is as it was */
 };
 
 /* `memory_fd`: the memfd of guest RAM. The calling thread becomes the tracer. 0 or -errno with *err; undo

@@ -467,6 +467,45 @@ static void scattered_pages_beyond_every_limit(void **state)
     }
 }
 
+static unsigned kill_children(void)
+{
+    char path[64], line[256] = "";
+    unsigned n = 0;
+
+    snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)gettid());
+    FILE *file = fopen(path, "r");
+    assert_non_null(file);
+    assert_non_null(fgets(line, sizeof(line), file));
+    fclose(file);
+    for (char *at = line, *end;; at = end, n++) {
+        long pid = strtol(at, &end, 10);
+        if (end == at)
+            return n;
+        kill((pid_t)pid, SIGKILL);
+    }
+}
+
+/* As the host does when its memory runs short. What the stub was given is still here, and the translator goes
+ * on. */
+static void a_waiting_stub_that_is_killed_takes_nothing_along(void **state)
+{
+    struct soft_vcpu *c = BEGIN(0x48, 0xff, 0x03, 0x0f, 0x05); /* inc qword [rbx]; syscall */
+
+    assert_int_equal(soft_direct_run(c), SOFT_JUMP);
+    assert_true(c->rip == USER_CODE + 3);
+    assert_true(kill_children() >= 4);
+    usleep(50000);
+    for (unsigned n = 0; n < 3; n++) {
+        c->rip = USER_CODE;
+        assert_int_equal(soft_direct_run(c), SOFT_JUMP);
+        assert_true(c->rip == USER_CODE);
+        assert_false(c->halted);
+    }
+    assert_int_equal(soft_step(c), SOFT_JUMP);
+    assert_true(c->rip == USER_CODE + 3);
+    assert_int_equal(fixture_read(DATA_PAGE, 8), 2);
+}
+
 int main(void)
 {
     const struct CMUnitTest stubs[] = {
@@ -488,6 +527,7 @@ int main(void)
         cmocka_unit_test_teardown(breakpoints_are_where_they_are, end_guest),
         cmocka_unit_test_teardown(single_steps_that_the_code_asks_for, end_guest),
         cmocka_unit_test_teardown(scattered_pages_beyond_every_limit, end_guest),
+        cmocka_unit_test_teardown(a_waiting_stub_that_is_killed_takes_nothing_along, end_guest),
     };
     struct direct_stub trial;
     struct error *err = NULL;
