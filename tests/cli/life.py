@@ -41,6 +41,20 @@ def our_processes():
     return found
 
 
+def children(pid):
+    """The children of all of a process's threads."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            found += [int(child) for child in (task / "children").read_text(encoding="ascii").split()]
+    return found
+
+
+def user_ticks(pid):
+    """For how long a process has been in user mode, in hundredths of a second."""
+    return int(pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[11])
+
+
 class Home:
     """A state directory, and the program with it."""
 

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from program import TABIQUE, host_report, run
+from program import BUILD, TABIQUE, host_report, run
 
 
 def cpu_flags():
@@ -97,6 +97,15 @@ def test_kvm_without_permission():
         pytest.skip("the program lies where nobody else may reach it")
     reason = kvm_reason("setpriv", "--reuid=65534", "--clear-groups")
     assert "permission" in reason and "group" in reason
+
+
+def test_direct_code_needs_ptrace():
+    result = subprocess.run([BUILD / "tests/host/run_without", "ptrace", TABIQUE, "check", "--json"], capture_output=True, text=True,
+                            timeout=20, check=True)
+    report = json.loads(result.stdout)
+    found = item(report, "direct code")
+    assert not found["ok"] and "Operation not permitted" in found["found"] and "ptrace" in found["advice"]
+    assert report["auto"] == host_report()["auto"]
 
 
 def test_it_is_quick():

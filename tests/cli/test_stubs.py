@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from life import wait_until
+from life import children, user_ticks, wait_until
 from program import BOOT, GUESTS, Shell, host_report
 
 STUBS = 4  # for each vCPU
@@ -19,15 +19,6 @@ COMPUTE = b"i=0; while [ $i -lt 1000000000 ]; do i=$((i+1)); done &\r"
 
 (DIRECT,) = [check for check in host_report()["checks"] if check["name"] == "direct code"]
 pytestmark = pytest.mark.skipif(not DIRECT["ok"], reason="this host does not permit direct execution")
-
-
-def children(pid):
-    """Of all threads."""
-    found = []
-    with contextlib.suppress(FileNotFoundError):
-        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
-            found += [int(child) for child in (task / "children").read_text(encoding="ascii").split()]
-    return found
 
 
 def comm(pid):
@@ -41,11 +32,6 @@ def alive(pid):
     return False
 
 
-def ticks(pid):
-    """In user mode."""
-    return int(pathlib.Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()[11])
-
-
 class Guest(Shell):
     def __init__(self, *args):
         super().__init__("run", "--engine", "soft", "--kernel", GUESTS / "trixie/vmlinuz", "--initrd", GUESTS / "trixie/initrd.gz",
@@ -57,7 +43,7 @@ class Guest(Shell):
     def compute(self):
         """Returns a stub that runs the guest's code."""
         self.send(COMPUTE)
-        return wait_until(lambda: next((stub for stub in self.stubs if ticks(stub) > 20), None), "code runs in a stub")
+        return wait_until(lambda: next((stub for stub in self.stubs if user_ticks(stub) > 20), None), "code runs in a stub")
 
     def expect_no_stub(self):
         wait_until(lambda: not any(map(alive, self.stubs)), "the stubs end")
@@ -73,9 +59,9 @@ def test_idle():
     """Stubs are there from the start, cost next to nothing, have no descriptor but the guest's memory, and sleep."""
     with Guest("--net", "none") as guest:
         assert len(guest.stubs) == 2 * STUBS
-        before = sum(map(ticks, guest.stubs))
+        before = sum(map(user_ticks, guest.stubs))
         time.sleep(1)
-        assert sum(map(ticks, guest.stubs)) - before <= 2
+        assert sum(map(user_ticks, guest.stubs)) - before <= 2
         for stub in guest.stubs:
             status = pathlib.Path(f"/proc/{stub}/status").read_text(encoding="ascii")
             assert re.search(r"^Seccomp:\t2$", status, re.MULTILINE) and re.search(r"^NoNewPrivs:\t1$", status, re.MULTILINE)

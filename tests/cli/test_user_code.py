@@ -121,5 +121,6 @@ def test_direct_on_one_processor(suite, initrd):
 def test_translated(suite, initrd):
     """Where ptrace is not permitted."""
     with Guest(suite, initrd, "--cpus", "2", "--memory", "1G", prefix=[RUN_WITHOUT, "ptrace"]) as guest:
+        assert "trace its child" in json.loads(run("stats", guest.name, "--json", timeout=LIMIT).stdout)["no-direct-execution"]
         check_all(guest, ALL, False)
         guest.power_off()
