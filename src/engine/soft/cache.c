@@ -248,24 +248,24 @@ static void patch_jump(struct soft *s, uint32_t at, uint32_t target)
     __atomic_store_n((int32_t *)(s->cache + at), rel, __ATOMIC_RELEASE);
 }
 
-static void patch(struct soft *s, struct soft_exit *e, uint32_t target)
+static void patch(struct soft *s, struct soft_link *e, uint32_t target)
 {
     patch_jump(s, e->patch, target);
 }
 
-void soft_cache_look_up_locked(struct soft *s, struct soft_exit *e)
+void soft_cache_look_up_locked(struct soft *s, struct soft_link *e)
 {
     uint32_t key = e->from->key;
     const uint8_t *stub =
         soft_key_moves(key) ? s->stubs.lookup_exit_moves : s->stubs.lookup_exit[soft_key_mmu(key)];
 
-    if (e->leave)
+    if (e->exit.kind == EXIT_KIND_DIRECT)
         patch_jump(s, e->leave, (uint32_t)(stub - s->cache));
 }
 
-void soft_cache_link_locked(struct soft *s, struct soft_exit *e, struct soft_block *to)
+void soft_cache_link_locked(struct soft *s, struct soft_link *e, struct soft_block *to)
 {
-    if (!e->patch || e->to || !to->valid || !e->from->valid)
+    if (e->to || !to->valid || !e->from->valid)
         return;
     e->to = to;
     e->next_incoming = to->incoming;
@@ -275,7 +275,7 @@ void soft_cache_link_locked(struct soft *s, struct soft_exit *e, struct soft_blo
 
 static void unlink_incoming(struct soft *s, struct soft_block *b)
 {
-    for (struct soft_exit *e = b->incoming, *next; e; e = next) {
+    for (struct soft_link *e = b->incoming, *next; e; e = next) {
         next = e->next_incoming;
         patch(s, e, e->unlinked);
         e->to = NULL;
@@ -287,11 +287,11 @@ static void unlink_incoming(struct soft *s, struct soft_block *b)
 /* A vCPU may be in the block still: it must not run on into blocks that no longer know of the link. */
 static void unlink_outgoing(struct soft *s, struct soft_block *b)
 {
-    for (struct soft_exit *e = b->exits; e; e = e->next_outgoing) {
+    for (struct soft_link *e = b->exits; e; e = e->next_outgoing) {
         if (!e->to)
             continue;
         patch(s, e, e->unlinked);
-        for (struct soft_exit **at = &e->to->incoming; *at; at = &(*at)->next_incoming) {
+        for (struct soft_link **at = &e->to->incoming; *at; at = &(*at)->next_incoming) {
             if (*at == e) {
                 *at = e->next_incoming;
                 break;

@@ -182,7 +182,7 @@ static int code_address(struct soft_vcpu *c, struct soft_walk *w, uint64_t *gpa2
 
 /* The block at RIP, translated if need be, with `link` (unless NULL) leading to it from now on. */
 static struct soft_block *link_or_make(struct soft_vcpu *c, const struct soft_walk *w, uint64_t gpa2,
-                                       uint32_t cs_base, uint32_t key, struct soft_exit *link, int *rc)
+                                       uint32_t cs_base, uint32_t key, struct soft_link *link, int *rc)
 {
     struct soft *s = c->soft;
 
@@ -232,6 +232,14 @@ static void note_jump(struct soft_vcpu *c, enum soft_mmu mmu, uint32_t i, const 
     c->jump_pages[mmu][page / 64] |= 1ull << page % 64;
 }
 
+/* The way out that was taken last, if it is one that can be linked. */
+static struct soft_link *left_link(const struct soft_vcpu *c)
+{
+    struct soft_exit *x = (struct soft_exit *)(uintptr_t)c->exit_link;
+
+    return x && (x->kind == EXIT_KIND_DIRECT || x->kind == EXIT_KIND_PLAIN) ? (struct soft_link *)x : NULL;
+}
+
 /* The code for RIP, in the jump cache from now on. */
 static int find_code(struct soft_vcpu *c, const void **code)
 {
@@ -239,11 +247,11 @@ static int find_code(struct soft_vcpu *c, const void **code)
     enum soft_mmu mmu = soft_key_mmu(c->key);
     uint32_t i = soft_jump_index(c->rip);
     struct soft_jump_cache *j = &c->jump[mmu];
-    struct soft_exit *link = (struct soft_exit *)(uintptr_t)c->exit_link;
+    struct soft_link *link = left_link(c);
     /* Not if something else came in between: an interrupt, say. */
-    bool linkable = link && (link->kind == EXIT_KIND_DIRECT || link->kind == EXIT_KIND_PLAIN) &&
-                    c->page_rip + link->target == c->rip && (link->from->key & ~KEY_PLAIN) == c->key;
-    uint32_t key = c->key | (linkable && link->kind == EXIT_KIND_PLAIN ? KEY_PLAIN : 0);
+    bool linkable =
+        link && c->page_rip + link->exit.target == c->rip && (link->from->key & ~KEY_PLAIN) == c->key;
+    uint32_t key = c->key | (linkable && link->exit.kind == EXIT_KIND_PLAIN ? KEY_PLAIN : 0);
     struct soft_walk w;
     uint64_t gpa2 = 0, page_rip = soft_page_rip(c->key, c->rip);
 

@@ -17,9 +17,9 @@
 #include <stdatomic.h>
 #include <time.h>
 
-#define CODE_SIZE   (24u << 20)
-#define META_SIZE   (16u << 20)
-#define MAX_BLOCKS  (96u << 10)
+#define CODE_SIZE   (25u << 20)
+#define META_SIZE   (15u << 20)
+#define MAX_BLOCKS  (102u << 10)
 #define HASH_SIZE   (256u << 10)
 #define BLOCK_INSNS 32
 /* No block's code or metadata gets larger than this. */
@@ -32,19 +32,25 @@
 
 struct soft_block;
 
-/* A direct way out of a block: a jump that is patched once its target's block is known. */
+/* A way out of a block that may lead to the dispatcher: vcpu->exit_link points to it then. */
 struct soft_exit {
-    uint64_t target;   /* less page_rip: guest RIP; for an indirect branch, the branch instruction's own */
-    uint32_t patch;    /* offset in the code cache of the rel32; 0: not linkable */
-    uint32_t unlinked; /* where the jump goes while not linked */
-    uint32_t leave;    /* offset of the rel32 of the jump out of the block that is there */
-    struct soft_block *from, *to;
-    struct soft_exit *next_incoming, *next_outgoing;
+    uint64_t target;  /* less page_rip: guest RIP; for an indirect branch, the branch instruction's own */
     int32_t undo_rsp; /* indirect: what to add to RSP if the target turns out non-canonical */
     uint8_t kind;
 };
 /* PLAIN: to the same instruction in a block with KEY_PLAIN. */
 enum { EXIT_KIND_DIRECT, EXIT_KIND_FAR_PAGE, EXIT_KIND_INDIRECT, EXIT_KIND_PLAIN };
+
+/* The direct and plain ones: a jump that is patched once its target's block is known. Offsets are in the code
+ * cache. */
+struct soft_link {
+    struct soft_exit exit;
+    uint32_t patch;    /* of the rel32 */
+    uint32_t unlinked; /* where the jump goes while not linked */
+    uint32_t leave;    /* of the rel32 of the jump out of the block that is there */
+    struct soft_block *from, *to;
+    struct soft_link *next_incoming, *next_outgoing;
+};
 
 /* A place that accesses guest memory: what its slow path must know. Offsets are in the code cache. */
 struct soft_site {
@@ -99,8 +105,8 @@ struct soft_block {
     uint32_t n_records;
     uint32_t source_hash;
     struct soft_record *records;
-    struct soft_exit *exits; /* those that can be linked, through next_outgoing */
-    struct soft_exit *incoming;
+    struct soft_link *exits; /* through next_outgoing */
+    struct soft_link *incoming;
     struct soft_block *page_next[2];
 } __attribute__((aligned(64)));
 
@@ -246,9 +252,9 @@ bool soft_cache_has_room_locked(struct soft *s);
 void soft_cache_flush_locked(struct soft *s);
 /* Make `gpa`'s page a code page, before its bytes are read for translation. False if not RAM. */
 bool soft_cache_mark_page_locked(struct soft *s, struct soft_vcpu *self, uint64_t gpa);
-void soft_cache_link_locked(struct soft *s, struct soft_exit *e, struct soft_block *to);
+void soft_cache_link_locked(struct soft *s, struct soft_link *e, struct soft_block *to);
 /* From now on the exit looks for its target in the jump cache, as long as it has no link. */
-void soft_cache_look_up_locked(struct soft *s, struct soft_exit *e);
+void soft_cache_look_up_locked(struct soft *s, struct soft_link *e);
 /* RAM was written: drop translations of what it held. Any thread, not under `lock`. */
 void soft_cache_written(struct soft *s, uint64_t gpa, uint64_t len);
 /* In a vCPU's thread, asked by REQUEST_FLUSH_WRITE: gives up its writable TLB entries, then drops blocks of

@@ -70,7 +70,15 @@ static struct soft_exit *new_exit(struct translator *t, uint64_t target, uint8_t
 {
     struct soft_exit *x = tr_meta(t, sizeof(*x));
 
-    *x = (struct soft_exit){.target = target, .from = t->block, .kind = kind};
+    *x = (struct soft_exit){.target = target, .kind = kind};
+    return x;
+}
+
+static struct soft_link *new_link(struct translator *t, uint64_t target, uint8_t kind)
+{
+    struct soft_link *x = tr_meta(t, sizeof(*x));
+
+    *x = (struct soft_link){.exit = {.target = target, .kind = kind}, .from = t->block};
     return x;
 }
 
@@ -94,7 +102,7 @@ static void exit_far(struct translator *t, uint64_t target)
 
 /* A jump that can be linked. The displacements are aligned, so that each is changed in one store while other
  * vCPUs run through it. `poll`: another jump to the unlinked way out, which has saved RCX already. */
-static void emit_link(struct translator *t, struct soft_exit *x, uint8_t *poll)
+static void emit_link(struct translator *t, struct soft_link *x, uint8_t *poll)
 {
     struct emitter *e = &t->e;
 
@@ -111,7 +119,7 @@ static void emit_link(struct translator *t, struct soft_exit *x, uint8_t *poll)
     emit_lea_rip(e, CPU_RCX, x);
     while (((uintptr_t)e->p + 1) & 3)
         emit1(e, 0x90);
-    if (x->kind == EXIT_KIND_DIRECT)
+    if (x->exit.kind == EXIT_KIND_DIRECT)
         x->leave = (uint32_t)(e->p + 1 - t->soft->cache);
     go(t, t->soft->stubs.exit_link);
     x->next_outgoing = t->block->exits;
@@ -134,7 +142,7 @@ static void exit_to(struct translator *t, uint64_t target)
         exit_far(t, target);
         return;
     }
-    struct soft_exit *x = new_exit(t, target, EXIT_KIND_DIRECT);
+    struct soft_link *x = new_link(t, target, EXIT_KIND_DIRECT);
     uint8_t *poll = NULL;
     if (target <= t->d->rip) {
         emit_store(e, FIELD(scratch[0]), CPU_RCX);
@@ -148,7 +156,7 @@ static void exit_to(struct translator *t, uint64_t target)
 
 void tr_exit_plain(struct translator *t, uint64_t rip)
 {
-    emit_link(t, new_exit(t, rip, EXIT_KIND_PLAIN), NULL);
+    emit_link(t, new_link(t, rip, EXIT_KIND_PLAIN), NULL);
 }
 
 void tr_exit_polled(struct translator *t, uint64_t target)
