@@ -242,27 +242,29 @@ int direct_space_validate(struct direct_space *space, struct soft_vcpu *c)
 /* ---- mapping ---- */
 
 /*
- * Instructions that tell of the host's processor what is different in the guest's: CPUID, RDPID, LSL of a
- * register, by which old programs ask which processor they are on; and where the host has more vector state
- * than the guest, XGETBV and the XSAVE family, which would store it into areas that are too small. A page
- * that holds such bytes anywhere is left to the translator. (RDTSC and RDTSCP fault in a stub.)
+ * Instructions that tell of the host's processor what is different in the guest's: CPUID and RDPID; SYSENTER,
+ * which Intel's processors have in 64-bit mode, and whose way back the host's kernel chooses; and where the
+ * host has more state than the guest, XGETBV, WRPKRU, which would keep us out of the stub's own pages, and
+ * the XSAVE family, which would store that state into areas that are too small. A page that holds such bytes
+ * anywhere is left to the translator. (RDTSC and RDTSCP fault in a stub.)
  */
-static bool tells_of_the_host(const uint8_t *page, bool more_state)
+static bool tells_of_the_host(const struct soft_vcpu *c, const uint8_t *page)
 {
+    const bool more_state = c->xcr0 != c->soft->host_xcr0;
     const uint8_t *end = page + 4096, *p = page;
 
     while (p + 3 <= end && (p = memchr(p, 0x0f, (size_t)(end - p - 2)))) {
         unsigned opcode = p[1], modrm = p[2], reg = modrm >> 3 & 7;
         bool memory = modrm < 0xc0;
 
-        if (opcode == 0xa2 || (opcode == 0x03 && !memory))
+        if (opcode == 0xa2 || (opcode == 0x34 && !c->soft->amd))
             return true;
         if (opcode == 0xc7 && modrm >= 0xf8 &&
             ((p > page && p[-1] == 0xf3) || (p > page + 1 && p[-2] == 0xf3 && (p[-1] & 0xf0) == 0x40)))
             return true;
-        if (more_state &&
-            ((opcode == 0x01 && modrm == 0xd0) || (opcode == 0xae && memory && reg >= 4 && reg <= 6) ||
-             (opcode == 0xc7 && memory && reg >= 3 && reg <= 5)))
+        if (more_state && ((opcode == 0x01 && (modrm == 0xd0 || modrm == 0xef)) ||
+                           (opcode == 0xae && memory && reg >= 4 && reg <= 6) ||
+                           (opcode == 0xc7 && memory && reg >= 3 && reg <= 5)))
             return true;
         p++;
     }
@@ -282,7 +284,7 @@ static uint64_t for_stub(struct soft_vcpu *c, uint64_t page)
         if (soft_is_guarded_page(c->soft, gpa))
             page &= ~HAS_WRITE;
     }
-    if ((page & HAS_EXEC) && tells_of_the_host(soft_ram_page(c->soft, gpa), c->xcr0 != c->soft->host_xcr0))
+    if ((page & HAS_EXEC) && tells_of_the_host(c, soft_ram_page(c->soft, gpa)))
         page &= ~HAS_EXEC;
     return page;
 }

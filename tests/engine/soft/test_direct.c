@@ -401,11 +401,11 @@ static void stores_to_translated_code_are_noticed(void **state)
 static void what_tells_of_the_host_is_translated(void **state)
 {
     static const uint8_t cpuid[] = {0x0f, 0xa2}, rdtsc[] = {0x0f, 0x31}, rdpid[] = {0xf3, 0x0f, 0xc7, 0xf8};
-    static const uint8_t lsl[] = {0x0f, 0x03, 0xc0};
+    static const uint8_t wrpkru[] = {0x0f, 0x01, 0xef}, xgetbv[] = {0x0f, 0x01, 0xd0};
     const struct {
         const uint8_t *code;
         size_t length;
-    } cases[] = {{cpuid, 2}, {rdtsc, 2}, {rdpid, 4}, {lsl, 3}};
+    } cases[] = {{cpuid, 2}, {rdtsc, 2}, {rdpid, 4}, {wrpkru, 3}, {xgetbv, 3}};
 
     for (size_t n = 0; n < sizeof(cases) / sizeof(cases[0]); n++) {
         struct soft_vcpu *c = begin_guest(cases[n].code, cases[n].length);
