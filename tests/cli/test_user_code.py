@@ -30,7 +30,8 @@ names = (f"user-code-{n}" for n in itertools.count())
 def initrd(suite):
     directory = GUESTS / suite
     subprocess.run([TREE / "tools/fetch-guest", "--quiet", "--suite", suite, "--out", directory, "--initrd", INITRD,
-                    "--add", f"bin/user_code={BUILD / 'tests/guest/user_code'}"], check=True, timeout=300)
+                    "--add", f"bin/user_code={BUILD / 'tests/guest/user_code'}",
+                    "--add", f"bin/user_code_32={BUILD / 'tests/guest/user_code_32'}"], check=True, timeout=300)
     return directory / INITRD
 
 
@@ -105,6 +106,7 @@ def test_direct(suite, initrd):
         pytest.skip("this host does not permit direct execution")
     with Guest(suite, initrd, "--cpus", "2", "--memory", "1G") as guest:
         check_all(guest, ALL, True)
+        assert guest.ask("user_code_32", LIMIT) == "ok 32"
         guest.power_off()
 
 
@@ -123,4 +125,5 @@ def test_translated(suite, initrd):
     with Guest(suite, initrd, "--cpus", "2", "--memory", "1G", prefix=[RUN_WITHOUT, "ptrace"]) as guest:
         assert "trace its child" in json.loads(run("stats", guest.name, "--json", timeout=LIMIT).stdout)["no-direct-execution"]
         check_all(guest, ALL, False)
+        assert guest.ask("user_code_32", LIMIT) == "ok 32"
         guest.power_off()

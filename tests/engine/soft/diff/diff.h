@@ -77,6 +77,8 @@ struct diff_side {
     void (*code_changed)(uint64_t offset, uint64_t len);
 };
 extern const struct diff_side diff_native, diff_native_again, diff_soft;
+/* SOFT_WITHOUT_*: what the soft engine is to do without; before its side is opened. */
+extern unsigned diff_soft_without;
 
 /* The window page -> index of the data page, or -1. */
 static inline int diff_data_page(uint64_t page)

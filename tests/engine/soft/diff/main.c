@@ -3,11 +3,14 @@
  * The differential test's program: options, the order of the work, statistics and verdict.
  *
  *     soft-diff [--count N] [--seed N] [--bits 32|64] [--only MNEMONIC] [--batch N] [--self]
+ *               [--without-pext]
  *
  * Work comes in batches: one instruction (or one sequence) with several inputs. A batch depends on the seed
  * and its number only, so that `--seed S --batch N` repeats it alone.
  */
 #include "diff_run.h"
+
+#include "engine/soft/soft.h"
 
 #include <errno.h>
 #include <getopt.h>
@@ -24,7 +27,7 @@ static int usage(int status)
 {
     fprintf(status ? stderr : stdout,
             "usage: soft-diff [--count N] [--seed N] [--bits 32|64] [--only MNEMONIC] [--batch N]\n"
-            "                 [--sequences PERCENT] [--self] [--statistics] [--reports N]\n"
+            "                 [--sequences PERCENT] [--self] [--without-pext] [--statistics] [--reports N]\n"
             "Compares the soft engine with this computer's processor.\n"
             "  --count N       executions (default 5000000)\n"
             "  --seed N        of the random numbers (default 1)\n"
@@ -33,6 +36,7 @@ static int usage(int status)
             "  --batch N       this batch alone, as a mismatch names it\n"
             "  --sequences P   percent of the batches that are sequences of instructions\n"
             "  --self          the host's processor with itself: finds faults of the test\n"
+            "  --without-pext  the soft engine as on processors that have no (fast) PEXT\n"
             "  --statistics    executions by instruction\n"
             "  --reports N     stop after N mismatches (default 20)\n");
     return status;
@@ -40,7 +44,7 @@ static int usage(int status)
 
 static int parse(int argc, char **argv)
 {
-    enum { COUNT = 1, SEED, BITS, ONLY, BATCH, SEQUENCES, SELF, STATISTICS, REPORTS, HELP };
+    enum { COUNT = 1, SEED, BITS, ONLY, BATCH, SEQUENCES, SELF, WITHOUT_PEXT, STATISTICS, REPORTS, HELP };
     static const struct option longs[] = {{"count", required_argument, NULL, COUNT},
                                           {"seed", required_argument, NULL, SEED},
                                           {"bits", required_argument, NULL, BITS},
@@ -48,6 +52,7 @@ static int parse(int argc, char **argv)
                                           {"batch", required_argument, NULL, BATCH},
                                           {"sequences", required_argument, NULL, SEQUENCES},
                                           {"self", no_argument, NULL, SELF},
+                                          {"without-pext", no_argument, NULL, WITHOUT_PEXT},
                                           {"statistics", no_argument, NULL, STATISTICS},
                                           {"help", no_argument, NULL, HELP},
                                           {"reports", required_argument, NULL, REPORTS},
@@ -81,6 +86,9 @@ static int parse(int argc, char **argv)
             break;
         case SELF:
             options.self = true;
+            break;
+        case WITHOUT_PEXT:
+            diff_soft_without = SOFT_WITHOUT_PEXT;
             break;
         case STATISTICS:
             options.statistics = true;

@@ -161,13 +161,15 @@ static void initial_state(struct cpu_state *s)
     s->pat = 0x0007040600070406ull;
 }
 
+unsigned diff_soft_without;
+
 static int soft_side_open(struct diff_memory *mem)
 {
     static struct cpu_state state;
     cleanup_error struct error *err = NULL;
 
     memory = mem;
-    int rc = soft_test_create(&soft, mem->ram, &err);
+    int rc = soft_test_create_without(&soft, mem->ram, diff_soft_without, &err);
     if (rc) {
         fprintf(stderr, "soft-diff: %s\n", error_message(err));
         return rc;
