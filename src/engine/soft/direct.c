@@ -337,7 +337,9 @@ static enum outcome handle_signal(struct soft_vcpu *c, struct direct_space *s, s
     }
 }
 
-static enum outcome one_run(struct soft_vcpu *c, struct direct_space *s, struct user_regs_struct *r)
+/* `ran` gets what the code itself took, more or less. */
+static enum outcome one_run(struct soft_vcpu *c, struct direct_space *s, struct user_regs_struct *r,
+                            uint64_t *ran)
 {
     struct soft_direct *d = c->direct;
     enum direct_stop stop = DIRECT_STOP_KICK;
@@ -345,7 +347,10 @@ static enum outcome one_run(struct soft_vcpu *c, struct direct_space *s, struct 
     atomic_store(&d->running, s->stub.pidfd);
     if (!__atomic_load_n(&c->pending, __ATOMIC_SEQ_CST)) {
         __atomic_store_n(&c->activity, ENGINE_DIRECT, __ATOMIC_RELAXED);
+        uint64_t start = __rdtsc();
         stop = direct_stub_run(&s->stub, r);
+        uint64_t took = __rdtsc() - start;
+        *ran += took > d->trip ? took - d->trip : 0;
         __atomic_store_n(&c->activity, ENGINE_HELPING, __ATOMIC_RELAXED);
     }
     atomic_store(&d->running, -1);
@@ -381,16 +386,14 @@ int soft_direct_run(struct soft_vcpu *c)
         s->stub.dead = true;
         return SOFT_JUMP;
     }
-    uint64_t ran = 0;
+    uint64_t ran = 0, begin = __rdtsc();
     bool begun = false;
     give_registers(c, &regs);
     do {
-        uint64_t start = s->used = __rdtsc();
+        s->used = __rdtsc();
         regs.orig_rax = UINT64_MAX;
-        outcome = one_run(c, s, &regs);
+        outcome = one_run(c, s, &regs, &ran);
         c->stats.stops[stop_of[outcome]]++;
-        uint64_t took = __rdtsc() - start;
-        ran += took > d->trip ? took - d->trip : 0;
         if (outcome == NOT_BEGUN && !begun) /* it was killed while it waited: all that it was given is here */
             return SOFT_JUMP;
         begun = true;
@@ -400,15 +403,17 @@ int soft_direct_run(struct soft_vcpu *c)
         return SOFT_JUMP;
     }
     take_registers(c, &regs);
-    /* As if it had been translated. */
-    d->entered = __rdtsc() - ran * GAIN_HALVES / 2;
+    /* As if it had been translated, less what its mappings have taken. */
+    uint64_t now = __rdtsc(), beside = now - begin - ran, gain = ran * GAIN_HALVES / 2;
+    beside = beside > d->trip ? beside - d->trip : 0;
+    d->entered = now - (gain > beside ? gain - beside : 0);
     c->exit_link = 0;
     c->sysflags &= ~(uint64_t)FLAG_RF;
     if (outcome == COME_BACK)
         d->due = true;
     if (outcome == LEAVE_BRIEFLY) {
         end_stretch(d->current, __rdtsc() - d->entered);
-        d->patience = PATIENCE;
+        d->patience = d->current->mean >= d->worth ? PATIENCE : 0; /* not again and again for nothing */
         d->skip_page = c->rip >> 12;
     }
     if (outcome != LEAVE_STEPPED)
