@@ -31,6 +31,7 @@ void check_processes(void)
     int gate[2];
     char byte;
 
+    get_hot();
     if (pipe(gate) < 0)
         give_up("pipe");
     for (unsigned n = 0; n < PROCESSES; n++) {
