@@ -33,10 +33,11 @@ class Failed(Exception):
 
 
 def process_tree(pid):
-    """A process and its descendants: we run a VM in a process of its own."""
+    """A process and its descendants: we run a VM in a process of its own, which has children by its vCPUs' threads."""
     found = [pid]
     for parent in found:
-        found += map(int, pathlib.Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
+        for task in pathlib.Path(f"/proc/{parent}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
     return found
 
 
