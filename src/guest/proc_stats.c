@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -11,7 +12,7 @@
 
 static FILE *open_file(pid_t pid, const char *name)
 {
-    char path[64];
+    char path[128];
 
     snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
     return fopen(path, "re");
@@ -36,6 +37,38 @@ static int read_times(pid_t pid, struct proc_stats *out)
     return 0;
 }
 
+/* What the children of one of its threads have used: the stubs in which the soft engine's vCPUs let user code
+ * run. Their memory is the guest's RAM, which counts already. */
+static void add_children(pid_t pid, const char *task, struct proc_stats *out)
+{
+    char name[64];
+    int child;
+
+    snprintf(name, sizeof(name), "task/%.20s/children", task);
+    cleanup_fclose FILE *f = open_file(pid, name);
+    while (f && fscanf(f, "%d", &child) == 1) {
+        struct proc_stats its = {0};
+
+        if (read_times(child, &its) == 0)
+            out->cpu_ns += its.cpu_ns;
+    }
+}
+
+static void add_stubs(pid_t pid, struct proc_stats *out)
+{
+    char path[64];
+
+    snprintf(path, sizeof(path), "/proc/%d/task", (int)pid);
+    DIR *tasks = opendir(path);
+    if (!tasks)
+        return;
+    for (const struct dirent *task; (task = readdir(tasks));) {
+        if (task->d_name[0] != '.')
+            add_children(pid, task->d_name, out);
+    }
+    closedir(tasks);
+}
+
 int proc_stats_read(pid_t pid, struct proc_stats *out)
 {
     struct proc_stats stats = {0};
@@ -57,6 +90,7 @@ int proc_stats_read(pid_t pid, struct proc_stats *out)
         else if (sscanf(line, "Threads: %" SCNu64, &value) == 1)
             stats.threads = value;
     }
+    add_stubs(pid, &stats);
     *out = stats;
     return 0;
 }

@@ -7,7 +7,8 @@
 #include <sys/types.h>
 
 struct proc_stats {
-    uint64_t cpu_ns;   /* user and system time of all its threads, also of those that have ended */
+    uint64_t cpu_ns;   /* user and system time of all its threads, also of those that have ended, and of its
+                          children */
     uint64_t resident; /* bytes of memory that it has touched */
     uint64_t shared;   /* of these in memory files: a VM process's guest RAM */
     uint64_t threads;
