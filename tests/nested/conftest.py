@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One boot of each nested host for all tests of this folder."""
 import shutil
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -25,4 +26,7 @@ def nested(tmp_path_factory):
     # Each keeps one processor busy.
     with ThreadPoolExecutor() as pool:
         list(pool.map(rig.NestedHost.run, hosts))
+    for host in hosts:
+        if host.restarts:
+            warnings.warn(f"{host.initrd}: {rig.STOOD_STILL}; begun anew, {host.restarts} times")
     return rig.Results(hosts)
