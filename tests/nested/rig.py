@@ -38,8 +38,8 @@ def shared_libraries(binary):
 
 # QEMU now and then loses the timer interrupt of the processor that it emulates while a nested guest runs; then the host
 # in it sleeps for ever, with nothing to wake it. It is begun anew, so many times.
-RESTARTS = 2
-STILL = 120  # seconds without any processor time: even an idle guest's ticks take some
+RESTARTS = 6
+STILL = 90  # seconds without any processor time: even an idle guest's ticks take some
 STOOD_STILL = f"the nested host took no processor time for {STILL} s"
 
 
