@@ -204,7 +204,7 @@ class Session:
 
 
 class WorkFailed(guests.Failed):
-    """The work, not the engine: the session can go on."""
+    """The work, not the engine: the guest can go on with others."""
 
 
 def login(engine, image):
