@@ -10,9 +10,13 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 import time
 
 TREE = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(TREE / "bench"))
+from guests import process_cpu_seconds  # noqa: E402 pylint: disable=wrong-import-position
+
 QEMU = "qemu-system-x86_64"
 HOST_SUITE = "bookworm"
 
@@ -43,23 +47,18 @@ STILL = 90  # seconds without any processor time: even an idle guest's ticks tak
 STOOD_STILL = f"the nested host took no processor time for {STILL} s"
 
 
-def processor_ticks(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
-
-
 def run_while_it_works(command, limit):
     """How it ended, in words."""
     started = changed = time.monotonic()
-    ticks = -1
+    used = -1
     with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
         while True:
             try:
                 return f"the nested host's QEMU ended with status {process.wait(5)}"
             except subprocess.TimeoutExpired:
                 pass
-            now, before, ticks = time.monotonic(), ticks, processor_ticks(process.pid)
-            changed = now if ticks != before else changed
+            now, before, used = time.monotonic(), used, process_cpu_seconds(process.pid)
+            changed = now if used != before else changed
             if now - changed > STILL or now - started > limit:
                 process.kill()
                 return STOOD_STILL if now - changed > STILL else f"the nested host did not end in {limit} s"
