@@ -123,17 +123,13 @@ int guest_memory_write(const struct guest_memory *mem, uint64_t gpa, const void 
 
 int guest_memory_discard(const struct guest_memory *mem, uint64_t gpa, uint64_t len)
 {
-    for (unsigned i = 0; i < mem->n_blocks; i++) {
-        const struct guest_memory_block *b = &mem->blocks[i];
-        uint64_t at = gpa - b->gpa;
+    const struct guest_memory_block *b = guest_memory_block_at(mem, gpa, len);
 
-        if (b->rom || at >= b->size || len > b->size - at)
-            continue;
-        if (fallocate(mem->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(b->offset + at),
-                      (off_t)len) < 0)
-            return -errno;
-        guest_memory_mark_written(mem, gpa, len);
-        return 0;
-    }
-    return -EFAULT;
+    if (!b || b->rom)
+        return -EFAULT;
+    if (fallocate(mem->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(b->offset + (gpa - b->gpa)),
+                  (off_t)len) < 0)
+        return -errno;
+    guest_memory_mark_written(mem, gpa, len);
+    return 0;
 }

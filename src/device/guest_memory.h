@@ -58,17 +58,24 @@ static inline const struct guest_memory_block *guest_memory_rom(const struct gue
     return last->rom ? last : NULL;
 }
 
-/* Host pointer to [gpa, gpa+len), or NULL unless all of it is RAM or ROM in one block (len 0: gpa must still
- * be RAM). */
-static inline void *guest_memory_at(const struct guest_memory *mem, uint64_t gpa, uint64_t len)
+/* The block that has all of [gpa, gpa+len) (len 0: gpa must still be in it), or NULL. */
+static inline const struct guest_memory_block *guest_memory_block_at(const struct guest_memory *mem,
+                                                                     uint64_t gpa, uint64_t len)
 {
     for (unsigned i = 0; i < mem->n_blocks; i++) {
         const struct guest_memory_block *b = &mem->blocks[i];
         uint64_t off = gpa - b->gpa;
         if (off < b->size && len <= b->size - off)
-            return b->host + off;
+            return b;
     }
     return NULL;
+}
+
+/* Host pointer to [gpa, gpa+len), or NULL unless all of it is RAM or ROM in one block. */
+static inline void *guest_memory_at(const struct guest_memory *mem, uint64_t gpa, uint64_t len)
+{
+    const struct guest_memory_block *b = guest_memory_block_at(mem, gpa, len);
+    return b ? b->host + (gpa - b->gpa) : NULL;
 }
 
 /* The same for what is to be written: NULL for ROM, too, which a device's stores must change as little as the

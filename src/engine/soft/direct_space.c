@@ -41,8 +41,8 @@ struct direct_chunk {
 
 /* What maps a chunk now: a page table, or one large page. */
 struct direct_tables {
-    const uint64_t *table; /* NULL if `large` */
-    uint64_t large;        /* the first page's entry, or 0 */
+    const uint64_t *table; /* NULL where there is none */
+    uint64_t large;        /* then: the first page's entry, or 0 */
     uint64_t rights;       /* of the levels above: HAS_WRITE, HAS_EXEC */
 };
 
@@ -53,13 +53,13 @@ static const uint64_t *table_at(const struct soft_vcpu *c, uint64_t entry)
     return guest_memory_at(c->soft->memory, entry & PTE_ADDRESS, 4096);
 }
 
-/* Only what has been used already is taken over (the A bits are set); the rest comes by soft_walk. */
+/* Only what has been used already is taken over (the A bits are set); the rest comes by soft_walk. False with
+ * nothing allowed if there is nothing. */
 static bool find_tables(const struct soft_vcpu *c, uint64_t address, struct direct_tables *t)
 {
     uint64_t entry = c->cr3;
 
-    t->rights = HAS_WRITE | HAS_EXEC;
-    t->large = 0;
+    *t = (struct direct_tables){.rights = HAS_WRITE | HAS_EXEC};
     for (unsigned shift = 39; shift > 12; shift -= 9) {
         const uint64_t *table = table_at(c, entry);
         entry = table ? __atomic_load_n(&table[(address >> shift) & 511], __ATOMIC_ACQUIRE) : 0;
@@ -72,7 +72,6 @@ static bool find_tables(const struct soft_vcpu *c, uint64_t address, struct dire
         if (entry & PTE_PS) {
             if (shift > 30)
                 return false;
-            t->table = NULL;
             /* Of a page of 1 GiB: the 2 MiB that are asked for. */
             uint64_t mask = (1ull << shift) - 1;
             t->large = (entry & ~(PTE_ADDRESS & mask)) | (address & mask & ~((1ull << CHUNK_SHIFT) - 1));
@@ -209,8 +208,7 @@ static int validate_chunk(struct direct_space *space, struct soft_vcpu *c, struc
     struct direct_tables t;
     int rc = 0;
 
-    if (!find_tables(c, chunk->number << CHUNK_SHIFT, &t))
-        return unmap_pages(space, chunk, 0, CHUNK_PAGES);
+    find_tables(c, chunk->number << CHUNK_SHIFT, &t);
     for (unsigned n = 0; n < CHUNK_PAGES && rc == 0;) {
         unsigned first = n;
         while (n < CHUNK_PAGES && chunk->pages[n] && !holds(c, &t, n, chunk->pages[n]))
@@ -291,14 +289,10 @@ static uint64_t for_stub(struct soft_vcpu *c, uint64_t page)
 
 static uint64_t file_offset(const struct soft_vcpu *c, uint64_t page)
 {
-    const struct guest_memory *memory = c->soft->memory;
     uint64_t gpa = page & PTE_ADDRESS;
+    const struct guest_memory_block *b = guest_memory_block_at(c->soft->memory, gpa, 4096);
 
-    for (unsigned n = 0; n < memory->n_blocks; n++) {
-        if (gpa - memory->blocks[n].gpa < memory->blocks[n].size)
-            return memory->blocks[n].offset + (gpa - memory->blocks[n].gpa);
-    }
-    return UINT64_MAX;
+    return b->offset + (gpa - b->gpa);
 }
 
 /* Maps chunk->pages[first, end), which lie one after the other in the guest's memory as well. */
@@ -313,22 +307,23 @@ static int map_run(struct direct_space *space, struct soft_vcpu *c, struct direc
                            file_offset(c, page));
 }
 
+/* With the same rights, and in one piece of the file. */
 static bool follows(const struct soft_vcpu *c, uint64_t page, uint64_t next)
 {
-    return next == page + 4096 && file_offset(c, next) == file_offset(c, page) + 4096;
+    return next == page + 4096 && guest_memory_block_at(c->soft->memory, page & PTE_ADDRESS, 8192);
 }
 
-/* The page `at`, anew, and those around it that are not mapped yet. */
+/* `wanted` for the page `at`, and those around it that are not mapped yet. */
 static int map_around(struct direct_space *space, struct soft_vcpu *c, struct direct_chunk *chunk,
-                      const struct direct_tables *t, unsigned at)
+                      const struct direct_tables *t, unsigned at, uint64_t wanted)
 {
     unsigned around = t->table ? AROUND : CHUNK_PAGES;
     unsigned first = at & ~(around - 1), run = CHUNK_PAGES;
     int rc = 0;
 
     for (unsigned n = first; n <= first + around && rc == 0; n++) {
-        bool fresh = n < first + around && (n == at || !chunk->pages[n]);
-        uint64_t page = fresh ? for_stub(c, allowed(t, n)) : 0;
+        bool fresh = n < first + around && !chunk->pages[n];
+        uint64_t page = n == at ? wanted : fresh ? for_stub(c, allowed(t, n)) : 0;
 
         if (run < n && !(page && follows(c, chunk->pages[n - 1], page))) {
             rc = map_run(space, c, chunk, run, n);
@@ -377,7 +372,7 @@ enum direct_resolve direct_space_resolve(struct direct_space *space, struct soft
         return DIRECT_NO_CODE;
     if (!page || page == before)
         return DIRECT_REFUSED;
-    int rc = map_around(space, c, chunk, &t, index);
+    int rc = map_around(space, c, chunk, &t, index, page);
     if (rc == -ENOMEM) /* too many areas, or page tables: anew, once */
         rc = empty(space);
     return rc == 0 ? DIRECT_MAPPED : DIRECT_BROKEN;
