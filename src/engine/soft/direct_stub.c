@@ -4,8 +4,8 @@
  *
  * It is forked from the vCPU's thread while that may still fork, so that it has what confinement the VM
  * process has, and then gives up the rest: every descriptor but the guest's memory, every system call but
- * those that change its own address space, and its memory. PTRACE_SYSEMU keeps the guest's system calls from
- * the host's kernel; the list of four calls stands behind it.
+ * those that its loop makes, and its memory. PTRACE_SYSEMU keeps the guest's system calls from the host's
+ * kernel; the list of three calls stands behind it.
  */
 #include "engine/soft/direct_stub.h"
 
@@ -81,15 +81,14 @@ static const uint8_t loop_code[] = {
 /* ---- the child ---- */
 
 /* Anything else is a signal, which stops the stub: the kernel's emulation of old vsyscalls comes by here. */
-static int keep_four_calls(void)
+static int keep_three_calls(void)
 {
     struct sock_filter code[] = {
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 5),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 4),
         BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 4, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_munmap, 3, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mprotect, 2, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 3, 0),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_munmap, 2, 0),
         BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sched_setaffinity, 1, 0),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
         BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
@@ -126,7 +125,7 @@ static _Noreturn void child(int own, uint64_t at, int memory_fd)
     if (memory_fd > 0)
         syscall(SYS_close_range, 0, memory_fd - 1, 0);
     syscall(SYS_close_range, memory_fd + 1, ~0u, 0);
-    if (syscall(SYS_ptrace, PTRACE_TRACEME, 0, 0, 0) < 0 || keep_four_calls() < 0)
+    if (syscall(SYS_ptrace, PTRACE_TRACEME, 0, 0, 0) < 0 || keep_three_calls() < 0)
         syscall(SYS_exit_group, 1);
     __asm__ volatile("jmp *%0" : : "r"(at));
     __builtin_unreachable();
