@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <sched.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,25 +137,20 @@ bool soft_direct_due(struct soft_vcpu *c)
 
 /* ---- registers ---- */
 
+static const uint8_t offset_of[CPU_GPRS] = {
+    [CPU_RAX] = offsetof(struct user_regs_struct, rax), [CPU_RCX] = offsetof(struct user_regs_struct, rcx),
+    [CPU_RDX] = offsetof(struct user_regs_struct, rdx), [CPU_RBX] = offsetof(struct user_regs_struct, rbx),
+    [CPU_RSP] = offsetof(struct user_regs_struct, rsp), [CPU_RBP] = offsetof(struct user_regs_struct, rbp),
+    [CPU_RSI] = offsetof(struct user_regs_struct, rsi), [CPU_RDI] = offsetof(struct user_regs_struct, rdi),
+    [CPU_R8] = offsetof(struct user_regs_struct, r8),   [CPU_R9] = offsetof(struct user_regs_struct, r9),
+    [CPU_R10] = offsetof(struct user_regs_struct, r10), [CPU_R11] = offsetof(struct user_regs_struct, r11),
+    [CPU_R12] = offsetof(struct user_regs_struct, r12), [CPU_R13] = offsetof(struct user_regs_struct, r13),
+    [CPU_R14] = offsetof(struct user_regs_struct, r14), [CPU_R15] = offsetof(struct user_regs_struct, r15),
+};
+
 static void give_registers(const struct soft_vcpu *c, struct user_regs_struct *r)
 {
     *r = (struct user_regs_struct){
-        .rax = c->gpr[CPU_RAX],
-        .rcx = c->gpr[CPU_RCX],
-        .rdx = c->gpr[CPU_RDX],
-        .rbx = c->gpr[CPU_RBX],
-        .rsp = c->gpr[CPU_RSP],
-        .rbp = c->gpr[CPU_RBP],
-        .rsi = c->gpr[CPU_RSI],
-        .rdi = c->gpr[CPU_RDI],
-        .r8 = c->gpr[CPU_R8],
-        .r9 = c->gpr[CPU_R9],
-        .r10 = c->gpr[CPU_R10],
-        .r11 = c->gpr[CPU_R11],
-        .r12 = c->gpr[CPU_R12],
-        .r13 = c->gpr[CPU_R13],
-        .r14 = c->gpr[CPU_R14],
-        .r15 = c->gpr[CPU_R15],
         .rip = c->rip,
         .eflags = soft_rflags(c),
         .orig_rax = UINT64_MAX, /* no system call that the host's kernel would begin again */
@@ -165,6 +161,8 @@ static void give_registers(const struct soft_vcpu *c, struct user_regs_struct *r
         .fs_base = c->seg[CPU_FS].base,
         .gs_base = c->seg[CPU_GS].base,
     };
+    for (unsigned n = 0; n < CPU_GPRS; n++)
+        memcpy((uint8_t *)r + offset_of[n], &c->gpr[n], sizeof(c->gpr[n]));
 }
 
 /* Loading a segment register with what the host's kernel has in its table too is done by the processor. */
@@ -182,22 +180,8 @@ static void take_registers(struct soft_vcpu *c, const struct user_regs_struct *r
 {
     const uint64_t flags = FLAGS_HOST | FLAG_TF | FLAG_NT | FLAG_AC | FLAG_ID;
 
-    c->gpr[CPU_RAX] = r->rax;
-    c->gpr[CPU_RCX] = r->rcx;
-    c->gpr[CPU_RDX] = r->rdx;
-    c->gpr[CPU_RBX] = r->rbx;
-    c->gpr[CPU_RSP] = r->rsp;
-    c->gpr[CPU_RBP] = r->rbp;
-    c->gpr[CPU_RSI] = r->rsi;
-    c->gpr[CPU_RDI] = r->rdi;
-    c->gpr[CPU_R8] = r->r8;
-    c->gpr[CPU_R9] = r->r9;
-    c->gpr[CPU_R10] = r->r10;
-    c->gpr[CPU_R11] = r->r11;
-    c->gpr[CPU_R12] = r->r12;
-    c->gpr[CPU_R13] = r->r13;
-    c->gpr[CPU_R14] = r->r14;
-    c->gpr[CPU_R15] = r->r15;
+    for (unsigned n = 0; n < CPU_GPRS; n++)
+        memcpy(&c->gpr[n], (const uint8_t *)r + offset_of[n], sizeof(c->gpr[n]));
     c->rip = r->rip;
     soft_set_rflags(c, r->eflags, flags);
     take_data_segment(c, CPU_DS, r->ds, 0);
@@ -249,7 +233,7 @@ static bool give_vectors(struct soft_vcpu *c, struct direct_space *s)
 {
     if (memcmp(s->xsave, c->xsave, sizeof(s->xsave)) == 0)
         return true;
-    soft_xstate_modify(c, XSTATE_X87 | XSTATE_SSE | (c->soft->have_avx ? XSTATE_AVX : 0));
+    soft_xstate_modify(c, soft_xstate_components(c->soft));
     return direct_stub_set_xstate(&s->stub, c->xsave, sizeof(c->xsave)) == 0;
 }
 
@@ -257,10 +241,10 @@ static bool take_vectors(struct soft_vcpu *c, struct direct_space *s)
 {
     if (direct_stub_get_xstate(&s->stub, c->xsave, sizeof(c->xsave)) < 0)
         return false;
-    memset(c->xsave + 464, 0, 48); /* the host's kernel's own */
+    memset(c->xsave + XSAVE_UNUSED, 0, XSAVE_BV - XSAVE_UNUSED); /* the host's kernel's own */
     /* Only what the guest knows of. */
-    c->xsave[512] &= c->soft->have_avx ? 7 : 3;
-    memset(c->xsave + 513, 0, 63);
+    c->xsave[XSAVE_BV] &= soft_xstate_components(c->soft);
+    memset(c->xsave + XSAVE_BV + 1, 0, 63);
     memcpy(s->xsave, c->xsave, sizeof(s->xsave));
     return true;
 }

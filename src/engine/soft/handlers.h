@@ -206,6 +206,7 @@ int soft_far_return(struct soft_vcpu *c, const struct soft_insn *i, unsigned rel
 #define XSAVE_MXCSR_MASK 28
 #define XSAVE_ST         32 /* 8 times 16 bytes, ST(0) first */
 #define XSAVE_XMM        160
+#define XSAVE_UNUSED     464 /* from here to the header: by the processor */
 #define XSAVE_LEGACY     512 /* size of the part that FXSAVE has; then the header */
 #define XSAVE_BV         512
 #define XSAVE_HEADER     576 /* where the header ends */

@@ -217,6 +217,13 @@ struct soft {
     char no_direct[160]; /* why everything is translated */
 };
 
+/* The components of the vector state that guests have, as in XSTATE_BV: x87, SSE, and where the host has it
+ * AVX. */
+static inline uint8_t soft_xstate_components(const struct soft *s)
+{
+    return s->have_avx ? 7 : 3;
+}
+
 #define JUMP_MIX        11
 #define JUMP_INDEX_BITS ((uint64_t)(JC_SIZE - 1) << 2)
 /* Mixes the page's number into the offset: hot functions lie at the same offsets of many pages. */

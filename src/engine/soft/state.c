@@ -118,7 +118,7 @@ void soft_set_state(struct soft_vcpu *c, const struct cpu_state *s)
     c->tsc_aux = s->tsc_aux;
     memcpy(c->xsave, s->xsave, sizeof(c->xsave));
     memset(c->xsave + 512, 0, 64);
-    c->xsave[512] = c->soft->have_avx ? 7 : 3; /* XSTATE_BV: all of it is given */
+    c->xsave[512] = soft_xstate_components(c->soft); /* XSTATE_BV: all of it is given */
     c->fpu_saved = 1;
     c->cpl = c->cr0 & CR0_PE ? (uint8_t)((c->seg[CPU_SS].attr & CPU_ATTR_DPL) >> CPU_ATTR_DPL_SHIFT) : 0;
     c->halted = s->halted;

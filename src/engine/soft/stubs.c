@@ -49,7 +49,7 @@ static void load_registers(struct emitter *e, int32_t field)
  * EDX. */
 static void move_fpu(const struct soft *s, struct emitter *e, bool save)
 {
-    emit_mov_imm(e, CPU_RAX, s->have_avx ? 7 : 3);
+    emit_mov_imm(e, CPU_RAX, soft_xstate_components(s));
     emit_mov_imm(e, CPU_RDX, 0);
     emit_bytes(e, "\x65\x48\x0f\xae", 4);
     unsigned reg = s->have_xsave ? (save ? 4 : 5) : (save ? 0 : 1);
