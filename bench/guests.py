@@ -103,17 +103,18 @@ class Guest:
         """User and system time of all its processes so far."""
         return sum(map(process_cpu_seconds, process_tree(self.process.pid)))
 
-    def memory_beyond_ram(self):
-        """Bytes of host memory that are its own (Pss), but for the guest's RAM."""
-        total = 0
+    def memory(self):
+        """Bytes of host memory that are its own (Pss): (those of the guest's RAM, all others)."""
+        ram, others = 0, 0
         for pid in process_tree(self.process.pid):
-            ram = False
+            in_ram = False
             for line in pathlib.Path(f"/proc/{pid}/smaps").read_text().splitlines():
                 if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
-                    ram = "memfd:guest-ram" in line
-                elif line.startswith("Pss:") and not ram:
-                    total += int(line.split()[1]) * 1024
-        return total
+                    in_ram = "memfd:guest-ram" in line or "memfd:memory-backend-memfd" in line
+                elif line.startswith("Pss:"):
+                    pss = int(line.split()[1]) * 1024
+                    ram, others = (ram + pss, others) if in_ram else (ram, others + pss)
+        return ram, others
 
     def end(self):
         """Whatever it is doing."""

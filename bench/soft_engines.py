@@ -1,23 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Who does the work of bench/soft: our soft engine, QEMU's TCG, and the bare host; and how a session with one goes."""
 import contextlib
-import json
 import os
 import re
 import subprocess
 import time
 
+import full_debian
 import guests
 import soft_userland
 import soft_works
 
 BOOT_TIMEOUT = 180
-LOGIN = r"^\S+ login: "
-IMAGE = "debian-bookworm"
-IMAGE_HOME = guests.TREE / "build/home"  # as `make run` has it
-IN_HOME = ["env", f"TABIQUE_HOME={IMAGE_HOME}", str(guests.TABIQUE)]
 LOGIN_NAME = f"bench-soft-{os.getpid()}"
-MEMORY = "1G"
+MEMORY = full_debian.MEMORY
 INITRD = "initrd-soft.gz"
 READY = r"^@ready\n"
 APPEND = "quiet tabique.test=start"
@@ -40,12 +36,12 @@ class Tabique:
         return [*guests.tabique_command("soft", self.guest, MEMORY), "--net", "none"]
 
     def login_command(self, _):
-        return [*IN_HOME, "run", "--rm", "--name", LOGIN_NAME, "--engine", "soft", "--memory", MEMORY, IMAGE]
+        return full_debian.tabique_command("soft", LOGIN_NAME)
 
     @staticmethod
     def end_login():
         """So that it is removed with its disk."""
-        subprocess.run([*IN_HOME, "kill", LOGIN_NAME], check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        full_debian.tabique_verb("kill", LOGIN_NAME)
 
 
 class Qemu:
@@ -72,25 +68,15 @@ class Qemu:
             raise guests.Failed("QEMU boots this guest on none of its machines")
         self.boot_machine, self.machine = ranked[0], with_devices[0]
 
-    @staticmethod
-    def devices(disk, more=""):
-        return ["-drive", f"file={disk},format=raw,if=none,id=disk,aio=threads{more}", "-device", "virtio-blk-pci,drive=disk",
-                "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net"]
-
     def command(self, where):
         return [*guests.qemu_command(self.machine, self.guest, MEMORY, 2 if where == "two" else 1, APPEND),
-                *self.devices(self.disk, ",readonly=on")]
+                *full_debian.qemu_devices(self.disk, ",readonly=on")]
 
     def init_command(self):
         return guests.qemu_command(self.boot_machine, self.guest, MEMORY)
 
     def login_command(self, image):
-        command = guests.qemu_command(self.machine, (image / "kernel", image / "initrd"), MEMORY, append="X")
-        command[command.index("console=ttyS0 X")] = json.loads((image / "image.json").read_text())["append"]
-        at = command.index("stdio")
-        command[at - 1:at + 1] = ["-chardev", "stdio,id=both,mux=on,signal=off", "-serial", "chardev:both"]
-        return [*command, *self.devices(image / "disk.raw", ",snapshot=on"), "-device", "virtio-serial-pci", "-device",
-                "virtconsole,chardev=both"]
+        return full_debian.qemu_command(self.machine, image)
 
     @staticmethod
     def end_login():
@@ -119,13 +105,6 @@ def fetch(suite):
                     "--quiet", "--modules", "ext4", "--add", f"tests/start={soft_userland.SOURCES / 'start.sh'}"],
                    check=True, stdin=subprocess.DEVNULL)
     return kernel, guests.GUESTS / suite / INITRD
-
-
-def debian_image():
-    """The directory of the image that `make run` boots, built if need be."""
-    subprocess.run([*IN_HOME, "image", "build", "debian", "--suite", "bookworm", "--name", IMAGE], check=True,
-                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    return (IMAGE_HOME / "images/names" / IMAGE).resolve()
 
 
 def boot(command):
@@ -211,7 +190,7 @@ def login(engine, image):
     """A boot of the full Debian: value, cpu."""
     with guests.Guest(engine.login_command(image)) as vm:
         try:
-            _, when = vm.wait_for(LOGIN, BOOT_TIMEOUT)
+            _, when = vm.wait_for(full_debian.LOGIN, BOOT_TIMEOUT)
             return {"value": when - vm.started, "cpu": vm.cpu_seconds()}
         finally:
             engine.end_login()
