@@ -20,6 +20,9 @@
 #include <sys/wait.h>
 #include <time.h>
 
+/* Heaps of the C library that threads share. */
+#define ARENAS 4
+
 static bool confined;
 static bool counted_alone; /* its threads are counted apart from those of the user's other processes */
 static pid_t bound_to;     /* 0: nobody */
@@ -123,6 +126,8 @@ int confine_process(const struct confine_config *config, struct confine_status *
     umask(077);
     /* Before the C library gives a thread's memory back for the first time, it reads a file of /proc. */
     mallopt(M_TRIM_THRESHOLD, INT_MAX);
+    /* To decide on an arena for its tenth thread, it would count the host's processors, again in a file. */
+    mallopt(M_ARENA_MAX, ARENAS);
     tzset(); /* the C library's first look at a clock reads the time zone's file, and no later one does */
     confine_session(&status);
     confine_prefer_as_victim();

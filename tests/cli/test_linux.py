@@ -36,7 +36,7 @@ def complaints(guest):
     return unexplained(guest.ask("dmesg -r | sed -n 's/^<[0-4]>//p'").splitlines())
 
 
-@pytest.mark.parametrize("cpus", [1, 2, 4])
+@pytest.mark.parametrize("cpus", [1, 2, 4, 8])
 def test_shell_and_power_off(engine, suite, cpus):
     with Guest(engine, suite, "--cpus", cpus, append="quiet") as guest:
         guest.shell()
