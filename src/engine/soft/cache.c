@@ -50,7 +50,7 @@ void soft_release_large(void *p, size_t size)
     munmap(p, ALIGN_UP(size, HUGE_PAGE));
 }
 
-int soft_cache_create(struct soft *s, struct error **err)
+int soft_cache_create(struct soft *s, unsigned cpus, struct error **err)
 {
     const struct guest_memory_block *rom = guest_memory_rom(s->memory);
 
@@ -58,6 +58,8 @@ int soft_cache_create(struct soft *s, struct error **err)
     s->n_pages = s->ram_pages + (rom ? rom->size >> 12 : 0);
     s->rom_base = rom ? rom->gpa : GUEST_ROM_END;
     pthread_mutex_init(&s->lock, NULL);
+    s->code_end = CODE_SIZE - (cpus - 1) * CODE_LESS;
+    s->meta_end = META_SIZE - (cpus - 1) * META_LESS;
     s->cache = soft_reserve_large(CODE_SIZE + META_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
     s->blocks = soft_reserve_large(MAX_BLOCKS * sizeof(*s->blocks), PROT_READ | PROT_WRITE);
     s->hash = soft_reserve_large(HASH_SIZE * sizeof(*s->hash), PROT_READ | PROT_WRITE);
@@ -212,7 +214,7 @@ void soft_cache_insert_locked(struct soft *s, struct soft_block *b)
 
 bool soft_cache_has_room_locked(struct soft *s)
 {
-    return s->code_used + BLOCK_CODE_MAX <= CODE_SIZE && s->meta_used + BLOCK_META_MAX <= META_SIZE &&
+    return s->code_used + BLOCK_CODE_MAX <= s->code_end && s->meta_used + BLOCK_META_MAX <= s->meta_end &&
            s->n_blocks + 1 < MAX_BLOCKS && (s->free_code_page || s->n_code_pages + 2 < MAX_CODE_PAGES);
 }
 

@@ -96,7 +96,7 @@ int soft_core_init(struct soft *s, struct guest_memory *memory, unsigned cpus, u
     soft_isa_init(s);
     int rc = soft_signals_install(err);
     if (rc == 0)
-        rc = soft_cache_create(s, err);
+        rc = soft_cache_create(s, cpus, err);
     if (rc < 0)
         return rc;
     uint64_t offset = -__rdtsc();

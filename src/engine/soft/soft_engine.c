@@ -103,7 +103,7 @@ static void stats(struct engine *engine, struct engine_stats *out)
     struct soft *s = soft_of(engine);
     uint64_t now = loop_now();
 
-    *out = (struct engine_stats){.cpus = s->n_vcpus, .cache_bytes = CODE_SIZE - s->code_start};
+    *out = (struct engine_stats){.cpus = s->n_vcpus, .cache_bytes = s->code_end - s->code_start};
     for (unsigned n = 0; n < s->n_vcpus; n++)
         out->cpu[n] = s->vcpu[n]->stats;
     snprintf(out->no_direct, sizeof(out->no_direct), "%s", s->no_direct);

@@ -17,8 +17,11 @@
 #include <stdatomic.h>
 #include <time.h>
 
-#define CODE_SIZE   (25u << 20)
-#define META_SIZE   (15u << 20)
+#define CODE_SIZE   (24u << 20)
+#define META_SIZE   (14u << 20)
+/* What each further vCPU takes of these, so that a guest of eight costs the host no more than one of one. */
+#define CODE_LESS   (5u << 18)
+#define META_LESS   (3u << 18)
 #define MAX_BLOCKS  (102u << 10)
 #define HASH_SIZE   (256u << 10)
 #define BLOCK_INSNS 32
@@ -173,6 +176,7 @@ struct soft {
     pthread_mutex_t lock;
     uint8_t *cache;      /* CODE_SIZE of code, then META_SIZE of metadata */
     uint32_t code_start; /* after the stubs */
+    uint32_t code_end, meta_end;
     uint32_t code_used, meta_used;
     struct soft_block *blocks;
     uint32_t n_blocks;
@@ -246,7 +250,7 @@ static inline uint64_t soft_jump_empty(uint32_t index)
  * spread widely and used all over, as translated code is. NULL with errno. */
 void *soft_reserve_large(size_t size, int prot);
 void soft_release_large(void *p, size_t size);
-int soft_cache_create(struct soft *s, struct error **err);
+int soft_cache_create(struct soft *s, unsigned cpus, struct error **err);
 void soft_cache_destroy(struct soft *s);
 /* The valid block for this place (`rip` less page_rip) and key, or NULL. Under `lock`, or between enter_code
  * and leave_code, when what is found may become invalid any moment. */
