@@ -298,6 +298,12 @@ enum soft_decode_result soft_decode(struct soft_decoded *d, const uint8_t *bytes
     return DECODE_OK;
 }
 
+bool soft_decode_briefly(ZydisDecodedInstruction *z, const uint8_t *bytes, unsigned length, bool amd)
+{
+    pthread_once(&decoders_once, init_decoders);
+    return ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoders[amd ? 3 : 2], NULL, bytes, length, z));
+}
+
 static const struct {
     uint8_t isa_ext;
     uint8_t reg, bit;

@@ -40,6 +40,10 @@ enum soft_decode_result { DECODE_OK, DECODE_MORE, DECODE_INVALID, DECODE_TOO_LON
 enum soft_decode_result soft_decode(struct soft_decoded *d, const uint8_t *bytes, unsigned length,
                                     unsigned bits, bool amd, uint64_t rip);
 
+/* Only which instruction of 64-bit code it is, and its length. False: none, or `length` bytes are not enough.
+ * Any thread. */
+bool soft_decode_briefly(ZydisDecodedInstruction *z, const uint8_t *bytes, unsigned length, bool amd);
+
 /* Which check of the x87, SSE and AVX enable bits an instruction needs. */
 enum soft_fpu_class { FPU_NONE, FPU_X87, FPU_WAIT, FPU_MMX, FPU_SSE, FPU_AVX };
 enum soft_fpu_class soft_fpu_class(const struct soft_decoded *d);

@@ -12,6 +12,7 @@
 #include "engine/soft/direct_space.h"
 
 #include "base/error.h"
+#include "engine/soft/direct_scan.h"
 #include "engine/soft/paging.h"
 #include "engine/soft/soft_priv.h"
 
@@ -239,38 +240,19 @@ int direct_space_validate(struct direct_space *space, struct soft_vcpu *c)
 
 /* ---- mapping ---- */
 
-/*
- * Instructions that tell of the host's processor what is different in the guest's: CPUID and RDPID; SYSENTER,
- * which Intel's processors have in 64-bit mode, and whose way back the host's kernel chooses; and where the
- * host has more state than the guest, XGETBV, WRPKRU, which would keep us out of the stub's own pages, and
- * the XSAVE family, which would store that state into areas that are too small. A page that holds such bytes
- * anywhere is left to the translator. (RDTSC and RDTSCP fault in a stub.)
- */
-static bool tells_of_the_host(const struct soft_vcpu *c, const uint8_t *page)
+/* `before`: the page at the address before it, as the guest's tables allow it; 0: none, or not known. */
+static bool may_execute(const struct soft_vcpu *c, uint64_t page, uint64_t before)
 {
-    const bool more_state = c->xcr0 != c->soft->host_xcr0;
-    const uint8_t *end = page + 4096, *p = page;
+    const struct direct_scan scan = {.amd = c->soft->amd, .more_state = c->xcr0 != c->soft->host_xcr0};
+    bool known = (before & HAS_EXEC) && soft_page_number(c->soft, before & PTE_ADDRESS) < c->soft->n_pages;
 
-    while (p + 3 <= end && (p = memchr(p, 0x0f, (size_t)(end - p - 2)))) {
-        unsigned opcode = p[1], modrm = p[2], reg = modrm >> 3 & 7;
-        bool memory = modrm < 0xc0;
-
-        if (opcode == 0xa2 || (opcode == 0x34 && !c->soft->amd))
-            return true;
-        if (opcode == 0xc7 && modrm >= 0xf8 &&
-            ((p > page && p[-1] == 0xf3) || (p > page + 1 && p[-2] == 0xf3 && (p[-1] & 0xf0) == 0x40)))
-            return true;
-        if (more_state && ((opcode == 0x01 && (modrm == 0xd0 || modrm == 0xef)) ||
-                           (opcode == 0xae && memory && reg >= 4 && reg <= 6) ||
-                           (opcode == 0xc7 && memory && reg >= 3 && reg <= 5)))
-            return true;
-        p++;
-    }
-    return false;
+    return !direct_scan_page(&scan, known ? soft_ram_page(c->soft, before & PTE_ADDRESS) : NULL,
+                             soft_ram_page(c->soft, page & PTE_ADDRESS));
 }
 
-/* What the stub is to have of a page that the guest's tables allow. */
-static uint64_t for_stub(struct soft_vcpu *c, uint64_t page)
+/* What the stub is to have of a page that the guest's tables allow. `before`: what they allow of the one
+ * before it, as far as that is known. */
+static uint64_t for_stub(struct soft_vcpu *c, uint64_t page, uint64_t before)
 {
     uint64_t gpa = page & PTE_ADDRESS;
     uint64_t number = soft_page_number(c->soft, gpa);
@@ -282,9 +264,14 @@ static uint64_t for_stub(struct soft_vcpu *c, uint64_t page)
         if (soft_is_guarded_page(c->soft, gpa))
             page &= ~HAS_WRITE;
     }
-    if ((page & HAS_EXEC) && tells_of_the_host(c, soft_ram_page(c->soft, gpa)))
+    if ((page & HAS_EXEC) && !may_execute(c, page, before))
         page &= ~HAS_EXEC;
     return page;
+}
+
+static uint64_t page_before(const struct direct_tables *t, unsigned index)
+{
+    return index ? allowed(t, index - 1) : 0;
 }
 
 static uint64_t file_offset(const struct soft_vcpu *c, uint64_t page)
@@ -323,7 +310,7 @@ static int map_around(struct direct_space *space, struct soft_vcpu *c, struct di
 
     for (unsigned n = first; n <= first + around && rc == 0; n++) {
         bool fresh = n < first + around && !chunk->pages[n];
-        uint64_t page = n == at ? wanted : fresh ? for_stub(c, allowed(t, n)) : 0;
+        uint64_t page = n == at ? wanted : fresh ? for_stub(c, allowed(t, n), page_before(t, n)) : 0;
 
         if (run < n && !(page && follows(c, chunk->pages[n - 1], page))) {
             rc = map_run(space, c, chunk, run, n);
@@ -367,7 +354,7 @@ enum direct_resolve direct_space_resolve(struct direct_space *space, struct soft
     /* Sets the accessed and dirty bits, as the access itself will not. */
     if (soft_walk(c, address, access, MMU_USER, &w) != SOFT_NEXT || !find_tables(c, address, &t))
         return DIRECT_REFUSED;
-    uint64_t page = for_stub(c, allowed(&t, index));
+    uint64_t page = for_stub(c, allowed(&t, index), page_before(&t, index));
     if (access == ACCESS_EXEC && page && !(page & HAS_EXEC))
         return DIRECT_NO_CODE;
     if (!page || page == before)

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Which pages of code must not be executed in a stub: those with instructions that tell of the host's
+ * processor what is different in the guest's. Their bytes stand within other instructions as well, and in
+ * tables, so it is found out where instructions begin. No state of its own.
+ */
+#ifndef TABIQUE_ENGINE_SOFT_DIRECT_SCAN_H
+#define TABIQUE_ENGINE_SOFT_DIRECT_SCAN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct direct_scan {
+    bool amd;
+    bool more_state; /* the host has more of XCR0's components than the guest */
+};
+
+/* Whether the page holds such an instruction, or the end of one. `before`: the page that lies before it in
+ * the address space, or NULL where that is not known. */
+bool direct_scan_page(const struct direct_scan *scan, const uint8_t *before, const uint8_t *page);
+
+#endif
