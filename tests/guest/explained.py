@@ -13,6 +13,8 @@ EXPLAINED = (
     r"hrtimer: interrupt took \d+ ns",
     # The same, seen by the clocks' mutual check: it gives that reading up and takes the next.
     r"clocksource: Long readout interval, skipping watchdog check",
+    # And by the scheduler's reserve for ordinary tasks: more than a whole period of it had gone by.
+    r"sched: DL replenish lagged too much",
 )
 
 
