@@ -77,6 +77,13 @@ static inline void emit_store_imm(struct emitter *e, int32_t offset, int32_t imm
     emit4(e, (uint32_t)offset);
     emit4(e, (uint32_t)imm);
 }
+/* mov dword gs:[offset], imm32 */
+static inline void emit_store_imm32(struct emitter *e, int32_t offset, uint32_t imm)
+{
+    emit_bytes(e, "\x65\xc7\x04\x25", 4);
+    emit4(e, (uint32_t)offset);
+    emit4(e, imm);
+}
 /* pext r, src, gs:[offset] */
 static inline void emit_pext(struct emitter *e, unsigned r, unsigned src, int32_t offset)
 {
@@ -122,6 +129,14 @@ static inline void emit_lea(struct emitter *e, unsigned width, unsigned r, unsig
     emit1(e, 0x8d);
     emit_modrm_mem(e, r, base, index, scale, disp);
 }
+/* lea r, [r + imm], always in seven bytes; not for RSP and R12 */
+static inline void emit_add_imm(struct emitter *e, unsigned r, int32_t imm)
+{
+    emit1(e, 0x48 | (r & 8 ? 5 : 0));
+    emit1(e, 0x8d);
+    emit1(e, (uint8_t)(0x80 | (r & 7) << 3 | (r & 7)));
+    emit4(e, (uint32_t)imm);
+}
 /* mov of 8 or 4 bytes between memory at [base + index + disp] and a register: opcode 8b loads, 89 stores */
 static inline void emit_mov_mem(struct emitter *e, unsigned width, uint8_t opcode, unsigned r, unsigned base,
                                 unsigned index, int32_t disp)
@@ -162,6 +177,23 @@ static inline void emit_movzx16(struct emitter *e, unsigned to, unsigned from)
     emit1(e, 0x0f);
     emit1(e, 0xb7);
     emit1(e, (uint8_t)(0xc0 | (to & 7) << 3 | (from & 7)));
+}
+/* mov r32, r32 of the same: the upper half becomes 0 */
+static inline void emit_zero_upper(struct emitter *e, unsigned r)
+{
+    if (r & 8)
+        emit1(e, 0x45);
+    emit1(e, 0x89);
+    emit1(e, (uint8_t)(0xc0 | (r & 7) << 3 | (r & 7)));
+}
+/* rorx to, from, 32: the halves change places */
+static inline void emit_swap_halves(struct emitter *e, unsigned to, unsigned from)
+{
+    emit1(e, 0xc4);
+    emit1(e, (uint8_t)((to & 8 ? 0 : 0x80) | 0x40 | (from & 8 ? 0 : 0x20) | 3));
+    emit_bytes(e, "\xfb\xf0", 2);
+    emit1(e, (uint8_t)(0xc0 | (to & 7) << 3 | (from & 7)));
+    emit1(e, 32);
 }
 static inline void emit_rel32_at(uint8_t *field, const uint8_t *target)
 {

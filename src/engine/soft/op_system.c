@@ -40,6 +40,18 @@ int op_sti(struct soft_vcpu *c, const struct soft_insn *i)
     return SOFT_NEXT;
 }
 
+int op_cld(struct soft_vcpu *c, const struct soft_insn *i)
+{
+    soft_set_rflags(c, 0, FLAG_DF);
+    return SOFT_NEXT;
+}
+
+int op_std(struct soft_vcpu *c, const struct soft_insn *i)
+{
+    soft_set_rflags(c, FLAG_DF, FLAG_DF);
+    return SOFT_NEXT;
+}
+
 int op_clac(struct soft_vcpu *c, const struct soft_insn *i)
 {
     if (c->cpl)

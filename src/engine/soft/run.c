@@ -484,6 +484,7 @@ static int interrupt(struct soft_vcpu *c)
 {
     unsigned events = take_events(c);
 
+    c->held_back = 1;
     if (c->wait_for_sipi)
         return SOFT_NEXT;
     if (c->nmi_pending && !c->nmi_blocked && !c->shadow) {
@@ -499,8 +500,10 @@ static int interrupt(struct soft_vcpu *c)
         lapic_accept(c->lapic, vector);
     } else {
         vector = events & LAPIC_EVENT_EXTINT ? soft_extint(c->soft) : -1;
-        if (vector < 0)
+        if (vector < 0) {
+            c->held_back = 0;
             return SOFT_NEXT;
+        }
     }
     c->halted = false;
     c->stats.interrupts++;

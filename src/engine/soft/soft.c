@@ -43,6 +43,7 @@ static void look_at_host(struct soft *s, unsigned without)
     }
     if (__get_cpuid_count(7, 0, &a, &b, &c, &d))
         s->use_pext = (b & bit_BMI2) && !slow_pext() && !(without & SOFT_WITHOUT_PEXT);
+    s->host_flags = __builtin_ia32_readeflags_u64() & ~(uint64_t)FLAGS_HOST;
 }
 
 void soft_reset_msrs(struct soft_vcpu *c)
@@ -68,6 +69,8 @@ static struct soft_vcpu *new_vcpu(struct soft *s, unsigned n)
     c->index = n;
     c->index_mask = (uint64_t)(TLB_SIZE - 1) << 12;
     c->page_mask = ~4095ull;
+    for (unsigned n = 0; n < 4; n++)
+        c->count_mask[n] = UINT64_MAX << (12 - n);
     c->jump_mask = JUMP_INDEX_BITS;
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++)
         c->tlb_fills[mmu].n = c->jump_fills[mmu].n = UINT32_MAX; /* so that the first flush empties them */

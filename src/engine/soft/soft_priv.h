@@ -17,8 +17,8 @@
 #include <stdatomic.h>
 #include <time.h>
 
-#define CODE_SIZE   (24u << 20)
-#define META_SIZE   (14u << 20)
+#define CODE_SIZE (24u << 20)
+#define META_SIZE (14u << 20)
 /* What each further vCPU takes of these, so that a guest of eight costs the host no more than one of one. */
 #define CODE_LESS   (5u << 18)
 #define META_LESS   (3u << 18)
@@ -128,17 +128,22 @@ struct soft_code_page {
     uint64_t gpa;
 };
 
+enum soft_string_kind { STRING_MOVS, STRING_STOS, STRING_KINDS };
+
 /* Addresses of the common stubs in the cache. */
 struct soft_stubs {
     uint64_t (*enter)(struct soft_vcpu *c, const void *code);
-    uint8_t *call;              /* rcx: struct soft_call */
+    uint8_t *call; /* rcx: struct soft_call; guest rcx in its slot */
+    /* REP MOVS and STOS with elements of 1 << n bytes: as `call`, which does what they can't. */
+    uint8_t *string[STRING_KINDS][4][MMU_MODES];
     uint8_t *slow[CPU_GPRS];    /* rcx: struct soft_site, by the register of the address */
     uint8_t *post;              /* rcx: struct soft_site; guest rcx in scratch[0] */
     uint8_t *fpu_load;          /* rcx: where to go on */
-    uint8_t *exit_link;         /* rcx: struct soft_exit; guest rcx in scratch[0] */
+    uint8_t *exit_link;         /* rcx: struct soft_exit; guest rcx in its slot */
+    uint8_t *exit_target;       /* the same for an exit whose target is in no jump cache */
     uint8_t *exit_next;         /* rip is set */
     uint8_t *exit_fault;        /* from the signal handler */
-    uint8_t *lookup[MMU_MODES]; /* rcx: struct soft_exit; guest rcx in scratch[0]; rip is set */
+    uint8_t *lookup[MMU_MODES]; /* rcx: struct soft_exit; guest rcx in its slot; rip is set */
     uint8_t *lookup_moves;      /* the same for code that holds at any address */
     uint8_t *lookup_exit[MMU_MODES],
         *lookup_exit_moves; /* the same for an exit to its target; rip is not set */
@@ -168,6 +173,7 @@ struct soft {
     /* the host's processor */
     bool use_pext, have_xsave, have_avx;
     uint64_t host_xcr0;
+    uint64_t host_flags; /* of RFLAGS, what is no flag of the guest's */
 
     bool amd;                   /* the guest sees a processor of AMD's or Hygon's, as on such a host */
     uint8_t isa[SOFT_ISA_EXTS]; /* by ZydisISAExt: whether the guest's CPUID has it; decode.c */
@@ -303,8 +309,10 @@ static inline bool soft_is_guarded_page(const struct soft *s, uint64_t gpa)
     return soft_is_code_page(s, gpa) || soft_is_rom(s, gpa);
 }
 
-/* ---- stubs.c ---- */
+/* ---- stubs.c, stubs_string.c ---- */
+struct emitter;
 void soft_stubs_generate(struct soft *s);
+void soft_stubs_generate_strings(struct soft *s, struct emitter *e);
 
 /* ---- decode.c ---- */
 /* Fills in s->isa and s->amd from s->cpuid. */

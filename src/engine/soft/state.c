@@ -9,7 +9,7 @@
 
 uint64_t soft_rflags(const struct soft_vcpu *c)
 {
-    return c->flags | c->sysflags | (c->iflag ? FLAG_IF : 0) | 2;
+    return c->flags | c->sysflags | c->iflag | 2;
 }
 
 void soft_set_rflags(struct soft_vcpu *c, uint64_t value, uint64_t mask)
@@ -21,7 +21,7 @@ void soft_set_rflags(struct soft_vcpu *c, uint64_t value, uint64_t mask)
     if (mask & FLAG_IF) {
         if (!c->iflag && (value & FLAG_IF) && c->lapic && lapic_has_work(c->lapic))
             __atomic_store_n(&c->pending, 1, __ATOMIC_SEQ_CST);
-        c->iflag = (value & FLAG_IF) != 0;
+        c->iflag = value & FLAG_IF;
     }
 }
 
@@ -34,6 +34,16 @@ static bool flat(const struct cpu_segment_state *s)
 static bool flat_data(const struct cpu_segment_state *s)
 {
     return flat(s) && (s->attr & 0xe) == 2;
+}
+
+/* A jump cache holds code of one key. */
+static void prepare_jumps(struct soft_vcpu *c, enum soft_mmu mmu, uint32_t key, uint64_t cs_base)
+{
+    if (c->jump_key[mmu] == key && c->jump_cs_base[mmu] == cs_base)
+        return;
+    soft_jump_flush(c, mmu);
+    c->jump_key[mmu] = key;
+    c->jump_cs_base[mmu] = cs_base;
 }
 
 void soft_update_key(struct soft_vcpu *c)
@@ -60,6 +70,10 @@ void soft_update_key(struct soft_vcpu *c)
     else
         mmu = (c->cr4 & CR4_SMAP) && !(c->sysflags & FLAG_AC) ? MMU_KERNEL : MMU_KERNEL_AC;
     key |= (uint32_t)mmu << KEY_MMU_SHIFT;
+    if (!c->cpl && (c->cr4 & CR4_SMAP))
+        key |= KEY_SMAP;
+    if (c->flags & FLAG_DF)
+        key |= KEY_DF;
     if (c->cr0 & CR0_EM)
         key |= KEY_EM | KEY_NO_SSE;
     if (!(c->cr4 & CR4_OSFXSR))
@@ -79,11 +93,14 @@ void soft_update_key(struct soft_vcpu *c)
     if ((key ^ c->key) & KEY_DEBUG)
         soft_tlb_flush(c, true); /* watched pages must leave the TLB */
     c->key = key;
+    if (key & (KEY_STEP | KEY_DEBUG))
+        return;
     uint64_t cs_base = key & KEY_CODE64 ? 0 : cs->base;
-    if (!(key & (KEY_STEP | KEY_DEBUG)) && (c->jump_key[mmu] != key || c->jump_cs_base[mmu] != cs_base)) {
-        soft_jump_flush(c, mmu);
-        c->jump_key[mmu] = key;
-        c->jump_cs_base[mmu] = cs_base;
+    prepare_jumps(c, mmu, key, cs_base);
+    /* STAC and CLAC lead from one to the other without a look at this. */
+    if (key & KEY_SMAP) {
+        mmu = mmu == MMU_KERNEL ? MMU_KERNEL_AC : MMU_KERNEL;
+        prepare_jumps(c, mmu, (key & ~KEY_MMU) | (uint32_t)mmu << KEY_MMU_SHIFT, cs_base);
     }
 }
 
@@ -92,7 +109,7 @@ void soft_set_state(struct soft_vcpu *c, const struct cpu_state *s)
     memcpy(c->gpr, s->gpr, sizeof(c->gpr));
     c->rip = s->rip;
     c->flags = s->rflags & FLAGS_HOST;
-    c->iflag = (s->rflags & FLAG_IF) != 0;
+    c->iflag = s->rflags & FLAG_IF;
     c->sysflags = s->rflags & ~(uint64_t)(FLAGS_HOST | FLAG_IF | 2);
     memcpy(c->seg, s->seg, sizeof(c->seg));
     c->ldtr = s->ldtr;

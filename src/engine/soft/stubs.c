@@ -222,8 +222,15 @@ static void generate_exit_link(struct soft *s, struct emitter *e)
 {
     s->stubs.exit_link = e->p;
     emit_store(e, FIELD(exit_link), CPU_RCX);
-    emit_load(e, CPU_RCX, FIELD(scratch[0]));
+    emit_load(e, CPU_RCX, GPR(CPU_RCX));
     generate_exit(s, e, LEFT_LINK);
+    s->stubs.exit_target = e->p;
+    emit_store(e, FIELD(exit_link), CPU_RCX);
+    emit_bytes(e, "\x48\x8b\x49", 3); /* mov rcx, [rcx + target] */
+    emit1(e, offsetof(struct soft_exit, target));
+    emit_store(e, FIELD(rip), CPU_RCX);
+    emit_load(e, CPU_RCX, GPR(CPU_RCX));
+    generate_exit(s, e, LEFT_LOOKUP);
 }
 
 /* The index of the jump cache for the address in RAX, to RDX: soft_jump_index. */
@@ -261,17 +268,33 @@ static void emit_page_rip(const struct soft *s, struct emitter *e)
     emit_store(e, FIELD(page_rip), CPU_RCX);
 }
 
-static uint8_t *generate_lookup(struct soft *s, struct emitter *e, enum soft_mmu mmu, bool moves)
+static void save_for_lookup(struct emitter *e)
 {
-    uint8_t *start = e->p;
-
     emit_store(e, FIELD(scratch[1]), CPU_RAX);
     emit_store(e, FIELD(scratch[2]), CPU_RCX);
     emit_store(e, FIELD(scratch[3]), CPU_RDX);
+}
+
+/* `from_exit`: the way in for RCX's exit to its own target. */
+static uint8_t *generate_lookup(struct soft *s, struct emitter *e, enum soft_mmu mmu, bool moves,
+                                uint8_t **from_exit)
+{
+    *from_exit = e->p;
+    save_for_lookup(e);
+    emit_load(e, CPU_RAX, FIELD(page_rip));
+    emit_bytes(e, "\x48\x8b\x51", 3); /* mov rdx, [rcx + target] */
+    emit1(e, offsetof(struct soft_exit, target));
+    emit_lea(e, 8, CPU_RAX, CPU_RAX, CPU_RDX, 1, 0);
+    emit_store(e, FIELD(rip), CPU_RAX);
+    uint8_t *on = emit_jmp_later(e);
+
+    uint8_t *start = e->p;
+    save_for_lookup(e);
+    emit_load(e, CPU_RAX, FIELD(rip));
+    emit_rel32_at(on, e->p);
     emit_load(e, CPU_RCX, FIELD(pending));
     emit_jrcxz(e, 5);
     uint8_t *pending = emit_jmp_later(e);
-    emit_load(e, CPU_RAX, FIELD(rip));
     emit_jump_index(s, e);
     emit_lea(e, 8, CPU_RDX, CPU_RDX, CPU_RDX, 1, 0); /* entries of two words */
     emit_load_indexed(e, CPU_RCX, FIELD(jump[mmu].at[0].tag), CPU_RDX);
@@ -284,7 +307,7 @@ static uint8_t *generate_lookup(struct soft *s, struct emitter *e, enum soft_mmu
     emit_store(e, FIELD(resume), CPU_RAX);
     emit_load(e, CPU_RAX, FIELD(scratch[1]));
     emit_load(e, CPU_RDX, FIELD(scratch[3]));
-    emit_load(e, CPU_RCX, FIELD(scratch[0]));
+    emit_load(e, CPU_RCX, GPR(CPU_RCX));
     emit_jmp_gs(e, FIELD(resume));
     emit_rel32_at(pending, e->p);
     emit_rel32_at(miss, e->p);
@@ -292,26 +315,8 @@ static uint8_t *generate_lookup(struct soft *s, struct emitter *e, enum soft_mmu
     emit_store(e, FIELD(exit_link), CPU_RCX);
     emit_load(e, CPU_RAX, FIELD(scratch[1]));
     emit_load(e, CPU_RDX, FIELD(scratch[3]));
-    emit_load(e, CPU_RCX, FIELD(scratch[0]));
+    emit_load(e, CPU_RCX, GPR(CPU_RCX));
     generate_exit(s, e, LEFT_LOOKUP);
-    return start;
-}
-
-/* As `lookup`, for RCX's exit to its own target. */
-static uint8_t *generate_lookup_exit(struct emitter *e, const uint8_t *lookup)
-{
-    uint8_t *start = e->p;
-
-    emit_store(e, FIELD(scratch[1]), CPU_RAX);
-    emit_store(e, FIELD(scratch[3]), CPU_RDX);
-    emit_load(e, CPU_RAX, FIELD(page_rip));
-    emit_bytes(e, "\x48\x8b\x51", 3); /* mov rdx, [rcx + target] */
-    emit1(e, offsetof(struct soft_exit, target));
-    emit_lea(e, 8, CPU_RAX, CPU_RAX, CPU_RDX, 1, 0);
-    emit_store(e, FIELD(rip), CPU_RAX);
-    emit_load(e, CPU_RAX, FIELD(scratch[1]));
-    emit_load(e, CPU_RDX, FIELD(scratch[3]));
-    emit_jmp(e, lookup);
     return start;
 }
 
@@ -336,10 +341,8 @@ void soft_stubs_generate(struct soft *s)
     s->stubs.exit_next = generate_exit(s, &e, LEFT_NEXT);
     s->stubs.exit_fault = generate_exit(s, &e, LEFT_FAULT);
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++)
-        s->stubs.lookup[mmu] = generate_lookup(s, &e, (enum soft_mmu)mmu, false);
-    s->stubs.lookup_moves = generate_lookup(s, &e, MMU_USER, true);
-    for (unsigned mmu = 0; mmu < MMU_MODES; mmu++)
-        s->stubs.lookup_exit[mmu] = generate_lookup_exit(&e, s->stubs.lookup[mmu]);
-    s->stubs.lookup_exit_moves = generate_lookup_exit(&e, s->stubs.lookup_moves);
+        s->stubs.lookup[mmu] = generate_lookup(s, &e, (enum soft_mmu)mmu, false, &s->stubs.lookup_exit[mmu]);
+    s->stubs.lookup_moves = generate_lookup(s, &e, MMU_USER, true, &s->stubs.lookup_exit_moves);
+    soft_stubs_generate_strings(s, &e);
     s->code_start = (uint32_t)((e.p - s->cache + 63) & ~63);
 }

@@ -97,22 +97,27 @@ void tr_record(struct translator *t)
 
 /* ---- calls of C ---- */
 
-void tr_call(struct translator *t, soft_handler *handler)
+void tr_call_through(struct translator *t, soft_handler *handler, const uint8_t *stub)
 {
     struct soft_call *call = tr_meta(t, sizeof(*call));
 
     soft_make_insn(t->d, &call->insn);
     call->rip = t->d->rip;
     call->handler = handler;
-    tr_need_all(t, 0xffff);
-    emit_store(&t->e, GPR(CPU_RCX), CPU_RCX);
+    tr_need_all(t, 0xffff & ~BIT(CPU_RCX));
+    tr_take(t, CPU_RCX);
     emit_lea_rip(&t->e, CPU_RCX, call);
-    emit_jmp(&t->e, t->soft->stubs.call);
+    emit_jmp(&t->e, stub);
     call->resume = t->e.p;
-    for (unsigned r = 0; r < CPU_GPRS; r++)
-        t->place[r] = IN_BOTH;
     t->fpu_loaded = false;
     tr_end_groups(t);
+}
+
+void tr_call(struct translator *t, soft_handler *handler)
+{
+    tr_call_through(t, handler, t->soft->stubs.call);
+    for (unsigned r = 0; r < CPU_GPRS; r++)
+        t->place[r] = IN_BOTH;
 }
 
 static int raise_ud(struct soft_vcpu *c, const struct soft_insn *i)
@@ -391,7 +396,7 @@ static void translate_insn(struct translator *t)
         raise_always(t, raise_ud);
         return;
     }
-    if (tr_flow(t) || tr_stack(t))
+    if (tr_flow(t) || tr_stack(t) || tr_system(t))
         return;
     if (d->row && tr_row_applies(d)) {
         translate_row(t, d->row);
@@ -435,7 +440,8 @@ static bool ends_block(const struct translator *t, const struct soft_decoded *d)
     case ZYDIS_CATEGORY_SYSRET:
         return true;
     default:
-        return d->row && tr_row_applies(d) && (d->row->flags & (INSN_JUMPS | INSN_MODE | INSN_END));
+        return d->row && tr_row_applies(d) && (d->row->flags & (INSN_JUMPS | INSN_MODE | INSN_END)) &&
+               tr_emitted(t, d) != EMITTED;
     }
 }
 

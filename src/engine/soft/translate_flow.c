@@ -28,7 +28,15 @@ static void go(struct translator *t, const uint8_t *stub)
     emit_jmp(&t->e, stub);
 }
 
-/* Put an address in vcpu->rip; may use RCX, whose guest value must be in scratch[0] already. */
+/* The ways out of a block want the guest's RCX in its slot: then the register is free, and mostly it is there
+ * already. */
+static void put_rcx(struct translator *t)
+{
+    if (t->place[CPU_RCX] == IN_REG)
+        emit_store(&t->e, GPR(CPU_RCX), CPU_RCX);
+}
+
+/* Put an address in vcpu->rip; may use RCX, whose guest value must be in its slot already. */
 static void store_rip(struct translator *t, uint64_t rip)
 {
     if (!soft_key_moves(t->key) && (uint64_t)(int64_t)(int32_t)rip == rip) {
@@ -39,13 +47,18 @@ static void store_rip(struct translator *t, uint64_t rip)
     emit_store(&t->e, FIELD(rip), CPU_RCX);
 }
 
+static void exit_next(struct translator *t, uint64_t target)
+{
+    put_rcx(t);
+    store_rip(t, target);
+    emit_load(&t->e, CPU_RCX, GPR(CPU_RCX));
+    go(t, t->soft->stubs.exit_next);
+}
+
 void tr_exit_next(struct translator *t, uint64_t target)
 {
     tr_need_all(t, 0xffff);
-    emit_store(&t->e, FIELD(scratch[0]), CPU_RCX);
-    store_rip(t, target);
-    emit_load(&t->e, CPU_RCX, FIELD(scratch[0]));
-    go(t, t->soft->stubs.exit_next);
+    exit_next(t, target);
     t->ended = true;
 }
 
@@ -54,14 +67,14 @@ static void go_lookup(struct translator *t)
     go(t, soft_key_moves(t->key) ? t->soft->stubs.lookup_moves : t->soft->stubs.lookup[t->mmu]);
 }
 
-/* All registers are in place; vcpu->rip holds the target. */
+/* All registers are in place but RCX, which is in its slot; vcpu->rip holds the target. */
 static void exit_lookup(struct translator *t, struct soft_exit *x)
 {
     if (t->key & (KEY_STEP | KEY_ONE | KEY_DEBUG)) {
+        emit_load(&t->e, CPU_RCX, GPR(CPU_RCX));
         go(t, t->soft->stubs.exit_next);
         return;
     }
-    emit_store(&t->e, FIELD(scratch[0]), CPU_RCX);
     emit_lea_rip(&t->e, CPU_RCX, x);
     go_lookup(t);
 }
@@ -89,19 +102,39 @@ static bool same_page(const struct translator *t, uint64_t target)
     return ((t->rip + base) ^ (target + base)) < 4096 && t->block->gpa2 == NO_PAGE;
 }
 
-/* To an address that no link may remember; registers are in place. */
-static void exit_far(struct translator *t, uint64_t target)
+/*
+ * To an address that no link may remember; registers are in place, but for RCX, which may be in its slot
+ * only. Where the address is a constant, so is its place in the jump cache. `poll`: look for interrupts
+ * first.
+ */
+static void exit_far(struct translator *t, uint64_t target, enum soft_mmu mmu, bool poll)
 {
+    struct emitter *e = &t->e;
     struct soft_exit *x = new_exit(t, target, EXIT_KIND_FAR_PAGE);
+    const int32_t entry = FIELD(jump[mmu].at[0]) + 16 * (int32_t)soft_jump_index(target);
 
-    emit_store(&t->e, FIELD(scratch[0]), CPU_RCX);
-    store_rip(t, target);
-    emit_lea_rip(&t->e, CPU_RCX, x);
-    go_lookup(t);
+    put_rcx(t);
+    if (soft_key_moves(t->key) || (uint64_t)(int64_t)(int32_t)target != target) {
+        emit_lea_rip(e, CPU_RCX, x);
+        go(t, soft_key_moves(t->key) ? t->soft->stubs.lookup_exit_moves : t->soft->stubs.lookup_exit[mmu]);
+        return;
+    }
+    if (poll) {
+        emit_load(e, CPU_RCX, FIELD(pending));
+        emit_jrcxz(e, 2);
+        emit_bytes(e, "\xeb\x12", 2); /* jmp to the way out */
+    }
+    emit_load(e, CPU_RCX, entry);
+    emit_add_imm(e, CPU_RCX, (int32_t)target);
+    emit_jrcxz(e, 12);
+    emit_lea_rip(e, CPU_RCX, x);
+    go(t, t->soft->stubs.exit_target);
+    emit_load(e, CPU_RCX, GPR(CPU_RCX));
+    emit_jmp_gs(e, entry + 8);
 }
 
 /* A jump that can be linked. The displacements are aligned, so that each is changed in one store while other
- * vCPUs run through it. `poll`: another jump to the unlinked way out, which has saved RCX already. */
+ * vCPUs run through it. `poll`: another jump to the unlinked way out, where RCX is in its slot already. */
 static void emit_link(struct translator *t, struct soft_link *x, uint8_t *poll)
 {
     struct emitter *e = &t->e;
@@ -113,7 +146,7 @@ static void emit_link(struct translator *t, struct soft_link *x, uint8_t *poll)
     /* The unlinked way out, next to it. */
     emit_rel32_at(patch, e->p);
     x->unlinked = (uint32_t)(e->p - t->soft->cache);
-    emit_store(e, FIELD(scratch[0]), CPU_RCX);
+    put_rcx(t);
     if (poll)
         emit_rel32_at(poll, e->p);
     emit_lea_rip(e, CPU_RCX, x);
@@ -131,25 +164,24 @@ static void exit_to(struct translator *t, uint64_t target)
 {
     struct emitter *e = &t->e;
 
+    bool back = target <= t->d->rip;
+
     if (t->key & (KEY_STEP | KEY_ONE | KEY_DEBUG)) {
-        emit_store(e, FIELD(scratch[0]), CPU_RCX);
-        store_rip(t, target);
-        emit_load(e, CPU_RCX, FIELD(scratch[0]));
-        go(t, t->soft->stubs.exit_next);
+        exit_next(t, target);
         return;
     }
     if (!same_page(t, target)) {
-        exit_far(t, target);
+        exit_far(t, target, t->mmu, back);
         return;
     }
     struct soft_link *x = new_link(t, target, EXIT_KIND_DIRECT);
     uint8_t *poll = NULL;
-    if (target <= t->d->rip) {
-        emit_store(e, FIELD(scratch[0]), CPU_RCX);
+    if (back) {
+        put_rcx(t);
         emit_load(e, CPU_RCX, FIELD(pending));
         emit_jrcxz(e, 5);
         poll = emit_jmp_later(e);
-        emit_load(e, CPU_RCX, FIELD(scratch[0]));
+        emit_load(e, CPU_RCX, GPR(CPU_RCX));
     }
     emit_link(t, x, poll);
 }
@@ -162,13 +194,22 @@ void tr_exit_plain(struct translator *t, uint64_t rip)
 void tr_exit_polled(struct translator *t, uint64_t target)
 {
     tr_need_all(t, 0xffff);
-    exit_far(t, target);
+    exit_far(t, target, t->mmu, true);
+    t->ended = true;
+}
+
+void tr_exit_mmu(struct translator *t, uint64_t target, enum soft_mmu mmu)
+{
+    tr_need_all(t, 0xffff & ~BIT(CPU_RCX));
+    exit_far(t, target, mmu, false);
     t->ended = true;
 }
 
 void tr_exit_direct(struct translator *t, uint64_t target)
 {
-    tr_need_all(t, 0xffff);
+    bool far = !(t->key & (KEY_STEP | KEY_ONE | KEY_DEBUG)) && !same_page(t, target);
+
+    tr_need_all(t, far ? 0xffff & ~BIT(CPU_RCX) : 0xffff);
     exit_to(t, target);
     t->ended = true;
 }
@@ -206,6 +247,7 @@ static void count_branch(struct translator *t)
         emit1(e, 0x67);
     emit1(e, t->d->z.opcode);
     emit1(e, 5);
+    tr_wrote(t, t->d->writes);
     uint8_t *not_taken = emit_jmp_later(e);
     exit_to(t, branch_target(t));
     emit_rel32_at(not_taken, e->p);
@@ -242,8 +284,8 @@ static void push_constant(struct translator *t, uint64_t value, bool is_rip)
     tr_access_end(t, &m);
 }
 
-/* Read the address or value at the instruction's memory operand into scratch[5]. */
-static void read_operand(struct translator *t)
+/* Read the address or value at the instruction's memory operand into a field. */
+static void read_operand(struct translator *t, int32_t field)
 {
     struct guest_address a;
     struct memory_access m;
@@ -252,7 +294,7 @@ static void read_operand(struct translator *t)
     tr_access_begin(t, &a, slot(t), SITE_READ, 0, false, &m);
     tr_record(t);
     emit_mov_mem(&t->e, slot(t), 0x8b, CPU_RCX, m.s1, m.s2, m.disp);
-    emit_store(&t->e, FIELD(scratch[5]), CPU_RCX);
+    emit_store(&t->e, field, CPU_RCX);
     tr_access_end(t, &m);
 }
 
@@ -262,29 +304,31 @@ static unsigned operand_register(const struct soft_decoded *d, unsigned n)
         ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, d->ops[n].reg.value));
 }
 
-/* The target of an indirect CALL or JMP to scratch[5]. */
-static void fetch_target(struct translator *t)
+/* The target of an indirect CALL or JMP to a field. */
+static void fetch_target(struct translator *t, int32_t field)
 {
     if (t->d->ops[0].type == ZYDIS_OPERAND_TYPE_MEMORY) {
-        read_operand(t);
+        read_operand(t, field);
         return;
     }
     unsigned r = operand_register(t->d, 0);
     tr_need(t, r);
-    emit_store(&t->e, FIELD(scratch[5]), r);
+    if (t->bits != 64) { /* it may have anything in its upper half */
+        tr_take(t, CPU_RCX);
+        emit_lea(&t->e, 4, CPU_RCX, r, 255, 1, 0);
+        r = CPU_RCX;
+    }
+    emit_store(&t->e, field, r);
 }
 
+/* To vcpu->rip. */
 static void indirect(struct translator *t, int undo_rsp)
 {
     struct soft_exit *x = new_exit(t, t->d->rip, EXIT_KIND_INDIRECT);
 
     x->undo_rsp = undo_rsp;
     tr_take(t, CPU_RCX);
-    emit_load(&t->e, CPU_RCX, FIELD(scratch[5]));
-    if (t->bits != 64) /* a register may have had anything in its upper half */
-        emit_lea(&t->e, 4, CPU_RCX, CPU_RCX, 255, 1, 0);
-    emit_store(&t->e, FIELD(rip), CPU_RCX);
-    tr_need_all(t, 0xffff);
+    tr_need_all(t, 0xffff & ~BIT(CPU_RCX));
     exit_lookup(t, x);
     t->ended = true;
 }
@@ -303,7 +347,7 @@ static void near_return(struct translator *t)
     tr_take(t, CPU_RCX);
     tr_record(t);
     emit_mov_mem(&t->e, slot(t), 0x8b, CPU_RCX, m.s1, m.s2, m.disp);
-    emit_store(&t->e, FIELD(scratch[5]), CPU_RCX);
+    emit_store(&t->e, FIELD(rip), CPU_RCX);
     emit_lea(&t->e, slot(t), CPU_RSP, CPU_RSP, 255, 1, pop);
     tr_access_end(t, &m);
     indirect(t, -pop);
@@ -328,7 +372,7 @@ bool tr_flow(struct translator *t)
         if (d->ops[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
             tr_exit_direct(t, branch_target(t));
         } else {
-            fetch_target(t);
+            fetch_target(t, FIELD(rip));
             indirect(t, 0);
         }
         return true;
@@ -339,8 +383,11 @@ bool tr_flow(struct translator *t)
             push_constant(t, tr_next_rip(t), true);
             tr_exit_direct(t, branch_target(t));
         } else {
-            fetch_target(t);
+            fetch_target(t, FIELD(scratch[5]));
             push_constant(t, tr_next_rip(t), true);
+            tr_take(t, CPU_RCX);
+            emit_load(&t->e, CPU_RCX, FIELD(scratch[5]));
+            emit_store(&t->e, FIELD(rip), CPU_RCX);
             indirect(t, (int)slot(t));
         }
         return true;
@@ -390,7 +437,7 @@ static void push_operand(struct translator *t)
     struct guest_address a = below_stack(t);
     struct memory_access m;
 
-    read_operand(t);
+    read_operand(t, FIELD(scratch[5]));
     tr_access_begin(t, &a, slot(t), SITE_WRITE, 0, false, &m);
     emit_load(&t->e, CPU_RCX, FIELD(scratch[5]));
     tr_record(t);

@@ -72,7 +72,8 @@ static bool is_gpr64(const ZydisDecodedOperand *o)
            ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_GPR64;
 }
 
-/* Pushes, pops, calls and returns that tr_stack and tr_flow make one access of. `moved`: what RSP changes by.
+/* Pushes, pops, calls and returns that tr_stack, tr_flow and tr_system make one access of. `moved`: what RSP
+ * changes by.
  */
 static bool stack_access(const struct soft_decoded *d, struct access *a, int32_t *moved)
 {
@@ -89,6 +90,7 @@ static bool stack_access(const struct soft_decoded *d, struct access *a, int32_t
         a->disp = *moved = -8;
         return true;
     case ZYDIS_MNEMONIC_CALL:
+    case ZYDIS_MNEMONIC_PUSHFQ:
         a->write = true;
         a->disp = *moved = -8;
         return true;
@@ -177,7 +179,7 @@ void tr_find_groups(struct translator *t, const struct soft_decoded *insns, unsi
         if (stack_access(d, &a, &moved) || operand_access(d, t->soft->amd, &a)) {
             t->moved_of[i] = bases[a.base].moved;
             t->group_of[i] = join(t, &bases[a.base], &a);
-        } else if (d->row && tr_row_applies(d) && !(d->row->flags & INSN_NOP)) {
+        } else if (d->row && tr_row_applies(d) && !(d->row->flags & INSN_NOP) && !tr_emitted(t, d)) {
             writes = 0xffff; /* a handler: tr_end_groups */
         }
         if (!moved)

@@ -100,6 +100,8 @@ void *tr_meta(struct translator *t, size_t size);
 void tr_record(struct translator *t);
 /* Call the current instruction's handler (or `handler`); code goes on after it if it returns SOFT_NEXT. */
 void tr_call(struct translator *t, soft_handler *handler);
+/* The same by way of another stub; the registers' places afterwards are the caller's to tell. */
+void tr_call_through(struct translator *t, soft_handler *handler, const uint8_t *stub);
 
 /* Whether the row is for this instruction: a few mnemonics name both what is copied and what needs a handler.
  */
@@ -151,6 +153,8 @@ void tr_write_plains(struct translator *t);
 /* ---- translate_flow.c ---- */
 /* The jump to the current instruction in a block with KEY_PLAIN; registers are in place. */
 void tr_exit_plain(struct translator *t, uint64_t rip);
+/* The same with another mode of the MMU, which vcpu->key has been told of. */
+void tr_exit_mmu(struct translator *t, uint64_t target, enum soft_mmu mmu);
 /* Near control transfers and stack instructions of 64-bit mode and of flat 32-bit code. False: not one of
  * them. */
 bool tr_flow(struct translator *t);
@@ -161,6 +165,13 @@ void tr_exit_direct(struct translator *t, uint64_t target);
 void tr_exit_polled(struct translator *t, uint64_t target);
 /* Leave through the dispatcher, which looks at the mode again. */
 void tr_exit_next(struct translator *t, uint64_t target);
+
+/* ---- translate_system.c ---- */
+/* Of an instruction that has a row: whether it is emitted instead, and whether the block goes on then. */
+enum tr_emitted { NOT_EMITTED, EMITTED, EMITTED_EXIT };
+enum tr_emitted tr_emitted(const struct translator *t, const struct soft_decoded *d);
+/* False: its handler must do it. */
+bool tr_system(struct translator *t);
 
 /* Next instruction's RIP, truncated to the mode's width. */
 static inline uint64_t tr_truncate(const struct translator *t, uint64_t rip)

@@ -177,13 +177,14 @@ struct soft_vcpu {
     uint64_t pending;   /* atomic; nonzero: leave translated code at the next poll */
     uint64_t host_rsp;  /* this thread's own stack while guest code runs */
     uint64_t fpu_saved; /* 1: the guest's x87, SSE and AVX state is in `xsave`; 0: in the registers */
-    uint64_t iflag;     /* RFLAGS.IF as 0 or 1 */
+    uint64_t iflag;     /* RFLAGS.IF, at its place: 0 or FLAG_IF */
     uint64_t shadow;    /* no interrupt before the next instruction has ended: SHADOW_STI or SHADOW_SS */
     uint64_t scratch[8];
     uint64_t slow_address, slow_host, slow_post, slow_site;
     uint64_t index_mask, page_mask, jump_mask; /* operands for PEXT */
-    uint64_t exit_link;  /* the struct soft_exit through which the last block was left, or 0 */
-    uint64_t tsc_offset; /* guest TSC - host TSC */
+    uint64_t count_mask[4]; /* the same: elements of 1, 2, 4, 8 bytes beyond a page of them */
+    uint64_t exit_link;     /* the struct soft_exit through which the last block was left, or 0 */
+    uint64_t tsc_offset;    /* guest TSC - host TSC */
     /* What is to be added to addresses in the current block: the page that it runs in, or 0
      * (soft_key_moves). */
     uint64_t page_rip;
@@ -194,9 +195,10 @@ struct soft_vcpu {
     struct soft_jump_cache jump[MMU_MODES];
     uint64_t host_gpr[CPU_GPRS];
     uint8_t bounce[128] __attribute__((aligned(64)));
-    uint64_t resume;   /* where slow paths go on in translated code */
-    uint64_t result;   /* what the last handler returned */
-    uint64_t activity; /* enum engine_activity; another thread looks at it now and then */
+    uint64_t resume;    /* where slow paths go on in translated code */
+    uint64_t result;    /* what the last handler returned */
+    uint64_t activity;  /* enum engine_activity; another thread looks at it now and then */
+    uint64_t held_back; /* nonzero: something may be waiting for RFLAGS.IF */
 
     /* -- the rest of the architectural state -- */
     uint64_t sysflags; /* RFLAGS but for FLAGS_HOST, IF and the constant bit 1 */
@@ -274,9 +276,11 @@ struct soft_vcpu {
 #define KEY_STEP      0x2000u /* RFLAGS.TF: one instruction, then #DB */
 #define KEY_DEBUG                                                                                            \
     0x4000u /* a breakpoint is enabled in DR7: blocks of one instruction, checked by the dispatcher */
-#define KEY_ONE      0x8000u  /* a block of one instruction (after an interrupt shadow) */
-#define KEY_NO_RDTSC 0x10000u /* RDTSC raises #GP (CR4.TSD at CPL 3) */
-#define KEY_PLAIN    0x40000u /* the rest of a block, in which each access looks for itself in the TLB */
+#define KEY_ONE      0x8000u   /* a block of one instruction (after an interrupt shadow) */
+#define KEY_NO_RDTSC 0x10000u  /* RDTSC raises #GP (CR4.TSD at CPL 3) */
+#define KEY_PLAIN    0x40000u  /* the rest of a block, in which each access looks for itself in the TLB */
+#define KEY_SMAP     0x80000u  /* CPL 0 with CR4.SMAP: RFLAGS.AC is what the MMU says */
+#define KEY_DF       0x100000u /* RFLAGS.DF */
 #define KEY_AC                                                                                               \
     0x20000u /* accesses must be aligned (CR0.AM and RFLAGS.AC at CPL 3): all take the slow path             \
               */

@@ -267,7 +267,7 @@ static struct soft_vcpu *begin_guest(const uint8_t *code, size_t length)
     struct error *err = NULL;
 
     c->seg[CPU_SS].selector = LINUX3;
-    c->iflag = 1;
+    c->iflag = FLAG_IF;
     for (unsigned seg = CPU_ES; seg < CPU_SEGMENTS; seg++) {
         if (seg != CPU_CS && seg != CPU_SS)
             c->seg[seg] = (struct cpu_segment_state){0};
