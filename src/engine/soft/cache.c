@@ -98,25 +98,6 @@ void soft_cache_destroy(struct soft *s)
     pthread_mutex_destroy(&s->lock);
 }
 
-static uint32_t hash_of(uint64_t rip, uint64_t gpa, uint32_t key)
-{
-    uint64_t h = (gpa ^ rip >> 12) * 0x9e3779b97f4a7c15ull + key * 0xff51afd7ed558ccdull;
-    return (uint32_t)(h >> 40) & (HASH_SIZE - 1);
-}
-
-struct soft_block *soft_cache_find(struct soft *s, uint64_t rip, uint64_t cs_base, uint64_t gpa,
-                                   uint64_t gpa2, uint32_t key)
-{
-    struct soft_block *b = __atomic_load_n(&s->hash[hash_of(rip, gpa, key)], __ATOMIC_ACQUIRE);
-
-    for (; b; b = __atomic_load_n(&b->hash_next, __ATOMIC_ACQUIRE)) {
-        if (b->gpa == gpa && b->key == key && b->rip == rip && b->cs_base == cs_base &&
-            (b->gpa2 == NO_PAGE || b->gpa2 == gpa2) && soft_block_valid(b))
-            return b;
-    }
-    return NULL;
-}
-
 /* ---- pages ---- */
 
 static struct soft_code_page *code_page(struct soft *s, uint64_t gpa)
@@ -203,7 +184,7 @@ static void remove_from_page(struct soft *s, struct soft_block *b, uint64_t gpa)
 
 void soft_cache_insert_locked(struct soft *s, struct soft_block *b)
 {
-    struct soft_block **head = &s->hash[hash_of(b->rip, b->gpa, b->key)];
+    struct soft_block **head = &s->hash[soft_cache_hash(b->rip, b->gpa, b->key)];
 
     b->hash_next = *head;
     __atomic_store_n(head, b, __ATOMIC_RELEASE);
@@ -329,7 +310,7 @@ static void invalidate(struct soft *s, struct soft_block *b)
     atomic_fetch_add(&s->invalidations, 1);
     unlink_incoming(s, b);
     unlink_outgoing(s, b);
-    for (struct soft_block **at = &s->hash[hash_of(b->rip, b->gpa, b->key)]; *at; at = &(*at)->hash_next) {
+    for (struct soft_block **at = &s->hash[soft_cache_hash(b->rip, b->gpa, b->key)]; *at; at = &(*at)->hash_next) {
         if (*at == b) {
             __atomic_store_n(at, b->hash_next, __ATOMIC_RELEASE);
             break;

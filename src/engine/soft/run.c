@@ -214,24 +214,6 @@ static struct soft_block *link_or_make(struct soft_vcpu *c, const struct soft_wa
     }
 }
 
-static void note_jump(struct soft_vcpu *c, enum soft_mmu mmu, uint32_t i, const struct soft_block *b,
-                      bool global)
-{
-    struct soft_jump_cache *j = &c->jump[mmu];
-    struct soft_fills *fills = &c->jump_fills[mmu];
-
-    __atomic_store_n(&j->at[i].code, (uint64_t)(uintptr_t)(c->soft->cache + b->code), __ATOMIC_RELAXED);
-    __atomic_store_n(&j->at[i].tag, -c->rip, __ATOMIC_SEQ_CST);
-    if (!soft_block_valid(b)) /* who made it so may have looked here before */
-        __atomic_store_n(&j->at[i].tag, soft_jump_empty(i), __ATOMIC_RELAXED);
-    if (fills->n < JUMPS_MAX)
-        c->jump_at[mmu][fills->n] = (uint16_t)i;
-    fills->n++;
-    fills->nonglobal += !global;
-    unsigned page = soft_jump_page(c->rip);
-    c->jump_pages[mmu][page / 64] |= 1ull << page % 64;
-}
-
 /* The way out that was taken last, if it is one that can be linked. */
 static struct soft_link *left_link(const struct soft_vcpu *c)
 {
@@ -275,7 +257,7 @@ static int find_code(struct soft_vcpu *c, const void **code)
         return rc;
     *code = s->cache + b->code;
     if (!(key & (KEY_SPECIAL | KEY_PLAIN)))
-        note_jump(c, mmu, i, b, w.global);
+        soft_note_jump(c, mmu, b, w.global);
     return SOFT_NEXT;
 }
 

@@ -142,6 +142,7 @@ struct soft_stubs {
     uint8_t *exit_link;         /* rcx: struct soft_exit; guest rcx in its slot */
     uint8_t *exit_target;       /* the same for an exit whose target is in no jump cache */
     uint8_t *exit_next;         /* rip is set */
+    uint8_t *find;              /* rip and exit_link are set */
     uint8_t *exit_fault;        /* from the signal handler */
     uint8_t *lookup[MMU_MODES]; /* rcx: struct soft_exit; guest rcx in its slot; rip is set */
     uint8_t *lookup_moves;      /* the same for code that holds at any address */
@@ -258,10 +259,25 @@ void *soft_reserve_large(size_t size, int prot);
 void soft_release_large(void *p, size_t size);
 int soft_cache_create(struct soft *s, unsigned cpus, struct error **err);
 void soft_cache_destroy(struct soft *s);
+static inline uint32_t soft_cache_hash(uint64_t rip, uint64_t gpa, uint32_t key)
+{
+    uint64_t h = (gpa ^ rip >> 12) * 0x9e3779b97f4a7c15ull + key * 0xff51afd7ed558ccdull;
+    return (uint32_t)(h >> 40) & (HASH_SIZE - 1);
+}
 /* The valid block for this place (`rip` less page_rip) and key, or NULL. Under `lock`, or between enter_code
  * and leave_code, when what is found may become invalid any moment. */
-struct soft_block *soft_cache_find(struct soft *s, uint64_t rip, uint64_t cs_base, uint64_t gpa,
-                                   uint64_t gpa2, uint32_t key);
+static inline struct soft_block *soft_cache_find(struct soft *s, uint64_t rip, uint64_t cs_base, uint64_t gpa,
+                                                 uint64_t gpa2, uint32_t key)
+{
+    struct soft_block *b = __atomic_load_n(&s->hash[soft_cache_hash(rip, gpa, key)], __ATOMIC_ACQUIRE);
+
+    for (; b; b = __atomic_load_n(&b->hash_next, __ATOMIC_ACQUIRE)) {
+        if (b->gpa == gpa && b->key == key && b->rip == rip && b->cs_base == cs_base &&
+            (b->gpa2 == NO_PAGE || b->gpa2 == gpa2) && soft_block_valid(b))
+            return b;
+    }
+    return NULL;
+}
 void soft_cache_insert_locked(struct soft *s, struct soft_block *b);
 /* Space for one more block (the largest). False: flush first. */
 bool soft_cache_has_room_locked(struct soft *s);
@@ -331,6 +347,11 @@ uint64_t soft_slow_access(struct soft_vcpu *c, const struct soft_site *site);
 /* fast.c: the same for the common case, leaving the vector registers alone; 1: soft_slow_access must do it.
  */
 uint64_t soft_fast_access(struct soft_vcpu *c, const struct soft_site *site);
+/* RIP is not in the jump cache: its code, or 0 if the dispatcher must find it (or has to do something else
+ * first). */
+uint64_t soft_fast_find(struct soft_vcpu *c);
+/* From now on RIP is in the jump cache. `global`: its page. */
+void soft_note_jump(struct soft_vcpu *c, enum soft_mmu mmu, const struct soft_block *b, bool global);
 uint64_t soft_slow_post(struct soft_vcpu *c, const struct soft_site *site);
 
 /* ---- mmu.c ---- */

@@ -218,6 +218,27 @@ static void generate_fpu_load(struct soft *s, struct emitter *e)
     emit_jmp_gs(e, FIELD(resume));
 }
 
+/* Not in the jump cache: go on in the code that C finds for RIP, or leave. Guest registers are all in place. */
+static void generate_find(struct soft *s, struct emitter *e)
+{
+    s->stubs.find = e->p;
+    save_registers(e, FIELD(gpr));
+    save_flags(e);
+    load_self(e);
+    call_c(e, (const void *)soft_fast_find);
+    emit_store(e, FIELD(resume), CPU_RAX);
+    emit_mov_reg(e, CPU_RCX, CPU_RAX);
+    emit_jrcxz(e, 5);
+    uint8_t *on = emit_jmp_later(e);
+    save_fpu(s, e);
+    emit_mov_imm(e, CPU_RAX, LEFT_LOOKUP);
+    leave(e);
+    emit_rel32_at(on, e->p);
+    load_flags(e);
+    load_registers(e, FIELD(gpr));
+    emit_jmp_gs(e, FIELD(resume));
+}
+
 static void generate_exit_link(struct soft *s, struct emitter *e)
 {
     s->stubs.exit_link = e->p;
@@ -230,7 +251,7 @@ static void generate_exit_link(struct soft *s, struct emitter *e)
     emit1(e, offsetof(struct soft_exit, target));
     emit_store(e, FIELD(rip), CPU_RCX);
     emit_load(e, CPU_RCX, GPR(CPU_RCX));
-    generate_exit(s, e, LEFT_LOOKUP);
+    generate_find(s, e);
 }
 
 /* The index of the jump cache for the address in RAX, to RDX: soft_jump_index. */
@@ -316,7 +337,7 @@ static uint8_t *generate_lookup(struct soft *s, struct emitter *e, enum soft_mmu
     emit_load(e, CPU_RAX, FIELD(scratch[1]));
     emit_load(e, CPU_RDX, FIELD(scratch[3]));
     emit_load(e, CPU_RCX, GPR(CPU_RCX));
-    generate_exit(s, e, LEFT_LOOKUP);
+    emit_jmp(e, s->stubs.find);
     return start;
 }
 
