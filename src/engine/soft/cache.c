@@ -310,7 +310,8 @@ static void invalidate(struct soft *s, struct soft_block *b)
     atomic_fetch_add(&s->invalidations, 1);
     unlink_incoming(s, b);
     unlink_outgoing(s, b);
-    for (struct soft_block **at = &s->hash[soft_cache_hash(b->rip, b->gpa, b->key)]; *at; at = &(*at)->hash_next) {
+    for (struct soft_block **at = &s->hash[soft_cache_hash(b->rip, b->gpa, b->key)]; *at;
+         at = &(*at)->hash_next) {
         if (*at == b) {
             __atomic_store_n(at, b->hash_next, __ATOMIC_RELEASE);
             break;

@@ -13,8 +13,26 @@
 static ZydisDecoder decoders[4]; /* the last: 64-bit code as AMD's processors have it */
 static pthread_once_t decoders_once = PTHREAD_ONCE_INIT;
 
+struct soft_register soft_registers[ZYDIS_REGISTER_MAX_VALUE + 1];
+
+static void init_registers(void)
+{
+    for (unsigned n = 0; n <= ZYDIS_REGISTER_MAX_VALUE; n++) {
+        ZydisRegister reg = (ZydisRegister)n;
+        struct soft_register *r = &soft_registers[n];
+
+        r->class = (uint8_t)ZydisRegisterGetClass(reg);
+        if (r->class >= ZYDIS_REGCLASS_GPR8 && r->class <= ZYDIS_REGCLASS_GPR64) {
+            r->bits = (uint8_t)(8u << (r->class - ZYDIS_REGCLASS_GPR8));
+            reg = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
+        }
+        r->number = (uint8_t)ZydisRegisterGetId(reg);
+    }
+}
+
 static void init_decoders(void)
 {
+    init_registers();
     ZydisDecoderInit(&decoders[0], ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_STACK_WIDTH_16);
     ZydisDecoderInit(&decoders[1], ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_STACK_WIDTH_32);
     ZydisDecoderInit(&decoders[2], ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
@@ -58,30 +76,13 @@ static void find_layout(struct soft_decoded *d, unsigned bits)
 
 static void note_register(struct soft_decoded *d, ZydisRegister reg, ZydisOperandActions actions)
 {
-    ZydisRegisterClass class = ZydisRegisterGetClass(reg);
-    unsigned bits;
+    unsigned bits = soft_registers[reg].bits;
 
-    switch (class) {
-    case ZYDIS_REGCLASS_GPR8:
-        bits = 8;
-        break;
-    case ZYDIS_REGCLASS_GPR16:
-        bits = 16;
-        break;
-    case ZYDIS_REGCLASS_GPR32:
-        bits = 32;
-        break;
-    case ZYDIS_REGCLASS_GPR64:
-        bits = 64;
-        break;
-    default:
+    if (!bits)
         return;
-    }
     if (reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH)
         d->high_byte = true;
-    unsigned id =
-        (unsigned)ZydisRegisterGetId(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg));
-    uint16_t bit = (uint16_t)(1u << id);
+    uint16_t bit = (uint16_t)(1u << soft_registers[reg].number);
     if (actions & ZYDIS_OPERAND_ACTION_MASK_READ)
         d->reads |= bit;
     if (actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) {
@@ -97,15 +98,7 @@ static void note_register(struct soft_decoded *d, ZydisRegister reg, ZydisOperan
 
 static uint16_t address_bit(ZydisRegister reg)
 {
-    switch (ZydisRegisterGetClass(reg)) {
-    case ZYDIS_REGCLASS_GPR16:
-    case ZYDIS_REGCLASS_GPR32:
-    case ZYDIS_REGCLASS_GPR64:
-        return (uint16_t)(1u << ZydisRegisterGetId(
-                              ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg)));
-    default:
-        return 0;
-    }
+    return soft_registers[reg].bits ? (uint16_t)(1u << soft_registers[reg].number) : 0;
 }
 
 /* Zydis 4.0 takes R13 for the base of a 32-bit address whose SIB byte has none, if REX.B is set. */
@@ -141,10 +134,12 @@ static void note_operands(struct soft_decoded *d)
     }
 }
 
-enum soft_fpu_class soft_fpu_class(const struct soft_decoded *d)
+static enum soft_fpu_class find_fpu_class(const struct soft_decoded *d)
 {
     bool mmx = false, vector = false;
 
+    if (d->z.meta.isa_ext == ZYDIS_ISA_EXT_BASE)
+        return FPU_NONE;
     if (d->z.mnemonic == ZYDIS_MNEMONIC_FWAIT)
         return FPU_WAIT;
     if (d->z.meta.category == ZYDIS_CATEGORY_X87_ALU || d->z.meta.isa_ext == ZYDIS_ISA_EXT_X87)
@@ -152,7 +147,7 @@ enum soft_fpu_class soft_fpu_class(const struct soft_decoded *d)
     for (int n = 0; n < d->z.operand_count; n++) {
         if (d->ops[n].type != ZYDIS_OPERAND_TYPE_REGISTER)
             continue;
-        switch (ZydisRegisterGetClass(d->ops[n].reg.value)) {
+        switch (soft_registers[d->ops[n].reg.value].class) {
         case ZYDIS_REGCLASS_MMX:
             mmx = true;
             break;
@@ -294,7 +289,8 @@ enum soft_decode_result soft_decode(struct soft_decoded *d, const uint8_t *bytes
         make_short_branch(d);
     note_operands(d);
     d->row = soft_insn_find((uint16_t)d->z.mnemonic);
-    d->fpu = soft_fpu_class(d) != FPU_NONE;
+    d->fpu_class = (uint8_t)find_fpu_class(d);
+    d->fpu = d->fpu_class != FPU_NONE;
     return DECODE_OK;
 }
 
@@ -340,8 +336,7 @@ void soft_isa_init(struct soft *s)
 /* Zydis numbers its segment registers in the order of their encoding, as we do. */
 static uint8_t segment_of(ZydisRegister reg)
 {
-    int id = ZydisRegisterGetId(reg);
-    return id >= 0 && id < CPU_SEGMENTS ? (uint8_t)id : CPU_DS;
+    return soft_registers[reg].number < CPU_SEGMENTS ? soft_registers[reg].number : CPU_DS;
 }
 
 static void make_operand(const struct soft_decoded *d, const ZydisDecodedOperand *o, struct soft_operand *to)
@@ -390,7 +385,7 @@ static void make_operand(const struct soft_decoded *d, const ZydisDecodedOperand
     }
 }
 
-static void make_memory(const ZydisDecodedOperand *o, struct soft_insn *i)
+void soft_make_memory(const ZydisDecodedOperand *o, struct soft_insn *i)
 {
     i->segment = segment_of(o->mem.segment);
     i->scale = o->mem.scale ? o->mem.scale : 1;
@@ -398,15 +393,12 @@ static void make_memory(const ZydisDecodedOperand *o, struct soft_insn *i)
     if (o->mem.base == ZYDIS_REGISTER_RIP || o->mem.base == ZYDIS_REGISTER_EIP)
         i->base = INSN_RIP;
     else if (o->mem.base != ZYDIS_REGISTER_NONE)
-        i->base = (uint8_t)ZydisRegisterGetId(
-            ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o->mem.base));
+        i->base = soft_registers[o->mem.base].number;
     if (o->mem.index != ZYDIS_REGISTER_NONE) {
-        ZydisRegisterClass class = ZydisRegisterGetClass(o->mem.index);
+        unsigned class = soft_registers[o->mem.index].class;
 
         i->vsib = class == ZYDIS_REGCLASS_XMM || class == ZYDIS_REGCLASS_YMM;
-        i->index = (uint8_t)ZydisRegisterGetId(
-            i->vsib ? o->mem.index
-                    : ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, o->mem.index));
+        i->index = soft_registers[o->mem.index].number;
     }
 }
 
@@ -432,7 +424,7 @@ void soft_make_insn(const struct soft_decoded *d, struct soft_insn *i)
     for (int n = 0; n < d->z.operand_count; n++) {
         if (d->ops[n].type == ZYDIS_OPERAND_TYPE_MEMORY &&
             d->ops[n].visibility != ZYDIS_OPERAND_VISIBILITY_HIDDEN) {
-            make_memory(&d->ops[n], i);
+            soft_make_memory(&d->ops[n], i);
             break;
         }
     }

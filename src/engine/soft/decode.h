@@ -18,6 +18,9 @@ struct soft_layout {
     uint8_t imm;   /* where immediates start; = length if none */
 };
 
+/* Which check of the x87, SSE and AVX enable bits an instruction needs. */
+enum soft_fpu_class { FPU_NONE, FPU_X87, FPU_WAIT, FPU_MMX, FPU_SSE, FPU_AVX };
+
 struct soft_decoded {
     ZydisDecodedInstruction z;
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
@@ -31,6 +34,7 @@ struct soft_decoded {
     bool high_byte;        /* uses AH, CH, DH or BH: can't have a REX prefix */
     int8_t mem;            /* the one explicit memory operand, or -1 */
     bool fpu;              /* touches x87, MMX, SSE or AVX state */
+    uint8_t fpu_class;     /* enum soft_fpu_class */
 };
 
 enum soft_decode_result { DECODE_OK, DECODE_MORE, DECODE_INVALID, DECODE_TOO_LONG };
@@ -44,15 +48,27 @@ enum soft_decode_result soft_decode(struct soft_decoded *d, const uint8_t *bytes
  * Any thread. */
 bool soft_decode_briefly(ZydisDecodedInstruction *z, const uint8_t *bytes, unsigned length, bool amd);
 
-/* Which check of the x87, SSE and AVX enable bits an instruction needs. */
-enum soft_fpu_class { FPU_NONE, FPU_X87, FPU_WAIT, FPU_MMX, FPU_SSE, FPU_AVX };
-enum soft_fpu_class soft_fpu_class(const struct soft_decoded *d);
+static inline enum soft_fpu_class soft_fpu_class(const struct soft_decoded *d)
+{
+    return (enum soft_fpu_class)d->fpu_class;
+}
+
+/* What Zydis knows of its registers, asked once: their number (AH's is that of RAX) and the width of general
+ * ones in bits, which is 0 for all others. */
+struct soft_register {
+    uint8_t number, bits;
+    uint8_t class; /* ZydisRegisterClass */
+};
+extern struct soft_register soft_registers[ZYDIS_REGISTER_MAX_VALUE + 1];
 
 /* Its memory operand must be aligned to its size (SDM vol. 2 2.4, exception types 1 and 4 without VEX). */
 bool soft_needs_alignment(const struct soft_decoded *d);
 /* A pending x87 exception is raised before it does anything (SDM vol. 1 8.7.1, 12.5). */
 bool soft_x87_waits(const struct soft_decoded *d);
 
+/* Of what the handlers get, where a memory operand is: segment, base, index, scale, displacement. Base and
+ * index must be INSN_NO_REG. */
+void soft_make_memory(const ZydisDecodedOperand *o, struct soft_insn *i);
 /* What the handlers get. */
 void soft_make_insn(const struct soft_decoded *d, struct soft_insn *i);
 

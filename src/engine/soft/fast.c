@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The common case of a miss in the software TLB and in the jump cache: 64-bit paging, a page of RAM that needs
- * no accessed or dirty bit set; for code, a block that there is. Compiled without vector registers, so that
- * the guest's can stay where they are; calls nothing outside this file.
+ * The common case of a miss in the software TLB and in the jump cache: 64-bit paging, a page of RAM that
+ * needs no accessed or dirty bit set; for code, a block that there is. Compiled without vector registers, so
+ * that the guest's can stay where they are; calls nothing outside this file.
  */
 #include "engine/soft/soft_priv.h"
 
@@ -16,8 +16,8 @@
 #define PTE_NX  (1ull << 63)
 #define ADDRESS 0x000ffffffffff000ull
 
-/* The leaf entry for `linear` with the rights of all levels in its W, U and NX bits; 0 for anything out of the
- * ordinary. */
+/* The leaf entry for `linear` with the rights of all levels in its W, U and NX bits; 0 for anything out of
+ * the ordinary. */
 static uint64_t leaf(const struct soft_vcpu *c, uint64_t linear, unsigned *shift)
 {
     uint64_t table = c->cr3, rights = PTE_W | PTE_U, no_exec = 0;

@@ -103,6 +103,8 @@ struct soft_block {
     uint32_t code;   /* offset in the cache */
     uint16_t length; /* guest bytes */
     bool valid;      /* atomic */
+    /* Looked at when a page of code is written. */
+    struct soft_block *page_next[2];
     /* The rest. */
     uint32_t code_length;
     uint32_t n_records;
@@ -110,7 +112,6 @@ struct soft_block {
     struct soft_record *records;
     struct soft_link *exits; /* through next_outgoing */
     struct soft_link *incoming;
-    struct soft_block *page_next[2];
 } __attribute__((aligned(64)));
 
 static inline bool soft_block_valid(const struct soft_block *b)

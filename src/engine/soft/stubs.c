@@ -218,7 +218,8 @@ static void generate_fpu_load(struct soft *s, struct emitter *e)
     emit_jmp_gs(e, FIELD(resume));
 }
 
-/* Not in the jump cache: go on in the code that C finds for RIP, or leave. Guest registers are all in place. */
+/* Not in the jump cache: go on in the code that C finds for RIP, or leave. Guest registers are all in place.
+ */
 static void generate_find(struct soft *s, struct emitter *e)
 {
     s->stubs.find = e->p;

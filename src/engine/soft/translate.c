@@ -12,37 +12,35 @@
 
 void tr_need(struct translator *t, unsigned reg)
 {
-    if (t->place[reg] == IN_SLOT) {
-        emit_load(&t->e, reg, GPR(reg));
-        t->place[reg] = IN_BOTH;
-        t->held[reg] = 0;
-    }
+    tr_need_all(t, BIT(reg));
 }
 
 void tr_need_all(struct translator *t, uint16_t regs)
 {
-    for (unsigned r = 0; r < CPU_GPRS; r++) {
-        if (regs & BIT(r))
-            tr_need(t, r);
+    for (unsigned missing = regs & ~(unsigned)t->in_reg; missing; missing &= missing - 1) {
+        unsigned reg = (unsigned)__builtin_ctz(missing);
+
+        emit_load(&t->e, reg, GPR(reg));
+        t->in_reg |= BIT(reg);
+        t->held[reg] = 0;
     }
 }
 
 void tr_take(struct translator *t, unsigned reg)
 {
-    if (t->place[reg] == IN_REG)
+    if (!(t->in_slot & BIT(reg)))
         emit_store(&t->e, GPR(reg), reg);
-    t->place[reg] = IN_SLOT;
+    t->in_slot |= BIT(reg);
+    t->in_reg &= (uint16_t)~BIT(reg);
     t->held[reg] = 0;
 }
 
 void tr_wrote(struct translator *t, uint16_t regs)
 {
-    for (unsigned r = 0; r < CPU_GPRS; r++) {
-        if (regs & BIT(r)) {
-            t->place[r] = IN_REG;
-            t->held[r] = 0;
-        }
-    }
+    t->in_reg |= regs;
+    t->in_slot &= (uint16_t)~regs;
+    for (unsigned left = regs; left; left &= left - 1)
+        t->held[__builtin_ctz(left)] = 0;
 }
 
 unsigned tr_scratch(struct translator *t, uint16_t avoid, bool low)
@@ -55,8 +53,8 @@ unsigned tr_scratch(struct translator *t, uint16_t avoid, bool low)
             continue;
         /* What is in its slot costs nothing now; then those that the block uses least. */
         unsigned cost = t->uses[r] * 4u;
-        if (t->place[r] != IN_SLOT)
-            cost += t->place[r] == IN_REG ? 3 : 2;
+        if (t->in_reg & BIT(r))
+            cost += t->in_slot & BIT(r) ? 2 : 3;
         else if (t->held[r])
             cost += 1;
         if (cost < best_cost) {
@@ -70,13 +68,7 @@ unsigned tr_scratch(struct translator *t, uint16_t avoid, bool low)
 
 uint16_t tr_slots(const struct translator *t)
 {
-    uint16_t mask = 0;
-
-    for (unsigned r = 0; r < CPU_GPRS; r++) {
-        if (t->place[r] == IN_SLOT)
-            mask |= BIT(r);
-    }
-    return mask;
+    return (uint16_t)~t->in_reg;
 }
 
 void *tr_meta(struct translator *t, size_t size)
@@ -116,8 +108,7 @@ void tr_call_through(struct translator *t, soft_handler *handler, const uint8_t 
 void tr_call(struct translator *t, soft_handler *handler)
 {
     tr_call_through(t, handler, t->soft->stubs.call);
-    for (unsigned r = 0; r < CPU_GPRS; r++)
-        t->place[r] = IN_BOTH;
+    t->in_reg = t->in_slot = 0xffff;
 }
 
 static int raise_ud(struct soft_vcpu *c, const struct soft_insn *i)
@@ -250,8 +241,7 @@ static void translate_lea(struct translator *t)
     const struct soft_decoded *d = t->d;
     struct guest_address a;
 
-    unsigned dest = (unsigned)ZydisRegisterGetId(
-        ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, d->ops[0].reg.value));
+    unsigned dest = soft_registers[d->ops[0].reg.value].number;
     tr_operand_address(t, &a);
     tr_need_all(t, d->address_regs);
     if (d->z.operand_width != 16) {
@@ -341,7 +331,7 @@ bool tr_row_applies(const struct soft_decoded *d)
         for (int n = 0; n < d->z.operand_count_visible; n++) {
             if (d->ops[n].type != ZYDIS_OPERAND_TYPE_REGISTER)
                 continue;
-            ZydisRegisterClass class = ZydisRegisterGetClass(d->ops[n].reg.value);
+            unsigned class = soft_registers[d->ops[n].reg.value].class;
             if (class == ZYDIS_REGCLASS_SEGMENT || class == ZYDIS_REGCLASS_CONTROL ||
                 class == ZYDIS_REGCLASS_DEBUG)
                 return true;
@@ -428,7 +418,7 @@ static bool ends_block(const struct translator *t, const struct soft_decoded *d)
 {
     /* POP's row ends a block for the sake of segment registers. */
     if (d->z.mnemonic == ZYDIS_MNEMONIC_POP && d->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER &&
-        ZydisRegisterGetClass(d->ops[0].reg.value) != ZYDIS_REGCLASS_SEGMENT)
+        soft_registers[d->ops[0].reg.value].class != ZYDIS_REGCLASS_SEGMENT)
         return false;
     switch (d->z.meta.category) {
     case ZYDIS_CATEGORY_COND_BR:
@@ -566,6 +556,7 @@ struct soft_block *soft_translate_block_locked(struct soft_vcpu *c, uint64_t gpa
     src.invalid_at_end = src.too_long = false;
     memset(&t, 0, offsetof(struct translator, sites));
     t.n_sites = t.n_records = 0;
+    t.in_reg = 0xffff;
     t.soft = s;
     t.c = c;
     t.key = key;

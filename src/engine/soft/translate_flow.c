@@ -32,7 +32,7 @@ static void go(struct translator *t, const uint8_t *stub)
  * already. */
 static void put_rcx(struct translator *t)
 {
-    if (t->place[CPU_RCX] == IN_REG)
+    if (!(t->in_slot & BIT(CPU_RCX)))
         emit_store(&t->e, GPR(CPU_RCX), CPU_RCX);
 }
 
@@ -300,8 +300,7 @@ static void read_operand(struct translator *t, int32_t field)
 
 static unsigned operand_register(const struct soft_decoded *d, unsigned n)
 {
-    return (unsigned)ZydisRegisterGetId(
-        ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, d->ops[n].reg.value));
+    return soft_registers[d->ops[n].reg.value].number;
 }
 
 /* The target of an indirect CALL or JMP to a field. */
@@ -491,8 +490,7 @@ bool tr_stack(struct translator *t)
 
     if (!is_simple(t) || d->z.operand_width != 8 * slot(t))
         return false;
-    if (is_register && ZydisRegisterGetClass(d->ops[0].reg.value) !=
-                           (t->bits == 64 ? ZYDIS_REGCLASS_GPR64 : ZYDIS_REGCLASS_GPR32))
+    if (is_register && soft_registers[d->ops[0].reg.value].bits != (t->bits == 64 ? 64 : 32))
         return false;
     switch (d->z.mnemonic) {
     case ZYDIS_MNEMONIC_PUSH:

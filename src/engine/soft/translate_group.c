@@ -63,13 +63,12 @@ struct access {
 
 static unsigned gpr_of(ZydisRegister reg)
 {
-    return (unsigned)ZydisRegisterGetId(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg));
+    return soft_registers[reg].number;
 }
 
 static bool is_gpr64(const ZydisDecodedOperand *o)
 {
-    return o->type == ZYDIS_OPERAND_TYPE_REGISTER &&
-           ZydisRegisterGetClass(o->reg.value) == ZYDIS_REGCLASS_GPR64;
+    return o->type == ZYDIS_OPERAND_TYPE_REGISTER && soft_registers[o->reg.value].bits == 64;
 }
 
 /* Pushes, pops, calls and returns that tr_stack, tr_flow and tr_system make one access of. `moved`: what RSP
@@ -113,7 +112,7 @@ static bool operand_access(const struct soft_decoded *d, bool amd, struct access
         return false;
     const ZydisDecodedOperand *o = &d->ops[d->mem];
     if (o->mem.type != ZYDIS_MEMOP_TYPE_MEM || d->z.address_width != 64 ||
-        o->mem.index != ZYDIS_REGISTER_NONE || ZydisRegisterGetClass(o->mem.base) != ZYDIS_REGCLASS_GPR64 ||
+        o->mem.index != ZYDIS_REGISTER_NONE || soft_registers[o->mem.base].bits != 64 ||
         o->mem.segment == ZYDIS_REGISTER_FS || o->mem.segment == ZYDIS_REGISTER_GS)
         return false;
     *a = (struct access){.base = (uint8_t)gpr_of(o->mem.base),

@@ -20,14 +20,14 @@
 void tr_operand_address(const struct translator *t, struct guest_address *a)
 {
     const ZydisDecodedOperand *o = &t->d->ops[t->d->mem];
-    struct soft_insn i;
+    struct soft_insn i = {.base = INSN_NO_REG, .index = INSN_NO_REG};
 
-    soft_make_insn(t->d, &i);
+    soft_make_memory(o, &i);
     *a = (struct guest_address){.segment = i.segment,
                                 .base = i.base,
                                 .index = i.index,
                                 .scale = i.scale,
-                                .address_size = i.address_size,
+                                .address_size = (uint8_t)(t->d->z.address_width / 8),
                                 .disp = o->mem.disp.has_displacement ? o->mem.disp.value : 0};
 }
 
@@ -145,14 +145,13 @@ void tr_access_begin(struct translator *t, const struct guest_address *a, unsign
     m->s2 = (uint8_t)tr_scratch(t, (uint16_t)(no | BIT(m->s1)), low);
     tr_take(t, CPU_RCX);
     /* The base may be one of the three: its register still holds it up to here. */
-    enum place base_place[CPU_GPRS];
-    memcpy(base_place, t->place, sizeof(base_place));
+    uint16_t in_reg = t->in_reg;
     if (a->base < CPU_GPRS)
-        t->place[a->base] = IN_BOTH;
+        t->in_reg |= BIT(a->base);
     if (a->index < CPU_GPRS)
-        t->place[a->index] = IN_BOTH;
+        t->in_reg |= BIT(a->index);
     tr_emit_address(t, m->s1, a);
-    memcpy(t->place, base_place, sizeof(base_place));
+    t->in_reg = in_reg;
     if (t->bits == 64 && (a->segment == CPU_FS || a->segment == CPU_GS)) {
         emit_load(e, m->s2, FIELD(seg) + (int32_t)sizeof(struct cpu_segment_state) * a->segment);
         emit_lea(e, 8, m->s1, m->s1, m->s2, 1, 0);

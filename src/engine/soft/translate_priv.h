@@ -4,8 +4,8 @@
  * which way), translate_memory.c (memory operands) and translate_flow.c (control transfers and the stack).
  *
  * Guest registers are in the host's registers of the same name. A memory operand needs three scratch
- * registers; those taken have their guest value in vcpu->gpr until somebody asks for it. So each register is
- * in one of three places.
+ * registers; those taken have their guest value in vcpu->gpr until somebody asks for it. So each register's
+ * value is in the register, in its slot there, or in both.
  */
 #ifndef TABIQUE_ENGINE_SOFT_TRANSLATE_PRIV_H
 #define TABIQUE_ENGINE_SOFT_TRANSLATE_PRIV_H
@@ -13,8 +13,6 @@
 #include "engine/soft/decode.h"
 #include "engine/soft/emit.h"
 #include "engine/soft/soft_priv.h"
-
-enum place { IN_REG, IN_SLOT, IN_BOTH };
 
 /* Accesses of a block that lie in one page by their addresses: one look-up serves them all. translate_group.c
  */
@@ -61,10 +59,10 @@ struct translator {
     uint32_t key;
     enum soft_mmu mmu;
     unsigned bits;
-    uint64_t rip; /* of the block, as all addresses less page_rip */
-    enum place place[CPU_GPRS];
-    uint8_t
-        held[CPU_GPRS]; /* 1 + the group whose addend a register holds, its guest value being IN_SLOT; or 0 */
+    uint64_t rip;             /* of the block, as all addresses less page_rip */
+    uint16_t in_reg, in_slot; /* where the guest's registers are, by bit */
+    uint8_t held[CPU_GPRS]; /* 1 + the group whose addend a register holds, its guest value being in its slot;
+                               or 0 */
     uint8_t uses[CPU_GPRS]; /* how many instructions of the block use it */
     bool fpu_loaded, x87_noted;
     const struct soft_decoded *d; /* the current instruction */

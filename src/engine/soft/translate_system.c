@@ -174,8 +174,8 @@ static bool repeat_string(struct translator *t)
         return false;
     enum soft_string_kind kind = op == 0xa4 ? STRING_MOVS : STRING_STOS;
     tr_call_through(t, d->row->handler, t->soft->stubs.string[kind][__builtin_ctz(size)][t->mmu]);
-    for (unsigned r = 0; r < CPU_GPRS; r++)
-        t->place[r] = IN_REG;
+    t->in_reg = 0xffff;
+    t->in_slot = 0;
     return true;
 }
 
