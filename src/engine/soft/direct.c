@@ -58,6 +58,8 @@ struct soft_direct {
     uint64_t entered;      /* user mode, at this tick */
     bool due;
     unsigned patience;
+    bool left_one;       /* the translator has one instruction to execute */
+    uint64_t stretch;    /* in ticks, that it has ended if this does not enter the kernel; 0: none */
     uint64_t skip_page;  /* code there is left to the translator while `patience` lasts */
     _Atomic int running; /* pidfd of the stub that runs, or is about to; -1 */
 };
@@ -93,6 +95,7 @@ void soft_direct_mode_changed(struct soft_vcpu *c, bool interrupted)
         return;
     }
     d->due = false;
+    d->stretch = 0;
     struct history *h = d->current;
     if (!h)
         return;
@@ -126,6 +129,11 @@ bool soft_direct_due(struct soft_vcpu *c)
 {
     struct soft_direct *d = c->direct;
 
+    if (d->stretch) { /* not again and again for nothing */
+        end_stretch(d->current, d->stretch);
+        d->stretch = 0;
+        d->due = d->current->mean >= d->worth;
+    }
     if (!d->due && d->patience && c->direct_user) {
         d->patience--;
         d->due = c->rip >> 12 != d->skip_page;
@@ -133,6 +141,14 @@ bool soft_direct_due(struct soft_vcpu *c)
             __atomic_store_n(&c->pending, 1, __ATOMIC_SEQ_CST);
     }
     return d->due && possible(c);
+}
+
+bool soft_direct_left_one(struct soft_vcpu *c)
+{
+    bool left = c->direct->left_one && c->direct_user;
+
+    c->direct->left_one = false;
+    return left;
 }
 
 /* ---- registers ---- */
@@ -264,7 +280,7 @@ static void lose(struct soft_vcpu *c)
 
 enum outcome {
     GO_ON,
-    LEAVE,         /* for the translator */
+    LEAVE,         /* for one instruction, which may raise an exception */
     LEAVE_BRIEFLY, /* until its code is in another page */
     LEAVE_STEPPED, /* an instruction has been stepped */
     LEAVE_CALLING, /* its kernel */
@@ -291,7 +307,7 @@ static enum outcome handle_signal(struct soft_vcpu *c, struct direct_space *s, s
     switch (signal) {
     case SIGSEGV:
         if (code != SEGV_MAPERR && code != SEGV_ACCERR)
-            return LEAVE_BRIEFLY; /* RDTSC, or a general protection exception */
+            return LEAVE; /* RDTSC, or a general protection exception */
         switch (direct_space_resolve(s, c, r->rip, address)) {
         case DIRECT_MAPPED:
             return GO_ON;
@@ -316,7 +332,7 @@ static enum outcome handle_signal(struct soft_vcpu *c, struct direct_space *s, s
         r->rsp -= 8;
         r->rip = address;
         return LEAVE;
-    default:
+    default: /* SIGILL, too, where the copy of a page has no instruction */
         return LEAVE;
     }
 }
@@ -395,6 +411,10 @@ int soft_direct_run(struct soft_vcpu *c)
     c->sysflags &= ~(uint64_t)FLAG_RF;
     if (outcome == COME_BACK)
         d->due = true;
+    if (outcome == LEAVE) { /* if that enters the kernel, the stretch ends there */
+        d->stretch = __rdtsc() - d->entered;
+        d->left_one = d->due = true;
+    }
     if (outcome == LEAVE_BRIEFLY) {
         end_stretch(d->current, __rdtsc() - d->entered);
         d->patience = d->current->mean >= d->worth ? PATIENCE : 0; /* not again and again for nothing */

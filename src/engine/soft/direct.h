@@ -37,6 +37,9 @@ static inline void soft_direct_note(struct soft_vcpu *c, bool interrupted)
 
 /* Whether the code at RIP is to run in a stub now. */
 bool soft_direct_due(struct soft_vcpu *c);
+/* Whether the translator is to execute one instruction first, the one that has stopped it there. Asked once.
+ */
+bool soft_direct_left_one(struct soft_vcpu *c);
 /* Runs it; RIP is then where the translator goes on. SOFT_JUMP, or SOFT_FAULT with c->fault. */
 int soft_direct_run(struct soft_vcpu *c);
 

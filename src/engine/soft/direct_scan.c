@@ -3,21 +3,26 @@
  * Code is decoded from many places before the bytes in question. Sweeps that began within an instruction soon
  * fall into step with the others, as x86 code makes them, and those that began in a table mostly end at bytes
  * that are no instruction. So of the sweeps that come by, nearly all see an instruction that is there, and
- * next to none one that is not: a quarter is enough to believe them.
+ * next to none one that is not: a quarter is enough to believe them. Where most of those that have begun come
+ * by, which tables of any kind hardly let them, and nearly all of these see it, there is no doubt.
  */
 #include "engine/soft/direct_scan.h"
 
 #include "engine/soft/decode.h"
 
+#include <emmintrin.h>
 #include <string.h>
 
 #define PAGE    4096u
 #define LONGEST 15u
+#define PADDING 32u
 /* Sweeps begin so far before the bytes, and no nearer than that. */
-#define FARTHEST    160u
-#define NEAREST     40u
-#define WINDOW      (FARTHEST + LONGEST)
-#define ENOUGH(all) ((all) / 4)
+#define FARTHEST      320u
+#define NEAREST       48u
+#define WINDOW        (FARTHEST + LONGEST)
+#define BELIEVED(all) (((all) + 3) / 4)
+#define NEARLY(all)   ((all) - (all) / 8)
+#define MOST(begun)   ((begun) / 2)
 
 /*
  * CPUID and RDPID; SYSENTER, which Intel's processors have in 64-bit mode, and whose way back the host's
@@ -50,6 +55,8 @@ static bool tells(const struct direct_scan *scan, ZydisMnemonic mnemonic)
 }
 
 /* The bytes after the escape byte 0F that all of these have. */
+static const uint8_t opcodes[] = {0xa2, 0x34, 0x01, 0xae, 0xc7};
+
 static bool may_tell(const struct direct_scan *scan, const uint8_t *escape)
 {
     unsigned opcode = escape[1], modrm = escape[2], reg = modrm >> 3 & 7;
@@ -71,14 +78,36 @@ static bool may_tell(const struct direct_scan *scan, const uint8_t *escape)
     }
 }
 
+/* The next escape byte from `at` on that one of these opcodes follows; `end` if there is none. At least 16
+ * bytes more can be read. */
+static unsigned next_escape(const uint8_t *bytes, unsigned at, unsigned end)
+{
+    const __m128i escape = _mm_set1_epi8(0x0f);
+
+    for (; at < end; at += 16) {
+        __m128i here = _mm_loadu_si128((const __m128i *)(const void *)(bytes + at));
+        __m128i next = _mm_loadu_si128((const __m128i *)(const void *)(bytes + at + 1));
+        __m128i found = _mm_setzero_si128();
+        for (unsigned n = 0; n < sizeof(opcodes); n++)
+            found = _mm_or_si128(found, _mm_cmpeq_epi8(next, _mm_set1_epi8((char)opcodes[n])));
+        unsigned bits = (unsigned)_mm_movemask_epi8(_mm_and_si128(found, _mm_cmpeq_epi8(here, escape)));
+        if (bits) {
+            at += (unsigned)__builtin_ctz(bits);
+            return at < end ? at : end;
+        }
+    }
+    return end;
+}
+
 /* Whether instructions begin so that one that tells has its escape byte at bytes[at]. Of the bytes, those
  * from `first` on may be the beginning of one. */
-static bool is_there(const struct direct_scan *scan, const uint8_t *bytes, unsigned first, unsigned at,
-                     unsigned end)
+static enum direct_verdict look_at(const struct direct_scan *scan, const uint8_t *bytes, unsigned first,
+                                   unsigned at, unsigned end)
 {
     unsigned votes[WINDOW] = {0}; /* sweeps that come by, from `begin` on */
     unsigned all = 0, seen = 0;
-    unsigned begin = at > first + FARTHEST ? at - FARTHEST : first;
+    bool enough_before = at >= first + FARTHEST;
+    unsigned begin = enough_before ? at - FARTHEST : first;
     unsigned last = at > begin + NEAREST ? at - NEAREST : begin + LONGEST;
 
     for (unsigned n = begin; n <= at; n++) {
@@ -96,27 +125,36 @@ static bool is_there(const struct direct_scan *scan, const uint8_t *bytes, unsig
             seen += tells(scan, z.mnemonic) ? votes[n - begin] : 0;
         }
     }
-    return seen > 0 ? seen >= ENOUGH(all) : all == 0;
+    if (seen < BELIEVED(all))
+        return DIRECT_HARMLESS;
+    return enough_before && seen >= NEARLY(all) && seen >= MOST(last + 1 - begin) ? DIRECT_CERTAIN
+                                                                                  : DIRECT_DOUBTFUL;
 }
 
-bool direct_scan_page(const struct direct_scan *scan, const uint8_t *before, const uint8_t *page)
+enum direct_verdict direct_scan_page(const struct direct_scan *scan, const uint8_t *before,
+                                     const uint8_t *page, struct direct_sites *sites)
 {
-    uint8_t bytes[WINDOW + PAGE + LONGEST];
+    uint8_t bytes[WINDOW + PAGE + PADDING];
     const unsigned end = WINDOW + PAGE;
     /* What ends in this page may have begun in the one before. */
     unsigned first = before ? 0 : WINDOW;
 
-    memset(bytes + end, 0, LONGEST);
+    sites->n = 0;
+    memset(bytes + end, 0, PADDING);
     if (before)
         memcpy(bytes, before + PAGE - WINDOW, WINDOW);
     memcpy(bytes + WINDOW, page, PAGE);
     for (unsigned at = before ? WINDOW - 2 : WINDOW; at < end; at++) {
-        const uint8_t *escape = memchr(bytes + at, 0x0f, end - at);
-        if (!escape)
+        at = next_escape(bytes, at, end);
+        if (at == end)
             break;
-        at = (unsigned)(escape - bytes);
-        if (may_tell(scan, escape) && is_there(scan, bytes, first, at, end + LONGEST))
-            return true;
+        enum direct_verdict v =
+            may_tell(scan, bytes + at) ? look_at(scan, bytes, first, at, end + LONGEST) : DIRECT_HARMLESS;
+        if (v == DIRECT_HARMLESS)
+            continue;
+        if (v == DIRECT_DOUBTFUL || at + 1 < WINDOW || sites->n == DIRECT_SITES)
+            return DIRECT_DOUBTFUL;
+        sites->at[sites->n++] = (uint16_t)(at + 1 - WINDOW);
     }
-    return false;
+    return sites->n ? DIRECT_CERTAIN : DIRECT_HARMLESS;
 }

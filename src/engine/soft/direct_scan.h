@@ -15,8 +15,22 @@ struct direct_scan {
     bool more_state; /* the host has more of XCR0's components than the guest */
 };
 
-/* Whether the page holds such an instruction, or the end of one. `before`: the page that lies before it in
- * the address space, or NULL where that is not known. */
-bool direct_scan_page(const struct direct_scan *scan, const uint8_t *before, const uint8_t *page);
+/* Where they are: of each the byte after the escape byte 0F, as an offset in the page. */
+#define DIRECT_SITES 48u
+struct direct_sites {
+    unsigned n;
+    uint16_t at[DIRECT_SITES];
+};
+
+enum direct_verdict {
+    DIRECT_HARMLESS,
+    DIRECT_CERTAIN, /* sites: all that there are, and beyond doubt instructions */
+    DIRECT_DOUBTFUL,
+};
+
+/* Whether the page holds such instructions, or the end of one. `before`: the page that lies before it in the
+ * address space, or NULL where that is not known. */
+enum direct_verdict direct_scan_page(const struct direct_scan *scan, const uint8_t *before,
+                                     const uint8_t *page, struct direct_sites *sites);
 
 #endif

@@ -5,6 +5,10 @@
  * in which page-table entries are compared with it: a mapping stays while the entry still says at least that
  * much.
  *
+ * A page of code that only the translator may execute a few instructions of is mapped as a copy that has UD2
+ * in their place, if it is beyond doubt where these are and user code can't write to it. Before each entry
+ * it is compared with what it was made from. In case of doubt, none of the page is executable.
+ *
  * Pages that hold translated code are never writable in a stub, so that stores to them are noticed: a page is
  * announced as writable before it is looked at whether it holds code, and code is marked before it is looked
  * at whether the page is announced (soft_cache_mark_page_locked).
@@ -20,6 +24,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#define PAGE        4096u
 #define CHUNK_SHIFT 21
 #define CHUNK_PAGES 512u
 /* Pages around the one that was touched that are mapped with it, if the guest has them in use. */
@@ -33,12 +38,18 @@
 #define HAS_WRITE 2ull
 #define HAS_EXEC  4ull
 #define RIGHTS    (HAS_READ | HAS_WRITE | HAS_EXEC)
+#define IS_COPY   8ull
+
+#define UD2 0x0b /* after the escape byte */
 
 struct direct_chunk {
     uint64_t number; /* address >> CHUNK_SHIFT */
     struct direct_chunk *next;
     uint64_t pages[CHUNK_PAGES];
 };
+
+#define CHUNKS_SIZE (MAX_CHUNKS * sizeof(struct direct_chunk))
+#define BOOKS_SIZE  (CHUNKS_SIZE + STUB_COPIES * PAGE)
 
 /* What maps a chunk now: a page table, or one large page. */
 struct direct_tables {
@@ -121,8 +132,8 @@ static void forget_chunks(struct direct_space *space)
 {
     memset(space->buckets, 0, sizeof(space->buckets));
     if (space->chunks) /* what is left reads as zero */
-        madvise(space->chunks, MAX_CHUNKS * sizeof(*space->chunks), MADV_DONTNEED);
-    space->n_chunks = space->n_areas = 0;
+        madvise(space->chunks, CHUNKS_SIZE, MADV_DONTNEED);
+    space->n_chunks = space->n_areas = space->n_copies = 0;
 }
 
 static int empty(struct direct_space *space)
@@ -149,15 +160,19 @@ static struct direct_chunk *get_chunk(struct direct_space *space, uint64_t numbe
 
 int direct_space_create(struct direct_space *space, int memory_fd, struct error **err)
 {
-    void *chunks = mmap(NULL, MAX_CHUNKS * sizeof(*space->chunks), PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *chunks =
+        mmap(NULL, BOOKS_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     *space = (struct direct_space){.cr3 = UINT64_MAX, .cpu = -1};
     if (chunks == MAP_FAILED)
         return error_set_errno(err, errno, "direct execution: memory");
-    madvise(chunks, MAX_CHUNKS * sizeof(*space->chunks), MADV_NOHUGEPAGE); /* most have few */
+    madvise(chunks, BOOKS_SIZE, MADV_NOHUGEPAGE); /* most have few */
     int rc = direct_stub_create(&space->stub, memory_fd, err);
     space->chunks = chunks;
+    for (unsigned n = 0; n < STUB_COPIES; n++) {
+        space->copies[n].number = n;
+        space->copies[n].source = (uint8_t *)chunks + CHUNKS_SIZE + (size_t)n * PAGE;
+    }
     if (rc < 0)
         direct_space_free(space);
     return rc;
@@ -176,7 +191,7 @@ int direct_space_assign(struct direct_space *space, uint64_t cr3)
 void direct_space_free(struct direct_space *space)
 {
     if (space->chunks)
-        munmap(space->chunks, MAX_CHUNKS * sizeof(*space->chunks));
+        munmap(space->chunks, BOOKS_SIZE);
     space->chunks = NULL;
     direct_stub_destroy(&space->stub);
 }
@@ -222,56 +237,114 @@ static int validate_chunk(struct direct_space *space, struct soft_vcpu *c, struc
     return rc;
 }
 
+static bool same_as_copied(const struct soft_vcpu *c, const struct direct_copy *copy, uint64_t page)
+{
+    return memcmp(soft_ram_page(c->soft, page & PTE_ADDRESS), copy->source, PAGE) == 0;
+}
+
+static int validate_copies(struct direct_space *space, struct soft_vcpu *c)
+{
+    int rc = 0;
+
+    for (unsigned n = 0; n < space->n_copies && rc == 0;) {
+        struct direct_copy *copy = &space->copies[n], gone = *copy;
+        uint64_t page = copy->chunk->pages[copy->index];
+        if ((page & IS_COPY) && same_as_copied(c, copy, page)) {
+            n++;
+            continue;
+        }
+        *copy = space->copies[--space->n_copies];
+        space->copies[space->n_copies] = gone;
+        if (page & IS_COPY)
+            rc = unmap_pages(space, gone.chunk, gone.index, gone.index + 1);
+    }
+    return rc;
+}
+
 int direct_space_validate(struct direct_space *space, struct soft_vcpu *c)
 {
     uint64_t code = atomic_load(&c->soft->direct_code_pages);
+    bool all = space->flush != c->flushes || space->code != code;
     int rc = 0;
 
-    if (space->flush == c->flushes && space->code == code)
-        return 0;
     space->flush = c->flushes;
     space->code = code;
-    for (unsigned n = 0; n < DIRECT_BUCKETS; n++) {
+    for (unsigned n = 0; n < DIRECT_BUCKETS && all; n++) {
         for (struct direct_chunk *chunk = space->buckets[n]; chunk && rc == 0; chunk = chunk->next)
             rc = validate_chunk(space, c, chunk);
     }
+    if (rc == 0)
+        rc = validate_copies(space, c);
     return rc ? rc : direct_stub_apply(&space->stub);
 }
 
 /* ---- mapping ---- */
 
-/* `before`: the page at the address before it, as the guest's tables allow it; 0: none, or not known. */
-static bool may_execute(const struct soft_vcpu *c, uint64_t page, uint64_t before)
+/* `code`: the page at `index`, or a copy of it. */
+static enum direct_verdict scan(const struct soft_vcpu *c, const struct direct_tables *t, unsigned index,
+                                const uint8_t *code, struct direct_sites *sites)
 {
     const struct direct_scan scan = {.amd = c->soft->amd, .more_state = c->xcr0 != c->soft->host_xcr0};
-    bool known = (before & HAS_EXEC) && soft_page_number(c->soft, before & PTE_ADDRESS) < c->soft->n_pages;
+    uint64_t before = index ? allowed(t, index - 1) : 0;
 
-    return !direct_scan_page(&scan, known ? soft_ram_page(c->soft, before & PTE_ADDRESS) : NULL,
-                             soft_ram_page(c->soft, page & PTE_ADDRESS));
+    return direct_scan_page(&scan, before & HAS_EXEC ? soft_ram_page(c->soft, before & PTE_ADDRESS) : NULL,
+                            code, sites);
 }
 
-/* What the stub is to have of a page that the guest's tables allow. `before`: what they allow of the one
- * before it, as far as that is known. */
-static uint64_t for_stub(struct soft_vcpu *c, uint64_t page, uint64_t before)
+/* A copy of the page with UD2 in the place of what must not be executed. False if there can be none. */
+static bool make_copy(struct direct_space *space, struct soft_vcpu *c, struct direct_chunk *chunk,
+                      const struct direct_tables *t, unsigned index)
 {
-    uint64_t gpa = page & PTE_ADDRESS;
+    struct direct_copy *copy = &space->copies[space->n_copies];
+    struct direct_sites sites;
+
+    if (chunk->pages[index] & IS_COPY) /* it is there, and as good as when it was made */
+        return true;
+    if (space->n_copies == STUB_COPIES)
+        return false;
+    memcpy(copy->source, soft_ram_page(c->soft, allowed(t, index) & PTE_ADDRESS), PAGE);
+    /* It may have changed since it was looked at. */
+    if (scan(c, t, index, copy->source, &sites) != DIRECT_CERTAIN)
+        return false;
+    uint8_t *changed = direct_stub_copy(&space->stub, copy->number);
+    memcpy(changed, copy->source, PAGE);
+    for (unsigned n = 0; n < sites.n; n++)
+        changed[sites.at[n]] = UD2;
+    copy->chunk = chunk;
+    copy->index = index;
+    space->n_copies++;
+    return true;
+}
+
+/* What the stub is to have of a page. */
+static uint64_t for_stub(struct direct_space *space, struct soft_vcpu *c, struct direct_chunk *chunk,
+                         const struct direct_tables *t, unsigned index)
+{
+    uint64_t page = allowed(t, index), gpa = page & PTE_ADDRESS;
     uint64_t number = soft_page_number(c->soft, gpa);
+    bool writable = page & HAS_WRITE;
+    struct direct_sites sites;
 
     if (!page || number >= c->soft->n_pages)
         return 0;
-    if (page & HAS_WRITE) {
+    if (writable) {
         atomic_fetch_or(&c->soft->direct_writable[number / 64], 1ull << number % 64);
         if (soft_is_guarded_page(c->soft, gpa))
             page &= ~HAS_WRITE;
     }
-    if ((page & HAS_EXEC) && !may_execute(c, page, before))
-        page &= ~HAS_EXEC;
-    return page;
-}
-
-static uint64_t page_before(const struct direct_tables *t, unsigned index)
-{
-    return index ? allowed(t, index - 1) : 0;
+    if (!(page & HAS_EXEC))
+        return page;
+    switch (scan(c, t, index, soft_ram_page(c->soft, gpa), &sites)) {
+    case DIRECT_HARMLESS:
+        return page;
+    case DIRECT_CERTAIN:
+        if (!writable && make_copy(space, c, chunk, t, index))
+            return page | IS_COPY;
+        break;
+    case DIRECT_DOUBTFUL:
+        break;
+    }
+    return page & ~HAS_EXEC;
 }
 
 static uint64_t file_offset(const struct soft_vcpu *c, uint64_t page)
@@ -282,6 +355,17 @@ static uint64_t file_offset(const struct soft_vcpu *c, uint64_t page)
     return b->offset + (gpa - b->gpa);
 }
 
+static int map_copy(struct direct_space *space, struct direct_chunk *chunk, unsigned index)
+{
+    for (unsigned n = 0; n < space->n_copies; n++) {
+        const struct direct_copy *copy = &space->copies[n];
+        if (copy->chunk == chunk && copy->index == index)
+            return direct_stub_map_copy(&space->stub, address_of(chunk, index), PROT_READ | PROT_EXEC,
+                                        copy->number);
+    }
+    return -ENOENT;
+}
+
 /* Maps chunk->pages[first, end), which lie one after the other in the guest's memory as well. */
 static int map_run(struct direct_space *space, struct soft_vcpu *c, struct direct_chunk *chunk,
                    unsigned first, unsigned end)
@@ -290,6 +374,8 @@ static int map_run(struct direct_space *space, struct soft_vcpu *c, struct direc
     int prot = PROT_READ | (page & HAS_WRITE ? PROT_WRITE : 0) | (page & HAS_EXEC ? PROT_EXEC : 0);
 
     space->n_areas++;
+    if (page & IS_COPY)
+        return map_copy(space, chunk, first);
     return direct_stub_map(&space->stub, address_of(chunk, first), (uint64_t)(end - first) << 12, prot,
                            file_offset(c, page));
 }
@@ -297,7 +383,8 @@ static int map_run(struct direct_space *space, struct soft_vcpu *c, struct direc
 /* With the same rights, and in one piece of the file. */
 static bool follows(const struct soft_vcpu *c, uint64_t page, uint64_t next)
 {
-    return next == page + 4096 && guest_memory_block_at(c->soft->memory, page & PTE_ADDRESS, 8192);
+    return next == page + 4096 && !(page & IS_COPY) &&
+           guest_memory_block_at(c->soft->memory, page & PTE_ADDRESS, 8192);
 }
 
 /* `wanted` for the page `at`, and those around it that are not mapped yet. */
@@ -310,7 +397,7 @@ static int map_around(struct direct_space *space, struct soft_vcpu *c, struct di
 
     for (unsigned n = first; n <= first + around && rc == 0; n++) {
         bool fresh = n < first + around && !chunk->pages[n];
-        uint64_t page = n == at ? wanted : fresh ? for_stub(c, allowed(t, n), page_before(t, n)) : 0;
+        uint64_t page = n == at ? wanted : fresh ? for_stub(space, c, chunk, t, n) : 0;
 
         if (run < n && !(page && follows(c, chunk->pages[n - 1], page))) {
             rc = map_run(space, c, chunk, run, n);
@@ -354,7 +441,7 @@ enum direct_resolve direct_space_resolve(struct direct_space *space, struct soft
     /* Sets the accessed and dirty bits, as the access itself will not. */
     if (soft_walk(c, address, access, MMU_USER, &w) != SOFT_NEXT || !find_tables(c, address, &t))
         return DIRECT_REFUSED;
-    uint64_t page = for_stub(c, allowed(&t, index), page_before(&t, index));
+    uint64_t page = for_stub(space, c, chunk, &t, index);
     if (access == ACCESS_EXEC && page && !(page & HAS_EXEC))
         return DIRECT_NO_CODE;
     if (!page || page == before)

@@ -20,6 +20,14 @@ struct direct_chunk;
 
 #define DIRECT_BUCKETS 128u
 
+/* A page of code that is mapped as a copy. */
+struct direct_copy {
+    struct direct_chunk *chunk;
+    unsigned index;
+    unsigned number; /* of those that the stub has room for */
+    uint8_t *source; /* what it was made from, as it was then */
+};
+
 struct direct_space {
     struct direct_stub stub;
     uint64_t cr3;                /* page of the top table; UINT64_MAX: none yet */
@@ -28,6 +36,8 @@ struct direct_space {
     uint64_t flush;              /* soft_vcpu.flushes when it was last compared */
     uint64_t code;               /* soft.direct_code_pages, likewise */
     struct direct_chunk *chunks; /* room for all that there may be */
+    struct direct_copy copies[STUB_COPIES];
+    unsigned n_copies;
     unsigned n_chunks, n_areas;
     struct direct_chunk *buckets[DIRECT_BUCKETS];
     uint8_t xsave[832]; /* the vector state that the stub holds */

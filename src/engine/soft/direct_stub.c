@@ -3,9 +3,9 @@
  * The stub's process: how it comes into being, what it may do, and how it is led.
  *
  * It is forked from the vCPU's thread while that may still fork, so that it has what confinement the VM
- * process has, and then gives up the rest: every descriptor but the guest's memory, every system call but
- * those that its loop makes, and its memory. PTRACE_SYSEMU keeps the guest's system calls from the host's
- * kernel; the list of three calls stands behind it.
+ * process has, and then gives up the rest: every descriptor but the guest's memory and its own, every system
+ * call but those that its loop makes, and its memory. PTRACE_SYSEMU keeps the guest's system calls from the
+ * host's kernel; the list of three calls stands behind it.
  */
 #include "engine/soft/direct_stub.h"
 
@@ -36,6 +36,8 @@
 #define KICK        SIGUSR1
 #define LOOP_OFFSET 16
 #define XSTATE_MAX  (16u << 10)
+#define COPIES_AT   (2 * PAGE)
+#define OWN_SIZE    (COPIES_AT + STUB_COPIES * PAGE)
 
 /* The stub's pages lie where programs have neither their heap nor their libraries. */
 #define PLACE_FIRST 0x100000000000ull
@@ -106,8 +108,19 @@ static void forget_rseq(void)
                 RSEQ_SIG);
 }
 
-/* `own`: the file of the stub's two pages. Only calls that the kernel executes: locks of the C library may
- * have been taken by other threads. */
+static void close_but(int one, int other)
+{
+    int low = one < other ? one : other, high = one < other ? other : one;
+
+    if (low > 0)
+        syscall(SYS_close_range, 0, low - 1, 0);
+    if (high > low + 1)
+        syscall(SYS_close_range, low + 1, high - 1, 0);
+    syscall(SYS_close_range, high + 1, ~0u, 0);
+}
+
+/* `own`: the file of the stub's two pages and of copies. Only calls that the kernel executes: locks of the C
+ * library may have been taken by other threads. */
 static _Noreturn void child(int own, uint64_t at, int memory_fd)
 {
     sigset_t none;
@@ -122,9 +135,7 @@ static _Noreturn void child(int own, uint64_t at, int memory_fd)
         syscall(SYS_mmap, at + PAGE, PAGE, PROT_READ, MAP_SHARED | MAP_FIXED, own, PAGE) < 0)
         syscall(SYS_exit_group, 1);
     syscall(SYS_prctl, PR_SET_NAME, "tabique-stub", 0, 0, 0);
-    if (memory_fd > 0)
-        syscall(SYS_close_range, 0, memory_fd - 1, 0);
-    syscall(SYS_close_range, memory_fd + 1, ~0u, 0);
+    close_but(own, memory_fd);
     if (syscall(SYS_ptrace, PTRACE_TRACEME, 0, 0, 0) < 0 || keep_three_calls() < 0)
         syscall(SYS_exit_group, 1);
     __asm__ volatile("jmp *%0" : : "r"(at));
@@ -187,12 +198,28 @@ static int queue(struct direct_stub *stub, const struct command *command)
     return stub->queued == MAX_COMMANDS ? direct_stub_apply(stub) : 0;
 }
 
+static int queue_map(struct direct_stub *stub, uint64_t address, uint64_t length, int prot, int fd,
+                     uint64_t offset)
+{
+    const struct command c = {
+        SYS_mmap,
+        {address, length, (uint64_t)prot, MAP_SHARED | MAP_FIXED | MAP_POPULATE, (uint64_t)fd, offset}};
+    return queue(stub, &c);
+}
+
 int direct_stub_map(struct direct_stub *stub, uint64_t address, uint64_t length, int prot, uint64_t offset)
 {
-    const struct command c = {SYS_mmap,
-                              {address, length, (uint64_t)prot, MAP_SHARED | MAP_FIXED | MAP_POPULATE,
-                               (uint64_t)stub->memory_fd, offset}};
-    return queue(stub, &c);
+    return queue_map(stub, address, length, prot, stub->memory_fd, offset);
+}
+
+int direct_stub_map_copy(struct direct_stub *stub, uint64_t address, int prot, unsigned number)
+{
+    return queue_map(stub, address, PAGE, prot, stub->own_fd, COPIES_AT + (uint64_t)number * PAGE);
+}
+
+uint8_t *direct_stub_copy(const struct direct_stub *stub, unsigned number)
+{
+    return stub->shared + COPIES_AT + (size_t)number * PAGE;
 }
 
 int direct_stub_unmap(struct direct_stub *stub, uint64_t address, uint64_t length)
@@ -315,11 +342,12 @@ int direct_stub_create(struct direct_stub *stub, int memory_fd, struct error **e
     *stub = (struct direct_stub){.pid = -1, .pidfd = -1, .memory_fd = memory_fd};
     cleanup_close int own = memfd_create("stub", MFD_CLOEXEC);
     void *shared = MAP_FAILED;
-    if (own >= 0 && ftruncate(own, 2 * PAGE) == 0)
-        shared = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, own, 0);
+    if (own >= 0 && ftruncate(own, OWN_SIZE) == 0)
+        shared = mmap(NULL, OWN_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, own, 0);
     if (shared == MAP_FAILED)
         return error_set_errno(err, errno, "direct execution: memory");
     stub->shared = shared;
+    stub->own_fd = own;
     stub->shared[0] = 0xcc;
     memcpy(stub->shared + LOOP_OFFSET, loop_code, sizeof(loop_code));
     int rc = choose_place(&stub->at);
@@ -348,6 +376,6 @@ void direct_stub_destroy(struct direct_stub *stub)
     if (stub->pidfd >= 0)
         close(stub->pidfd);
     if (stub->shared)
-        munmap(stub->shared, 2 * PAGE);
+        munmap(stub->shared, OWN_SIZE);
     *stub = (struct direct_stub){.pid = -1, .pidfd = -1};
 }

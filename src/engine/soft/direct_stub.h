@@ -24,13 +24,16 @@ struct error;
 /* One past the last address of user code (the host's own limit for processes, without its last page). */
 #define DIRECT_USER_END 0x7ffffffff000ull
 
+/* Pages that a stub may have that are none of the guest's. */
+#define STUB_COPIES 16u
+
 struct direct_stub {
     pid_t pid;
-    int pidfd; /* for signals from other threads */
-    int memory_fd;
-    uint8_t *shared; /* the two pages, as they are mapped here */
-    uint64_t at;     /* where they are in the stub */
-    unsigned queued; /* commands that have not been executed yet */
+    int pidfd;             /* for signals from other threads */
+    int memory_fd, own_fd; /* the second's number in the stub only */
+    uint8_t *shared;       /* the two pages and room for copies, as they are mapped here */
+    uint64_t at;           /* where they are in the stub */
+    unsigned queued;       /* commands that have not been executed yet */
     size_t xstate_size;
     int wait_status; /* of its last stop */
     bool dead;
@@ -56,12 +59,16 @@ void direct_stub_destroy(struct direct_stub *stub);
  */
 int direct_stub_map(struct direct_stub *stub, uint64_t address, uint64_t length, int prot, uint64_t offset);
 int direct_stub_unmap(struct direct_stub *stub, uint64_t address, uint64_t length);
+/* As map, of a page that direct_stub_copy gives. */
+int direct_stub_map_copy(struct direct_stub *stub, uint64_t address, int prot, unsigned number);
 int direct_stub_apply(struct direct_stub *stub);
 /* Queue its going to this processor of the host, which it does not leave by itself: to where its tracer runs,
  * since waking each other is many times dearer across processors. */
 int direct_stub_move(struct direct_stub *stub, unsigned cpu);
 /* Everything but the two pages. */
 int direct_stub_unmap_all(struct direct_stub *stub);
+/* A page that no guest's memory has, to be written here and mapped there: `number` is below STUB_COPIES. */
+uint8_t *direct_stub_copy(const struct direct_stub *stub, unsigned number);
 /* Whether [address, address + length) touches the stub's own pages. */
 bool direct_stub_occupies(const struct direct_stub *stub, uint64_t address, uint64_t length);
 

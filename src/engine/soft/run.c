@@ -408,8 +408,9 @@ int soft_run_once(struct soft_vcpu *c, unsigned shadow)
 {
     if (c->wants_alone)
         return run_alone(c, shadow);
-    if (shadow || (c->key & KEY_SPECIAL)) {
-        c->key |= shadow ? KEY_ONE : 0;
+    bool one = shadow || (c->direct && soft_direct_left_one(c));
+    if (one || (c->key & KEY_SPECIAL)) {
+        c->key |= one ? KEY_ONE : 0;
         int rc = run_special(c, shadow);
         c->key &= ~KEY_ONE;
         return rc;

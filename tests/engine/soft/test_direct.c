@@ -212,7 +212,7 @@ static void it_holds_nothing_but_the_guests_pages(void **state)
     }
     fclose(file);
     assert_int_equal(areas, 3);
-    assert_int_equal(count_files(s.stub.pid), 1);
+    assert_int_equal(count_files(s.stub.pid), 2);
     snprintf(path, sizeof(path), "/proc/%d/status", (int)s.stub.pid);
     file = fopen(path, "r");
     assert_non_null(file);
@@ -416,6 +416,39 @@ static void what_tells_of_the_host_is_translated(void **state)
     BEGIN(0x90);
 }
 
+/* Of a page that user code can't write to, all but the instruction itself runs. */
+static void what_tells_of_the_host_is_cut_out(void **state)
+{
+    uint8_t code[PAGE];
+
+    memset(code, 0x90, sizeof(code));
+    memcpy(code + 1000, (const uint8_t[]){0x0f, 0xa2, 0xff, 0xc3, 0x0f, 0x05},
+           6); /* cpuid; inc ebx; syscall */
+    struct soft_vcpu *c = begin_guest(code, sizeof(code));
+    fixture_write(PT_ENTRY(USER_CODE), CODE_PAGE | 5, 8);
+    soft_tlb_flush(c, false);
+    assert_int_equal(soft_direct_run(c), SOFT_JUMP);
+    assert_true(c->rip == USER_CODE + 1000);
+    c->rip = USER_CODE + 1002;
+    c->gpr[CPU_RBX] = 5;
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE + 1004);
+    assert_int_equal(c->gpr[CPU_RBX], 6);
+    /* The guest's own is as it was, and what its kernel changes there comes to pass. */
+    assert_memory_equal(fixture_ram(CODE_PAGE), code, sizeof(code));
+    memcpy(fixture_ram(CODE_PAGE + 1002), (const uint8_t[]){0xff, 0xcb}, 2); /* dec ebx */
+    c->rip = USER_CODE + 1002;
+    soft_direct_run(c);
+    assert_int_equal(c->gpr[CPU_RBX], 5);
+    c->rip = USER_CODE;
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE + 1000);
+    memcpy(fixture_ram(CODE_PAGE + 1000), (const uint8_t[]){0x90, 0x90}, 2);
+    c->rip = USER_CODE;
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE + 1004);
+}
+
 static void breakpoints_are_where_they_are(void **state)
 {
     struct soft_vcpu *c = BEGIN(0x90, 0xcc);
@@ -524,6 +557,7 @@ int main(void)
         cmocka_unit_test_teardown(rights_are_those_of_the_page_tables, end_guest),
         cmocka_unit_test_teardown(stores_to_translated_code_are_noticed, end_guest),
         cmocka_unit_test_teardown(what_tells_of_the_host_is_translated, end_guest),
+        cmocka_unit_test_teardown(what_tells_of_the_host_is_cut_out, end_guest),
         cmocka_unit_test_teardown(breakpoints_are_where_they_are, end_guest),
         cmocka_unit_test_teardown(single_steps_that_the_code_asks_for, end_guest),
         cmocka_unit_test_teardown(scattered_pages_beyond_every_limit, end_guest),

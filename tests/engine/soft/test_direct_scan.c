@@ -44,6 +44,13 @@ static void fill(uint8_t *from, const uint8_t *end, unsigned first)
     memset(from, 0x90, (size_t)(end - from));
 }
 
+static bool told(const struct direct_scan *how, const uint8_t *before, const uint8_t *page)
+{
+    struct direct_sites sites;
+
+    return direct_scan_page(how, before, page, &sites) != DIRECT_HARMLESS;
+}
+
 static bool scan(const struct direct_scan *how, unsigned at, const uint8_t *bytes, unsigned length,
                  bool with_before)
 {
@@ -52,7 +59,7 @@ static bool scan(const struct direct_scan *how, unsigned at, const uint8_t *byte
     fill(pages, pages + PAGE + at, 0);
     memcpy(pages + PAGE + at, bytes, length);
     fill(pages + PAGE + at + length, pages + sizeof(pages), 5);
-    return direct_scan_page(how, with_before ? pages : NULL, pages + PAGE);
+    return told(how, with_before ? pages : NULL, pages + PAGE);
 }
 
 static const unsigned places[] = {0, 1, 7, 30, 170, 1000, 2047, PAGE - 80, PAGE - 16};
@@ -130,13 +137,13 @@ static void an_instruction_on_two_pages_belongs_to_the_second(void **state)
     fill(pages + PAGE + 1, pages + 2 * PAGE, 5);
     pages[PAGE - 1] = 0x0f;
     pages[PAGE] = 0xa2;
-    assert_true(direct_scan_page(&equal, pages, pages + PAGE));
+    assert_true(told(&equal, pages, pages + PAGE));
     /* xgetbv, parted in both ways */
     for (unsigned first = 1; first < 3; first++) {
         fill(pages, pages + PAGE - first, 0);
         fill(pages + PAGE + 3 - first, pages + 2 * PAGE, 5);
         memcpy(pages + PAGE - first, (const uint8_t[]){0x0f, 0x01, 0xd0}, 3);
-        assert_true(direct_scan_page(&intel, pages, pages + PAGE));
+        assert_true(told(&intel, pages, pages + PAGE));
     }
 }
 
@@ -149,10 +156,61 @@ static void an_instruction_behind_a_table_is_found(void **state)
     memset(page + 1000, 0x06, 1000); /* no instruction of 64-bit code */
     memcpy(page + 2000, (const uint8_t[]){0x0f, 0xa2}, 2);
     fill(page + 2002, page + PAGE, 0);
-    assert_true(direct_scan_page(&equal, NULL, page));
+    assert_true(told(&equal, NULL, page));
     /* And one that a function begins with, after a few bytes that are. */
     memcpy(page + 1995, (const uint8_t[]){0xf3, 0x0f, 0x1e, 0xfa, 0x90}, 5);
-    assert_true(direct_scan_page(&equal, NULL, page));
+    assert_true(told(&equal, NULL, page));
+}
+
+/* Where most of the code before it has the same opinion. */
+static void what_is_beyond_doubt(void **state)
+{
+    static const uint8_t cpuid[] = {0x0f, 0xa2}, rdpid[] = {0xf3, 0x0f, 0xc7, 0xf8};
+    static uint8_t pages[2 * PAGE];
+    struct direct_sites sites;
+    uint8_t *page = pages + PAGE;
+
+    fill(pages, pages + PAGE + 20, 0);
+    memcpy(page + 20, cpuid, 2);
+    fill(page + 22, page + 2000, 3);
+    memcpy(page + 2000, rdpid, 4);
+    fill(page + 2004, page + PAGE, 7);
+    assert_int_equal(direct_scan_page(&intel, pages, page, &sites), DIRECT_CERTAIN);
+    assert_int_equal(sites.n, 2);
+    assert_int_equal(sites.at[0], 21);
+    assert_int_equal(sites.at[1], 2002);
+    /* Too near the beginning of all that is known. */
+    assert_int_equal(direct_scan_page(&intel, NULL, page, &sites), DIRECT_DOUBTFUL);
+    fill(page, page + 1000, 0);
+    assert_int_equal(direct_scan_page(&intel, NULL, page, &sites), DIRECT_CERTAIN);
+    assert_int_equal(sites.n, 1);
+    /* A table lies before it. */
+    for (unsigned n = 1700, random = 1; n < 1990; n++) {
+        random = random * 1103515245 + 12345;
+        page[n] = (uint8_t)(random >> 16);
+    }
+    assert_int_equal(direct_scan_page(&intel, NULL, page, &sites), DIRECT_DOUBTFUL);
+}
+
+/* Bytes that have no order are left alone, or to the translator. */
+static void tables_are_never_beyond_doubt(void **state)
+{
+    static uint8_t page[PAGE];
+    struct direct_sites sites;
+    unsigned doubtful = 0;
+
+    for (unsigned round = 0, random = 1; round < 400; round++) {
+        for (unsigned n = 0; n < PAGE; n++) {
+            random = random * 1103515245 + 12345;
+            page[n] = (uint8_t)(random >> 16);
+        }
+        for (unsigned n = 400; n < PAGE; n += 400)
+            memcpy(page + n, (const uint8_t[]){0x0f, 0xa2}, 2);
+        enum direct_verdict v = direct_scan_page(&intel, NULL, page, &sites);
+        assert_int_not_equal(v, DIRECT_CERTAIN);
+        doubtful += v == DIRECT_DOUBTFUL;
+    }
+    assert_true(doubtful > 0);
 }
 
 int main(void)
@@ -162,6 +220,8 @@ int main(void)
         cmocka_unit_test(the_same_bytes_elsewhere_are_not),
         cmocka_unit_test(an_instruction_on_two_pages_belongs_to_the_second),
         cmocka_unit_test(an_instruction_behind_a_table_is_found),
+        cmocka_unit_test(what_is_beyond_doubt),
+        cmocka_unit_test(tables_are_never_beyond_doubt),
     };
 
     return cmocka_run_group_tests_name("engine/soft/direct_scan", tests, NULL, NULL);
