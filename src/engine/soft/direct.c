@@ -31,10 +31,10 @@
 
 /* A space is new until its code has run for so long: most programs never come here. */
 #define YOUNG_US 3000u
-/* How much faster code runs directly, in halves: user mode must last so long on the average that what is
- * gained is more than the way there and back. */
-#define GAIN_HALVES 5u
-/* After an instruction that has to be translated: polls until we give up waiting for the page to be left. */
+/* How much faster code runs directly, in halves, between loops and code that has to be translated first: user
+ * mode must last so long on the average that what is gained is more than the way there and back. */
+#define GAIN_HALVES 10u
+/* In a page that has to be translated: polls until we give up waiting for it to be left. */
 #define PATIENCE 64u
 
 /* The selectors that Linux has for user code: the stub's are the host's, and programs can read them. */
@@ -76,6 +76,17 @@ static struct history *history_of(struct soft_direct *d, uint64_t cr3)
     return h;
 }
 
+/* Linux begins a program with all registers zero but for the stack pointer: another one has had this address
+ * space's table before. */
+static bool program_begins(const struct soft_vcpu *c)
+{
+    uint64_t any = 0;
+
+    for (unsigned n = 0; n < CPU_GPRS; n++)
+        any |= n == CPU_RSP ? 0 : c->gpr[n];
+    return !any;
+}
+
 static void end_stretch(struct history *h, uint64_t ticks)
 {
     h->mean += (int64_t)(ticks - h->mean) / 4;
@@ -89,6 +100,8 @@ void soft_direct_mode_changed(struct soft_vcpu *c, bool interrupted)
     c->direct_user = c->cpl == 3;
     if (c->direct_user) {
         struct history *h = d->current = history_of(d, c->cr3);
+        if (program_begins(c))
+            *h = (struct history){.cr3 = h->cr3};
         d->entered = now;
         d->patience = 0;
         d->due = h->total >= d->young && h->mean >= d->worth;

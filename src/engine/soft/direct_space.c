@@ -185,6 +185,7 @@ int direct_space_assign(struct direct_space *space, uint64_t cr3)
     if (space->n_chunks)
         rc = empty(space);
     space->cr3 = cr3;
+    space->refused = 0;
     return rc;
 }
 
@@ -259,23 +260,6 @@ static int validate_copies(struct direct_space *space, struct soft_vcpu *c)
             rc = unmap_pages(space, gone.chunk, gone.index, gone.index + 1);
     }
     return rc;
-}
-
-int direct_space_validate(struct direct_space *space, struct soft_vcpu *c)
-{
-    uint64_t code = atomic_load(&c->soft->direct_code_pages);
-    bool all = space->flush != c->flushes || space->code != code;
-    int rc = 0;
-
-    space->flush = c->flushes;
-    space->code = code;
-    for (unsigned n = 0; n < DIRECT_BUCKETS && all; n++) {
-        for (struct direct_chunk *chunk = space->buckets[n]; chunk && rc == 0; chunk = chunk->next)
-            rc = validate_chunk(space, c, chunk);
-    }
-    if (rc == 0)
-        rc = validate_copies(space, c);
-    return rc ? rc : direct_stub_apply(&space->stub);
 }
 
 /* ---- mapping ---- */
@@ -439,8 +423,10 @@ enum direct_resolve direct_space_resolve(struct direct_space *space, struct soft
     uint64_t before = chunk->pages[index];
     unsigned access = wanted_access(before, rip, address);
     /* Sets the accessed and dirty bits, as the access itself will not. */
-    if (soft_walk(c, address, access, MMU_USER, &w) != SOFT_NEXT || !find_tables(c, address, &t))
+    if (soft_walk(c, address, access, MMU_USER, &w) != SOFT_NEXT || !find_tables(c, address, &t)) {
+        space->refused = address;
         return DIRECT_REFUSED;
+    }
     uint64_t page = for_stub(space, c, chunk, &t, index);
     if (access == ACCESS_EXEC && page && !(page & HAS_EXEC))
         return DIRECT_NO_CODE;
@@ -450,4 +436,37 @@ enum direct_resolve direct_space_resolve(struct direct_space *space, struct soft
     if (rc == -ENOMEM) /* too many areas, or page tables: anew, once */
         rc = empty(space);
     return rc == 0 ? DIRECT_MAPPED : DIRECT_BROKEN;
+}
+
+/* What the guest's kernel has been asked for by a page fault is most likely there when the code goes on. */
+static int map_refused(struct direct_space *space, struct soft_vcpu *c)
+{
+    uint64_t address = space->refused;
+    unsigned index = (address >> 12) & (CHUNK_PAGES - 1);
+    struct direct_tables t;
+
+    space->refused = 0;
+    struct direct_chunk *chunk =
+        find_tables(c, address, &t) ? get_chunk(space, address >> CHUNK_SHIFT) : NULL;
+    uint64_t page = chunk ? for_stub(space, c, chunk, &t, index) : 0;
+    return page && page != chunk->pages[index] ? map_around(space, c, chunk, &t, index, page) : 0;
+}
+
+int direct_space_validate(struct direct_space *space, struct soft_vcpu *c)
+{
+    uint64_t code = atomic_load(&c->soft->direct_code_pages);
+    bool all = space->flush != c->flushes || space->code != code;
+    int rc = 0;
+
+    space->flush = c->flushes;
+    space->code = code;
+    for (unsigned n = 0; n < DIRECT_BUCKETS && all; n++) {
+        for (struct direct_chunk *chunk = space->buckets[n]; chunk && rc == 0; chunk = chunk->next)
+            rc = validate_chunk(space, c, chunk);
+    }
+    if (rc == 0)
+        rc = validate_copies(space, c);
+    if (rc == 0 && space->refused)
+        rc = map_refused(space, c);
+    return rc ? rc : direct_stub_apply(&space->stub);
 }

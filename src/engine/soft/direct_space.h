@@ -33,6 +33,7 @@ struct direct_space {
     uint64_t cr3;                /* page of the top table; UINT64_MAX: none yet */
     int cpu;                     /* of the host, where the stub is bound to; -1: not yet */
     uint64_t used;               /* when it was last entered, in TSC ticks */
+    uint64_t refused;            /* address that its kernel has been asked for since; 0: none */
     uint64_t flush;              /* soft_vcpu.flushes when it was last compared */
     uint64_t code;               /* soft.direct_code_pages, likewise */
     struct direct_chunk *chunks; /* room for all that there may be */
@@ -55,7 +56,8 @@ int direct_space_create(struct direct_space *space, int memory_fd, struct error 
 void direct_space_free(struct direct_space *space);
 /* Give the stub to another address space. 0 or -errno (the stub is of no more use). */
 int direct_space_assign(struct direct_space *space, uint64_t cr3);
-/* Take back what the guest's page tables or code pages no longer permit. Before every entry. 0 or -errno. */
+/* Take back what the guest's page tables or code pages no longer permit, and map what the code has waited
+ * for. Before every entry. 0 or -errno. */
 int direct_space_validate(struct direct_space *space, struct soft_vcpu *c);
 /* The code at `rip` could not go on for the sake of `address`: map its page. */
 enum direct_resolve direct_space_resolve(struct direct_space *space, struct soft_vcpu *c, uint64_t rip,

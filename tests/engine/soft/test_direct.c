@@ -416,6 +416,65 @@ static void what_tells_of_the_host_is_translated(void **state)
     BEGIN(0x90);
 }
 
+static void one_instruction_is_left_to_the_translator(void **state)
+{
+    struct soft_vcpu *c = BEGIN(0x0f, 0x31, 0x0f, 0x05); /* rdtsc; syscall */
+
+    assert_int_equal(soft_direct_run(c), SOFT_JUMP);
+    assert_true(soft_direct_left_one(c));
+    assert_false(soft_direct_left_one(c));
+    c->rip = USER_CODE + 2;
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE + 2);
+    assert_false(soft_direct_left_one(c));
+}
+
+/* The kernel is in no hurry to be asked twice. */
+static void what_a_page_fault_brings_is_there_at_once(void **state)
+{
+    struct soft_vcpu *c = BEGIN(0x48, 0x8b, 0x03, 0x0f, 0x05); /* mov rax, [rbx]; syscall */
+
+    fixture_write(PT_ENTRY(USER_DATA), 0, 8);
+    soft_tlb_flush(c, false);
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE);
+    uint64_t before = c->stats.stops[ENGINE_STOP_MAP];
+    fixture_write(DATA_PAGE, 79, 8);
+    fixture_write(PT_ENTRY(USER_DATA), DATA_PAGE | 0x67, 8);
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE + 3);
+    assert_int_equal(c->gpr[CPU_RAX], 79);
+    assert_int_equal(c->stats.stops[ENGINE_STOP_MAP], before);
+}
+
+static void go_to(struct soft_vcpu *c, unsigned cpl)
+{
+    c->cpl = (uint8_t)cpl;
+    soft_update_key(c);
+    soft_direct_note(c, false);
+}
+
+/* What has run for long is sent to a stub, but not a new program in the same address space. */
+static void a_program_proves_that_it_computes(void **state)
+{
+    struct soft_vcpu *c = BEGIN(0x0f, 0x05);
+
+    c->cr4 |= CR4_OSFXSR | CR4_OSXSAVE;
+    c->xcr0 = 7;
+    for (unsigned n = 0; n < 3; n++) {
+        go_to(c, 3);
+        usleep(10000);
+        go_to(c, 0);
+    }
+    go_to(c, 3);
+    assert_true(soft_direct_due(c));
+    go_to(c, 0);
+    memset(c->gpr, 0, sizeof(c->gpr));
+    c->gpr[CPU_RSP] = USER_DATA;
+    go_to(c, 3);
+    assert_false(soft_direct_due(c));
+}
+
 /* Of a page that user code can't write to, all but the instruction itself runs. */
 static void what_tells_of_the_host_is_cut_out(void **state)
 {
@@ -557,6 +616,9 @@ int main(void)
         cmocka_unit_test_teardown(rights_are_those_of_the_page_tables, end_guest),
         cmocka_unit_test_teardown(stores_to_translated_code_are_noticed, end_guest),
         cmocka_unit_test_teardown(what_tells_of_the_host_is_translated, end_guest),
+        cmocka_unit_test_teardown(one_instruction_is_left_to_the_translator, end_guest),
+        cmocka_unit_test_teardown(what_a_page_fault_brings_is_there_at_once, end_guest),
+        cmocka_unit_test_teardown(a_program_proves_that_it_computes, end_guest),
         cmocka_unit_test_teardown(what_tells_of_the_host_is_cut_out, end_guest),
         cmocka_unit_test_teardown(breakpoints_are_where_they_are, end_guest),
         cmocka_unit_test_teardown(single_steps_that_the_code_asks_for, end_guest),
