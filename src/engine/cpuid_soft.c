@@ -51,8 +51,10 @@ static const struct feature_row features[] = {
      B(3) | B(6) | B(8) | B(13) | B(18) | B(19) | B(29), B(5)},
     /* UMIP 2, RDPID 22. No PKU, no LA57. */
     {7, CPUID_ECX, B(2) | B(22), 0, 0},
-    /* SPEC_CTRL 26, ARCH_CAPABILITIES 29: see cpuid_arch_capabilities. */
-    {7, CPUID_EDX, B(26) | B(29), 0, 0},
+    /* SERIALIZE 14: otherwise Linux executes an IRET for each place of its code that it changes, and it
+     * changes a hundred thousand while it boots. SPEC_CTRL 26, ARCH_CAPABILITIES 29: see
+     * cpuid_arch_capabilities. */
+    {7, CPUID_EDX, B(14) | B(26) | B(29), 0, 0},
     /* LAHF 0; LZCNT 5, MISALIGNSSE 7 (bit 17 of MXCSR, which is the host's), PREFETCHW 8. */
     {0x80000001, CPUID_ECX, B(0), B(5) | B(7) | B(8), 0},
     /* SYSCALL 11, NX 20, 1 GiB pages 26, RDTSCP 27, LM 29. */

@@ -86,6 +86,7 @@ static void test_features_of_a_bare_host(void **state)
     build(&t, "GenuineIntel", 0, 0, 1);
     assert_int_equal(reg(&t, 1, 0, CPUID_ECX), B(17) | B(21) | B(24) | B(31)); /* all emulated */
     assert_int_equal(reg(&t, 7, 0, CPUID_EBX), B(0) | B(1) | B(7) | B(9) | B(10) | B(20));
+    assert_int_equal(reg(&t, 7, 0, CPUID_EDX), B(14) | B(26) | B(29));
     assert_int_equal(reg(&t, 0xd, 0, CPUID_EAX), 0);
     assert_int_equal(reg(&t, 0x80000001, 0, CPUID_EDX), B(11) | B(20) | B(26) | B(27) | B(29));
 }

@@ -52,6 +52,17 @@ static inline void emit_load(struct emitter *e, unsigned r, int32_t offset)
 {
     emit_gs_op(e, 0x8b, r, offset);
 }
+/* movzx r32, word gs:[offset] */
+static inline void emit_load16(struct emitter *e, unsigned r, int32_t offset)
+{
+    emit1(e, 0x65);
+    if (r & 8)
+        emit1(e, 0x44);
+    emit_bytes(e, "\x0f\xb7", 2);
+    emit1(e, 0x04 | (r & 7) << 3);
+    emit1(e, 0x25);
+    emit4(e, (uint32_t)offset);
+}
 static inline void emit_store(struct emitter *e, int32_t offset, unsigned r)
 {
     emit_gs_op(e, 0x89, r, offset);

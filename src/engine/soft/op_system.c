@@ -70,6 +70,12 @@ int op_stac(struct soft_vcpu *c, const struct soft_insn *i)
 
 /* ---- caches and TLBs ---- */
 
+/* What other vCPUs have changed is seen at the block's end, and what this one has changed at once. */
+int op_serialize(struct soft_vcpu *c, const struct soft_insn *i)
+{
+    return SOFT_NEXT;
+}
+
 /* Guest memory is coherent, whatever its memory type. */
 int op_wbinvd(struct soft_vcpu *c, const struct soft_insn *i)
 {

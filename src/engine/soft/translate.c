@@ -323,20 +323,21 @@ static void translate_copy(struct translator *t)
 
 /* ---- handlers ---- */
 
+/* Segment, control, debug. */
+static bool is_system_register(const ZydisDecodedOperand *o)
+{
+    unsigned class = o->type == ZYDIS_OPERAND_TYPE_REGISTER ? soft_registers[o->reg.value].class : 0;
+
+    return class == ZYDIS_REGCLASS_SEGMENT || class == ZYDIS_REGCLASS_CONTROL ||
+           class == ZYDIS_REGCLASS_DEBUG;
+}
+
 /* A few mnemonics name both what is copied and what needs a handler. */
 bool tr_row_applies(const struct soft_decoded *d)
 {
     switch (d->z.mnemonic) {
     case ZYDIS_MNEMONIC_MOV:
-        for (int n = 0; n < d->z.operand_count_visible; n++) {
-            if (d->ops[n].type != ZYDIS_OPERAND_TYPE_REGISTER)
-                continue;
-            unsigned class = soft_registers[d->ops[n].reg.value].class;
-            if (class == ZYDIS_REGCLASS_SEGMENT || class == ZYDIS_REGCLASS_CONTROL ||
-                class == ZYDIS_REGCLASS_DEBUG)
-                return true;
-        }
-        return false;
+        return is_system_register(&d->ops[0]) || is_system_register(&d->ops[1]);
     case ZYDIS_MNEMONIC_MOVSD:
     case ZYDIS_MNEMONIC_CMPSD:
         return d->z.meta.category == ZYDIS_CATEGORY_STRINGOP;
@@ -350,30 +351,40 @@ bool tr_row_applies(const struct soft_decoded *d)
     }
 }
 
+/* MOV that only reads a segment, control or debug register changes nothing of the mode. */
+static unsigned row_flags(const struct soft_decoded *d)
+{
+    if (d->z.mnemonic == ZYDIS_MNEMONIC_MOV && !is_system_register(&d->ops[0]))
+        return d->row->flags & ~(INSN_MODE | INSN_END);
+    return d->row->flags;
+}
+
 static void translate_row(struct translator *t, const struct soft_insn_row *row)
 {
-    if ((row->flags & INSN_NO64) && t->bits == 64) {
+    unsigned flags = row_flags(t->d);
+
+    if ((flags & INSN_NO64) && t->bits == 64) {
         raise_always(t, raise_ud);
         return;
     }
-    if ((row->flags & INSN_PE) && !(t->key & KEY_PROTECTED)) {
+    if ((flags & INSN_PE) && !(t->key & KEY_PROTECTED)) {
         raise_always(t, raise_ud);
         return;
     }
-    if ((row->flags & INSN_CPL0) && (t->key & KEY_CPL)) {
+    if ((flags & INSN_CPL0) && (t->key & KEY_CPL)) {
         raise_always(t, raise_gp);
         return;
     }
-    if (row->flags & INSN_NOP)
+    if (flags & INSN_NOP)
         return;
-    if ((row->flags & INSN_FPU) && !check_fpu(t))
+    if ((flags & INSN_FPU) && !check_fpu(t))
         return;
     tr_call(t, row->handler);
-    if (row->flags & INSN_JUMPS)
+    if (flags & INSN_JUMPS)
         t->ended = true;
-    else if (row->flags & INSN_MODE)
+    else if (flags & INSN_MODE)
         tr_exit_next(t, tr_next_rip(t));
-    else if (row->flags & INSN_END)
+    else if (flags & INSN_END)
         tr_exit_direct(t, tr_next_rip(t));
 }
 
@@ -430,7 +441,7 @@ static bool ends_block(const struct translator *t, const struct soft_decoded *d)
     case ZYDIS_CATEGORY_SYSRET:
         return true;
     default:
-        return d->row && tr_row_applies(d) && (d->row->flags & (INSN_JUMPS | INSN_MODE | INSN_END)) &&
+        return d->row && tr_row_applies(d) && (row_flags(d) & (INSN_JUMPS | INSN_MODE | INSN_END)) &&
                tr_emitted(t, d) != EMITTED;
     }
 }

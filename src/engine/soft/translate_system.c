@@ -120,10 +120,27 @@ static bool reads_cr(const struct soft_decoded *d)
             from->reg.value == ZYDIS_REGISTER_CR3 || from->reg.value == ZYDIS_REGISTER_CR4);
 }
 
+/* MOV from a segment register to a general one of more than 16 bits. */
+static bool reads_segment(const struct soft_decoded *d)
+{
+    return d->ops[0].type == ZYDIS_OPERAND_TYPE_REGISTER && soft_registers[d->ops[0].reg.value].bits >= 32 &&
+           d->ops[1].type == ZYDIS_OPERAND_TYPE_REGISTER &&
+           soft_registers[d->ops[1].reg.value].class == ZYDIS_REGCLASS_SEGMENT;
+}
+
+static void read_segment(struct translator *t)
+{
+    unsigned to = soft_registers[t->d->ops[0].reg.value].number;
+    int32_t seg = (int32_t)sizeof(struct cpu_segment_state) * soft_registers[t->d->ops[1].reg.value].number;
+
+    emit_load16(&t->e, to, FIELD(seg[0].selector) + seg);
+    tr_wrote(t, BIT(to));
+}
+
 static void read_cr(struct translator *t)
 {
     static const int32_t fields[] = {FIELD(cr0), FIELD(cr0), FIELD(cr2), FIELD(cr3), FIELD(cr4)};
-    unsigned to = (unsigned)ZydisRegisterGetId(t->d->ops[0].reg.value);
+    unsigned to = soft_registers[t->d->ops[0].reg.value].number;
 
     emit_load(&t->e, to, fields[t->d->ops[1].reg.value - ZYDIS_REGISTER_CR0]);
     tr_wrote(t, BIT(to));
@@ -149,7 +166,9 @@ enum tr_emitted tr_emitted(const struct translator *t, const struct soft_decoded
     case ZYDIS_MNEMONIC_STD:
         return t->key & KEY_DF ? EMITTED : NOT_EMITTED;
     case ZYDIS_MNEMONIC_MOV:
-        return reads_cr(d) && is_kernel(t) && t->bits == 64 ? EMITTED : NOT_EMITTED;
+        return t->bits == 64 && ((reads_cr(d) && is_kernel(t)) || reads_segment(d)) ? EMITTED : NOT_EMITTED;
+    case ZYDIS_MNEMONIC_SERIALIZE:
+        return t->key & (KEY_STEP | KEY_ONE | KEY_DEBUG) ? NOT_EMITTED : EMITTED_EXIT;
     case ZYDIS_MNEMONIC_STAC:
     case ZYDIS_MNEMONIC_CLAC:
         if (!(t->key & KEY_SMAP) || t->bits != 64 || (t->key & (KEY_STEP | KEY_ONE | KEY_DEBUG)))
@@ -199,7 +218,13 @@ bool tr_system(struct translator *t)
         push_flags(t);
         break;
     case ZYDIS_MNEMONIC_MOV:
-        read_cr(t);
+        if (reads_segment(t->d))
+            read_segment(t);
+        else
+            read_cr(t);
+        break;
+    case ZYDIS_MNEMONIC_SERIALIZE:
+        tr_exit_polled(t, tr_next_rip(t));
         break;
     case ZYDIS_MNEMONIC_RDTSC:
         read_time(t, false);

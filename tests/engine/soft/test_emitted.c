@@ -129,6 +129,12 @@ static void time_and_control_registers(void **state)
         assert_true(before <= read && read <= soft_read_tsc(c));
         assert_true(c->gpr[CPU_RCX] == 0x123);
     }
+    c->seg[CPU_SS].selector = 0x8018;
+    /* mov eax, ss; mov rbx, ss; mov r12w, ss; serialize */
+    c->gpr[CPU_RAX] = c->gpr[CPU_RBX] = c->gpr[CPU_R12] = UINT64_MAX;
+    assert_int_equal(RUN(0x8c, 0xd0, 0x48, 0x8c, 0xd3, 0x66, 0x41, 0x8c, 0xd4, 0x0f, 0x01, 0xe8), 1);
+    assert_true(c->gpr[CPU_RAX] == 0x8018 && c->gpr[CPU_RBX] == 0x8018);
+    assert_true(c->gpr[CPU_R12] == 0xffffffffffff8018);
     /* mov rax, cr0; mov rbx, cr2; mov rcx, cr3; mov r12, cr4 */
     assert_int_equal(RUN(0x0f, 0x20, 0xc0, 0x0f, 0x20, 0xd3, 0x0f, 0x20, 0xd9, 0x41, 0x0f, 0x20, 0xe4), 0);
     assert_true(c->gpr[CPU_RAX] == c->cr0 && c->gpr[CPU_RBX] == 0x123456789abc);

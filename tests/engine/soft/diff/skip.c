@@ -71,7 +71,7 @@ static const struct {
     {ZYDIS_ISA_EXT_ENQCMD, NOT_TOLD},
     {ZYDIS_ISA_EXT_MOVDIR, NOT_TOLD},
     {ZYDIS_ISA_EXT_PT, NOT_TOLD},
-    {ZYDIS_ISA_EXT_SERIALIZE, NOT_TOLD},
+    {ZYDIS_ISA_EXT_SERIALIZE, "the guest is told of it and not each host has it"},
     {ZYDIS_ISA_EXT_SGX, NOT_TOLD},
     {ZYDIS_ISA_EXT_TDX, NOT_TOLD},
     {ZYDIS_ISA_EXT_TSX_LDTRK, NOT_TOLD},
