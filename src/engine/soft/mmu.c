@@ -430,6 +430,41 @@ int soft_check_alignment(struct soft_vcpu *c, uint64_t linear, unsigned size)
     return soft_raise_error(c, VEC_AC, 0);
 }
 
+/* Whose TLB an access has: implicit supervisor accesses never reach user pages under SMAP. */
+static enum soft_mmu mode_of(const struct soft_vcpu *c, unsigned access)
+{
+    if (access & ACCESS_SYSTEM)
+        return c->cr4 & CR4_SMAP ? MMU_KERNEL : MMU_KERNEL_AC;
+    return soft_key_mmu(c->key);
+}
+
+int soft_host_pointer(struct soft_vcpu *c, uint64_t linear, unsigned access, uint8_t **host)
+{
+    bool write = (access & ACCESS_KIND) == ACCESS_WRITE;
+    enum soft_mmu mmu = mode_of(c, access);
+    unsigned i = (linear >> 12) & (TLB_SIZE - 1);
+    struct soft_tlb *tlb = &c->tlb[mmu][write];
+    struct soft_walk w;
+
+    if (tlb->tag[i] == -(linear & ~4095ull)) {
+        *host = (uint8_t *)(uintptr_t)(linear + tlb->addend[i]);
+        return SOFT_NEXT;
+    }
+    if ((c->efer & EFER_LMA) && !soft_canonical(linear))
+        return soft_raise_error(c, VEC_GP, 0);
+    int rc = soft_walk(c, linear, access, mmu, &w);
+    if (rc != SOFT_NEXT)
+        return rc;
+    uint8_t *page = soft_ram_page(c->soft, w.gpa);
+    if (!page || soft_page_watched(c, linear) || (write && soft_is_guarded_page(c->soft, w.gpa))) {
+        *host = NULL;
+        return SOFT_NEXT;
+    }
+    soft_tlb_fill(c, mmu, linear, write, page, w.global);
+    *host = page + (linear & 4095);
+    return SOFT_NEXT;
+}
+
 static int access_memory(struct soft_vcpu *c, uint64_t linear, uint8_t *buf, unsigned len, unsigned access)
 {
     bool write = (access & ACCESS_KIND) == ACCESS_WRITE;
@@ -443,6 +478,15 @@ static int access_memory(struct soft_vcpu *c, uint64_t linear, uint8_t *buf, uns
     if (!(access & (ACCESS_SYSTEM | ACCESS_ANY_ALIGNMENT)) && len != 10 &&
         soft_check_alignment(c, linear, len))
         return SOFT_FAULT;
+    if (first == len && !(c->key & KEY_DEBUG)) {
+        uint8_t *host;
+        if (soft_host_pointer(c, linear, access, &host) != SOFT_NEXT)
+            return SOFT_FAULT;
+        if (host) {
+            copy(write ? (void *)host : buf, write ? buf : (void *)host, len);
+            return SOFT_NEXT;
+        }
+    }
     int rc = soft_translate(c, linear, access, &gpa);
     if (rc == SOFT_NEXT && first < len) {
         uint64_t second = linear + first;
@@ -468,34 +512,6 @@ int soft_read(struct soft_vcpu *c, uint64_t linear, void *buf, unsigned len, uns
 int soft_write(struct soft_vcpu *c, uint64_t linear, const void *buf, unsigned len, unsigned access)
 {
     return access_memory(c, linear, (uint8_t *)buf, len, (access & ~ACCESS_KIND) | ACCESS_WRITE);
-}
-
-int soft_host_pointer(struct soft_vcpu *c, uint64_t linear, unsigned access, uint8_t **host)
-{
-    bool write = (access & ACCESS_KIND) == ACCESS_WRITE;
-    enum soft_mmu mmu = soft_key_mmu(c->key);
-    unsigned i = (linear >> 12) & (TLB_SIZE - 1);
-    struct soft_tlb *tlb = &c->tlb[mmu][write];
-    struct soft_walk w;
-
-    if (!(access & ACCESS_SYSTEM) && tlb->tag[i] == -(linear & ~4095ull)) {
-        *host = (uint8_t *)(uintptr_t)(linear + tlb->addend[i]);
-        return SOFT_NEXT;
-    }
-    if ((c->efer & EFER_LMA) && !soft_canonical(linear))
-        return soft_raise_error(c, VEC_GP, 0);
-    int rc = soft_walk(c, linear, access, mmu, &w);
-    if (rc != SOFT_NEXT)
-        return rc;
-    uint8_t *page = soft_ram_page(c->soft, w.gpa);
-    if (!page || soft_page_watched(c, linear) || (write && soft_is_guarded_page(c->soft, w.gpa))) {
-        *host = NULL;
-        return SOFT_NEXT;
-    }
-    if (!(access & ACCESS_SYSTEM))
-        soft_tlb_fill(c, mmu, linear, write, page, w.global);
-    *host = page + (linear & 4095);
-    return SOFT_NEXT;
 }
 
 /* A locked operand: the physical addresses of its one or two pages, and where it can be worked on in place,

@@ -250,8 +250,8 @@ static int find_code(struct soft_vcpu *c, const void **code)
         return rc;
     c->page_rip = page_rip;
     uint32_t cs_base = soft_is64(c) ? 0 : (uint32_t)c->seg[CPU_CS].base;
-    struct soft_block *b = soft_cache_find(s, c->rip - page_rip, cs_base, w.gpa, gpa2, key);
-    if (!b || linkable)
+    struct soft_block *b = linkable ? NULL : soft_cache_find(s, c->rip - page_rip, cs_base, w.gpa, gpa2, key);
+    if (!b)
         b = link_or_make(c, &w, gpa2, cs_base, key, linkable ? link : NULL, &rc);
     if (!b)
         return rc;
