@@ -300,9 +300,10 @@ static bool make_copy(struct direct_space *space, struct soft_vcpu *c, struct di
     return true;
 }
 
-/* What the stub is to have of a page. */
+/* What the stub is to have of a page. `run`: code wants to run there. Copies have to be compared at each
+ * entry, and are not quite what is to be read there, so nothing else becomes one. */
 static uint64_t for_stub(struct direct_space *space, struct soft_vcpu *c, struct direct_chunk *chunk,
-                         const struct direct_tables *t, unsigned index)
+                         const struct direct_tables *t, unsigned index, bool run)
 {
     uint64_t page = allowed(t, index), gpa = page & PTE_ADDRESS;
     uint64_t number = soft_page_number(c->soft, gpa);
@@ -322,7 +323,7 @@ static uint64_t for_stub(struct direct_space *space, struct soft_vcpu *c, struct
     case DIRECT_HARMLESS:
         return page;
     case DIRECT_CERTAIN:
-        if (!writable && make_copy(space, c, chunk, t, index))
+        if (run && !writable && make_copy(space, c, chunk, t, index))
             return page | IS_COPY;
         break;
     case DIRECT_DOUBTFUL:
@@ -381,7 +382,7 @@ static int map_around(struct direct_space *space, struct soft_vcpu *c, struct di
 
     for (unsigned n = first; n <= first + around && rc == 0; n++) {
         bool fresh = n < first + around && !chunk->pages[n];
-        uint64_t page = n == at ? wanted : fresh ? for_stub(space, c, chunk, t, n) : 0;
+        uint64_t page = n == at ? wanted : fresh ? for_stub(space, c, chunk, t, n, false) : 0;
 
         if (run < n && !(page && follows(c, chunk->pages[n - 1], page))) {
             rc = map_run(space, c, chunk, run, n);
@@ -427,7 +428,7 @@ enum direct_resolve direct_space_resolve(struct direct_space *space, struct soft
         space->refused = address;
         return DIRECT_REFUSED;
     }
-    uint64_t page = for_stub(space, c, chunk, &t, index);
+    uint64_t page = for_stub(space, c, chunk, &t, index, access == ACCESS_EXEC);
     if (access == ACCESS_EXEC && page && !(page & HAS_EXEC))
         return DIRECT_NO_CODE;
     if (!page || page == before)
@@ -448,7 +449,7 @@ static int map_refused(struct direct_space *space, struct soft_vcpu *c)
     space->refused = 0;
     struct direct_chunk *chunk =
         find_tables(c, address, &t) ? get_chunk(space, address >> CHUNK_SHIFT) : NULL;
-    uint64_t page = chunk ? for_stub(space, c, chunk, &t, index) : 0;
+    uint64_t page = chunk ? for_stub(space, c, chunk, &t, index, false) : 0;
     return page && page != chunk->pages[index] ? map_around(space, c, chunk, &t, index, page) : 0;
 }
 

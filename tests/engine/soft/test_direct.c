@@ -508,6 +508,23 @@ static void what_tells_of_the_host_is_cut_out(void **state)
     assert_true(c->rip == USER_CODE + 1004);
 }
 
+static void what_is_only_read_is_whole(void **state)
+{
+    struct soft_vcpu *c = BEGIN(0x48, 0x8b, 0x03, 0x0f, 0x05); /* mov rax, [rbx]; syscall */
+
+    memset(fixture_ram(DATA_PAGE), 0x90, PAGE);
+    memcpy(fixture_ram(DATA_PAGE + 1000), (const uint8_t[]){0x0f, 0xa2}, 2);
+    fixture_write(PT_ENTRY(USER_DATA), DATA_PAGE | 5, 8);
+    soft_tlb_flush(c, false);
+    c->gpr[CPU_RBX] = USER_DATA + 1000;
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE + 3);
+    assert_true(c->gpr[CPU_RAX] == 0x909090909090a20f);
+    c->rip = USER_DATA;
+    soft_direct_run(c);
+    assert_true(c->rip == USER_DATA + 1000);
+}
+
 static void breakpoints_are_where_they_are(void **state)
 {
     struct soft_vcpu *c = BEGIN(0x90, 0xcc);
@@ -620,6 +637,7 @@ int main(void)
         cmocka_unit_test_teardown(what_a_page_fault_brings_is_there_at_once, end_guest),
         cmocka_unit_test_teardown(a_program_proves_that_it_computes, end_guest),
         cmocka_unit_test_teardown(what_tells_of_the_host_is_cut_out, end_guest),
+        cmocka_unit_test_teardown(what_is_only_read_is_whole, end_guest),
         cmocka_unit_test_teardown(breakpoints_are_where_they_are, end_guest),
         cmocka_unit_test_teardown(single_steps_that_the_code_asks_for, end_guest),
         cmocka_unit_test_teardown(scattered_pages_beyond_every_limit, end_guest),
