@@ -29,6 +29,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     REQUIRE(request.verb != CONTROL_CONSOLE ||
             (again.columns == request.columns && again.rows == request.rows));
     REQUIRE(request.verb != CONTROL_BALLOON || again.memory_bytes == request.memory_bytes);
+    REQUIRE(request.verb != CONTROL_PROFILE || again.frequency == request.frequency);
     free(line);
     return 0;
 }

@@ -31,6 +31,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     REQUIRE(m.end < VM_ENDS && *vm_end_name((enum vm_end)m.end));
     REQUIRE(m.status >= 0 && m.status <= 255);
     REQUIRE(m.engine.cpus <= ENGINE_MAX_CPUS);
+    REQUIRE(m.profile.n <= ENGINE_SAMPLES_MAX && m.profile.hz <= ENGINE_PROFILE_HZ_MAX);
+    for (unsigned i = 0; i < m.profile.n; i++)
+        REQUIRE(m.profile.samples[i].depth <= ENGINE_STACK_MAX && m.profile.samples[i].cpu < ENGINE_MAX_CPUS);
     REQUIRE(memchr(m.text, 0, sizeof(m.text)));
     for (const char *p = m.text; *p; p++)
         REQUIRE((unsigned char)*p >= 0x20 && *p != 0x7f);

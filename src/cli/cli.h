@@ -133,6 +133,7 @@ int cli_console(const struct cli_values *values, int *status, struct error **err
 int cli_logs(const struct cli_values *values, int *status, struct error **err);
 int cli_inspect(const struct cli_values *values, int *status, struct error **err);
 int cli_stats(const struct cli_values *values, int *status, struct error **err);
+int cli_profile(const struct cli_values *values, int *status, struct error **err);
 int cli_stop(const struct cli_values *values, int *status, struct error **err);
 int cli_kill(const struct cli_values *values, int *status, struct error **err);
 int cli_start(const struct cli_values *values, int *status, struct error **err);

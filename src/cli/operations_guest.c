@@ -5,6 +5,8 @@
 #include "base/bytes.h"
 #include "cli/options.h"
 #include "device/guest_memory.h"
+#include "engine/profile.h"
+#include "guest/control.h"
 
 #define RUNNING "ps --quiet"
 #define ALL     "ps --all --quiet"
@@ -69,6 +71,60 @@ static const struct cli_argument stats_arguments[] = {
      .repeatable = true,
      .listed_by = RUNNING,
      .help = "The guests' names; all that run without."},
+};
+
+static const char *format_choice(size_t i)
+{
+    static const char *const choices[] = {"folded", "perf"};
+
+    return i < ARRAY_SIZE(choices) ? choices[i] : NULL;
+}
+
+static const struct cli_argument profile_arguments[] = {
+    NAME_OF(RUNNING),
+    {.name = "time",
+     .type = CLI_STRING,
+     .metavar = "TIME",
+     .fallback = "10s",
+     .check = cli_check_duration,
+     .help = "How long to look, such as 10, 1.5s or 2m. Ctrl-C ends it before."},
+    {.name = "frequency",
+     .type = CLI_UINT,
+     .metavar = "HZ",
+     .fallback = "99",
+     .min = 1,
+     .max = ENGINE_PROFILE_HZ_MAX,
+     .help = "How often a second each of its processors is looked at."},
+    {.name = "symbols",
+     .type = CLI_PATH,
+     .metavar = "FILE",
+     .repeatable = true,
+     .help = "The names of functions: a copy of the guest's /proc/kallsyms as its root sees it, the "
+             "System.map of its "
+             "kernel, or what 'nm' prints of a program that is where it was linked to. May be given more "
+             "than once. "
+             "Without it addresses are printed."},
+    {.name = "format",
+     .type = CLI_ENUM,
+     .metavar = "FORMAT",
+     .fallback = "folded",
+     .choice = format_choice,
+     .help = "folded: a line for each stack with how often it was found, as flamegraph.pl, inferno and "
+             "speedscope read "
+             "it. perf: each sample as 'perf script' prints it, with its time."},
+    {.name = "activities",
+     .type = CLI_BOOL,
+     .help =
+         "Add to each stack what the processor's thread was at: translated, direct, translating, helpers."},
+    {.name = "output",
+     .type = CLI_PATH,
+     .metavar = "FILE",
+     .help = "Where to write, instead of standard output."},
+};
+
+static const struct cli_status profile_statuses[] = {
+    {"0", "done"},
+    {"1", "it could not be done, or the guest ended before; then what there was is written"},
 };
 
 static const struct cli_argument stop_arguments[] = {
@@ -194,6 +250,20 @@ const struct cli_operation cli_guest_operations[] = {
      ARGUMENTS(stats_arguments),
      STATUSES(statuses),
      .run = cli_stats},
+    {.name = "profile",
+     .summary = "Tell which of its functions a guest spends its time in",
+     .description =
+         "Looks at the guest's processors now and then, and writes where they were: in which function of the "
+         "guest's kernel, or in which address space and where in it, with the callers as far as code has "
+         "frame "
+         "pointers. A look is answered at the next backward or indirect branch. Nothing is needed in the "
+         "guest, and "
+         "while nobody looks it costs nothing. For the soft engine: what the processor executes itself is "
+         "for 'perf kvm --guest record' of the host.",
+     ARGUMENTS(profile_arguments),
+     STATUSES(profile_statuses),
+     .example = "tabique profile web --symbols kallsyms | flamegraph.pl >web.svg",
+     .run = cli_profile},
     {.name = "stop",
      .summary = "Have guests switch themselves off",
      .description =

@@ -9,6 +9,7 @@
 
 #include "device/device.h"
 #include "engine/cpu_state.h"
+#include "engine/profile.h"
 #include "engine/stats.h"
 
 #include <stdbool.h>
@@ -72,6 +73,11 @@ struct engine_class {
     /* What it has done so far. From the machine's thread. NULL where it is the processor's work, which nobody
      * counts. */
     void (*stats)(struct engine *engine, struct engine_stats *out);
+
+    /* Where the vCPUs have been since it was last asked, at most ENGINE_SAMPLES_MAX times; and goes on
+     * looking `hz` times a second (1..ENGINE_PROFILE_HZ_MAX) for some seconds. From the machine's thread.
+     * NULL where only the host could look. */
+    void (*profile)(struct engine *engine, unsigned hz, struct engine_profile *out);
 };
 
 /* The first member of each engine's own structure. */

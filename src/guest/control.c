@@ -3,12 +3,13 @@
 #include "guest/control.h"
 
 #include "base/error.h"
+#include "engine/profile.h"
 
 #include <errno.h>
 #include <string.h>
 
 static const char *const verbs[CONTROL_VERBS] = {
-    "status", "stop", "kill", "pause", "resume", "stats", "console", "resize", "balloon",
+    "status", "stop", "kill", "pause", "resume", "stats", "console", "resize", "balloon", "profile",
 };
 
 /* A number that need not be given. 0 with *out, or -EINVAL with *err. */
@@ -31,7 +32,7 @@ static int parse_object(const json_t *object, struct control_request *out, struc
 {
     const char *verb = json_string_value(json_object_get(object, "request"));
     struct control_request request = {.verb = CONTROL_VERBS};
-    uint64_t timeout = CONTROL_TIMEOUT_MS, columns = 0, rows = 0, memory = 0;
+    uint64_t timeout = CONTROL_TIMEOUT_MS, columns = 0, rows = 0, memory = 0, frequency = CONTROL_FREQUENCY;
 
     if (!verb)
         return error_set(err, EINVAL, "no 'request' that is a string");
@@ -47,6 +48,10 @@ static int parse_object(const json_t *object, struct control_request *out, struc
         rc = take_number(object, "rows", UINT16_MAX, &rows, err);
     if (rc == 0)
         rc = take_number(object, "memory-bytes", INT64_MAX, &memory, err);
+    if (rc == 0)
+        rc = take_number(object, "frequency", ENGINE_PROFILE_HZ_MAX, &frequency, err);
+    if (rc == 0 && !frequency)
+        rc = error_set(err, EINVAL, "'frequency' is 0");
     if (rc == 0 && request.verb == CONTROL_BALLOON && !json_object_get(object, "memory-bytes"))
         rc = error_set(err, EINVAL, "no 'memory-bytes': how much memory the guest is to keep");
     const json_t *shutdown = json_object_get(object, "shutdown");
@@ -59,6 +64,7 @@ static int parse_object(const json_t *object, struct control_request *out, struc
     request.columns = (uint16_t)columns;
     request.rows = (uint16_t)rows;
     request.memory_bytes = memory;
+    request.frequency = frequency;
     *out = request;
     return 0;
 }
@@ -91,6 +97,8 @@ char *control_format(const struct control_request *r)
     }
     if (r->verb == CONTROL_BALLOON)
         json_object_set_new(object, "memory-bytes", json_integer((json_int_t)r->memory_bytes));
+    if (r->verb == CONTROL_PROFILE)
+        json_object_set_new(object, "frequency", json_integer((json_int_t)r->frequency));
     if (object)
         text = json_dumps(object, JSON_COMPACT);
     if (text && asprintf(&line, "%s\n", text) < 0)

@@ -28,6 +28,7 @@ enum control_verb {
     CONTROL_CONSOLE,
     CONTROL_RESIZE,
     CONTROL_BALLOON,
+    CONTROL_PROFILE,
     CONTROL_VERBS,
 };
 
@@ -36,9 +37,11 @@ struct control_request {
     uint64_t timeout_ms;    /* CONTROL_STOP: after it the guest is killed */
     bool shutdown;          /* CONTROL_STOP: the host goes down; nobody stops this guest by hand */
     uint16_t columns, rows; /* CONTROL_CONSOLE, CONTROL_RESIZE: 0 for unknown */
+    uint64_t frequency;     /* CONTROL_PROFILE: looks a second, 1..ENGINE_PROFILE_HZ_MAX */
     uint64_t memory_bytes;  /* CONTROL_BALLOON: what the guest is to keep; always given */
 };
 
+#define CONTROL_FREQUENCY      99u
 #define CONTROL_TIMEOUT_MS     30000u
 #define CONTROL_TIMEOUT_MS_MAX 86400000u
 

@@ -56,6 +56,8 @@ int control_send(int fd, const struct control_request *request, struct error **e
         return error_set_errno(err, ENOMEM, "request");
     for (size_t done = 0; done < len;) {
         ssize_t n = send(fd, line + done, len - done, MSG_NOSIGNAL);
+        if (n < 0 && errno == EPIPE)
+            return error_set(err, ECONNRESET, "the guest's supervisor has ended");
         if (n < 0 && errno != EINTR)
             return error_set_errno(err, errno, "the guest's supervisor");
         done += n > 0 ? (size_t)n : 0;
@@ -63,7 +65,7 @@ int control_send(int fd, const struct control_request *request, struct error **e
     return 0;
 }
 
-/* Byte by byte, since what follows an answer may be the guest's console. */
+/* Nothing behind its newline, since what follows an answer may be the guest's console. */
 static int read_line(int fd, unsigned ms, char *line, size_t size, struct error **err)
 {
     uint64_t until = loop_now() + ms * 1000000ull;
@@ -75,16 +77,20 @@ static int read_line(int fd, unsigned ms, char *line, size_t size, struct error 
 
         if (now >= until || poll(&p, 1, (int)((until - now + 999999) / 1000000)) == 0)
             return error_set(err, ETIMEDOUT, "the guest's supervisor does not answer");
-        ssize_t n = recv(fd, line + len, 1, MSG_DONTWAIT);
+        ssize_t n = recv(fd, line + len, size - len, MSG_DONTWAIT | MSG_PEEK);
         if (n < 0 && (errno == EINTR || errno == EAGAIN))
             continue;
+        char *end = n > 0 ? memchr(line + len, '\n', (size_t)n) : NULL;
+        if (n > 0) /* what was seen is there */
+            n = recv(fd, line + len, end ? (size_t)(end + 1 - (line + len)) : (size_t)n, MSG_DONTWAIT);
         if (n <= 0)
             return error_set(err, ECONNRESET, "the guest's supervisor has ended");
-        if (line[len] == '\n') {
-            line[len] = '\0';
+        if (end) {
+            *end = '\0';
             return 0;
         }
-        if (++len == size)
+        len += (size_t)n;
+        if (len == size)
             return error_set(err, EPROTO, "the guest's supervisor answers without an end");
     }
 }

@@ -2,7 +2,11 @@
 /* What an engine tells of its work as JSON. The names here are those of docs/control-protocol.md. */
 #include "guest/engine_stats.h"
 
+#include "engine/profile.h"
 #include "engine/stats.h"
+
+#include <inttypes.h>
+#include <stdio.h>
 
 static const char *const activity_names[ENGINE_ACTIVITIES] = {
     [ENGINE_IDLE] = "idle",       [ENGINE_TRANSLATED] = "translated",
@@ -55,4 +59,35 @@ void engine_stats_put(json_t *object, const struct engine_stats *stats)
                                   "used-bytes", (json_int_t)stats->cache_used, "blocks",
                                   (json_int_t)stats->cache_blocks, "flushes",
                                   (json_int_t)stats->cache_flushes));
+}
+
+/* Addresses do not fit into JSON's integers, which are signed in most programs. */
+static json_t *address_json(uint64_t address)
+{
+    char text[20];
+
+    snprintf(text, sizeof(text), "%" PRIx64, address);
+    return json_string(text);
+}
+
+static json_t *sample_json(const struct engine_sample *s)
+{
+    json_t *stack = json_array();
+
+    for (unsigned i = 0; i < s->depth; i++)
+        json_array_append_new(stack, address_json(s->stack[i]));
+    return json_pack("{s:I, s:i, s:I, s:s, s:i, s:o, s:o}", "time-ns", (json_int_t)s->time, "vcpu",
+                     (int)s->cpu, "weight", (json_int_t)s->weight, "at", activity_names[s->activity], "cpl",
+                     (int)s->cpl, "cr3", address_json(s->cr3), "stack", stack);
+}
+
+json_t *engine_profile_json(const struct engine_profile *profile)
+{
+    json_t *samples = json_array();
+
+    for (unsigned i = 0; i < profile->n; i++)
+        json_array_append_new(samples, sample_json(&profile->samples[i]));
+    return json_pack("{s:b, s:I, s:I, s:b, s:o, s:o}", "ok", 1, "frequency", (json_int_t)profile->hz, "lost",
+                     (json_int_t)profile->lost, "more", (int)profile->more, "syscall-entry",
+                     address_json(profile->syscall_entry), "samples", samples);
 }

@@ -386,6 +386,9 @@ static void on_message(struct supervisor *s, const struct vm_message *m)
     case VM_STATS:
         supervisor_control_stats(s, m);
         break;
+    case VM_PROFILE:
+        supervisor_control_profile(s, m);
+        break;
     case VM_BALLOON:
         supervisor_control_balloon(s, m);
         break;

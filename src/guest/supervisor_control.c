@@ -40,9 +40,9 @@ struct connection {
     bool ended;    /* to be freed */
     bool input_ended;
     bool waits_for_end;
-    unsigned waits_for_pauses, waits_for_stats, waits_for_balloon; /* so many answers */
-    uint64_t stalled_since;                                        /* 0: not */
-    uint64_t asked_at;                                             /* of the VM process, the last time */
+    unsigned waits_for_pauses, waits_for_stats, waits_for_balloon, waits_for_profile; /* so many answers */
+    uint64_t stalled_since;                                                           /* 0: not */
+    uint64_t asked_at; /* of the VM process, the last time */
 };
 
 /* ---- answers ---- */
@@ -63,7 +63,7 @@ static void end_connection(struct connection *c)
 
 static bool waits_for_vm(const struct connection *c)
 {
-    return c->waits_for_pauses || c->waits_for_stats || c->waits_for_balloon;
+    return c->waits_for_pauses || c->waits_for_stats || c->waits_for_balloon || c->waits_for_profile;
 }
 
 static bool waits(const struct connection *c)
@@ -152,6 +152,25 @@ void supervisor_control_stats(struct supervisor *s, const struct vm_message *m)
         c->waits_for_stats--;
         answer(c, stats_json(s, &stats, m));
     }
+}
+
+/* Samples are given once: to whoever asked first. */
+void supervisor_control_profile(struct supervisor *s, const struct vm_message *m)
+{
+    struct connection *c = s->connections, *first = NULL;
+
+    for (; c; c = c->next) /* the newest connection is the first */
+        first = c->waits_for_profile ? c : first;
+    if (!first)
+        return;
+    first->waits_for_profile--;
+    if (m->profile.hz)
+        answer(first, engine_profile_json(&m->profile));
+    else
+        answer_error(
+            first,
+            "the processor itself executes this guest, and only the host can look at that: 'perf kvm --guest "
+            "record' does");
 }
 
 void supervisor_control_paused(struct supervisor *s, uint64_t number)
@@ -298,6 +317,10 @@ static void act_on(struct connection *c, const struct control_request *r)
     case CONTROL_STATS:
         ask_vm(c, &(const struct vm_message){.type = VM_STATS_WANTED}, &c->waits_for_stats);
         break;
+    case CONTROL_PROFILE:
+        ask_vm(c, &(const struct vm_message){.type = VM_PROFILE_WANTED, .value = r->frequency},
+               &c->waits_for_profile);
+        break;
     case CONTROL_BALLOON:
         set_balloon(c, r->memory_bytes);
         break;
@@ -396,7 +419,7 @@ static void on_reaper(void *opaque)
         /* Who asked may be gone long since: such connections would become ever more. */
         if (waits_for_vm(c) && now >= c->asked_at + VM_ANSWER_NS) {
             wait_for_no_pause(c);
-            c->waits_for_stats = c->waits_for_balloon = 0;
+            c->waits_for_stats = c->waits_for_balloon = c->waits_for_profile = 0;
             answer_error(c, VM_HANGS);
         }
         if (c->ended) {

@@ -136,6 +136,7 @@ void supervisor_control_close(struct supervisor *s);
 void supervisor_control_paused(struct supervisor *s, uint64_t number);
 void supervisor_control_stats(struct supervisor *s, const struct vm_message *m);
 void supervisor_control_balloon(struct supervisor *s, const struct vm_message *m);
+void supervisor_control_profile(struct supervisor *s, const struct vm_message *m);
 /* The attached: room that all have for output, 0 with a promise to say when; output; more input is wanted. */
 size_t supervisor_control_room(struct supervisor *s);
 void supervisor_control_output(struct supervisor *s, const uint8_t *bytes, size_t len);

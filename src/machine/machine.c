@@ -244,6 +244,13 @@ void machine_engine_stats(struct machine *m, struct engine_stats *out)
         m->engine->class->stats(m->engine, out);
 }
 
+void machine_profile(struct machine *m, unsigned hz, struct engine_profile *out)
+{
+    *out = (struct engine_profile){0};
+    if (m->engine->class->profile)
+        m->engine->class->profile(m->engine, hz, out);
+}
+
 void machine_set_balloon(struct machine *m, uint64_t bytes)
 {
     for (size_t i = 0; i < m->n_devices; i++)

@@ -21,6 +21,7 @@ struct machine;
 struct virtio_balloon_report;
 struct virtio_block_config;
 struct virtio_vsock_config;
+struct engine_profile;
 struct engine_stats;
 struct net_stats;
 struct virtio_net_config;
@@ -95,6 +96,10 @@ void machine_net_stats(struct machine *machine, struct net_stats *sum);
 
 /* What the engine has done so far: `cpus` is 0 where it does not tell. From the machine's thread. */
 void machine_engine_stats(struct machine *machine, struct engine_stats *out);
+
+/* Where its processors have been since this was last asked, and looks at them `hz` times a second from now
+ * on, as in engine.h: `hz` in it is 0 where the engine does not tell. From the machine's thread. */
+void machine_profile(struct machine *machine, unsigned hz, struct engine_profile *out);
 
 /* Why the engine can't go on, after MACHINE_ENGINE_FAILED. */
 const char *machine_failure(const struct machine *machine);

@@ -271,6 +271,14 @@ static void set_balloon(struct vm *vm, uint64_t bytes)
     tell(vm, VM_BALLOON, "");
 }
 
+static void tell_profile(struct vm *vm, unsigned hz)
+{
+    struct vm_message m = {.type = VM_PROFILE};
+
+    machine_profile(vm->machine, hz, &m.profile);
+    vm_message_send(vm->config->control_fd, &m);
+}
+
 static void act_on(struct vm *vm, const struct vm_message *m)
 {
     switch ((enum vm_message_type)m->type) {
@@ -294,6 +302,9 @@ static void act_on(struct vm *vm, const struct vm_message *m)
         count_net(vm);
         take_balloon(vm);
         tell(vm, VM_STATS, "");
+        break;
+    case VM_PROFILE_WANTED:
+        tell_profile(vm, (unsigned)m->value);
         break;
     case VM_QUIT:
         vm->quit = true;

@@ -8,6 +8,20 @@
 #include <string.h>
 #include <sys/socket.h>
 
+static bool profile_is_sound(const struct engine_profile *p)
+{
+    if (p->hz > ENGINE_PROFILE_HZ_MAX || p->n > ENGINE_SAMPLES_MAX)
+        return false;
+    for (unsigned i = 0; i < p->n; i++) {
+        const struct engine_sample *s = &p->samples[i];
+
+        if (s->cpu >= ENGINE_MAX_CPUS || s->activity >= ENGINE_ACTIVITIES || s->cpl > 3 ||
+            s->depth > ENGINE_STACK_MAX)
+            return false;
+    }
+    return true;
+}
+
 int vm_message_parse(const void *bytes, size_t len, bool from_vm, struct vm_message *out)
 {
     struct vm_message m;
@@ -17,7 +31,9 @@ int vm_message_parse(const void *bytes, size_t len, bool from_vm, struct vm_mess
     memcpy(&m, bytes, sizeof(m));
     uint32_t first = from_vm ? VM_CONFINED : VM_POWER_BUTTON, last = from_vm ? VM_FROM_LAST : VM_TO_LAST;
     if (m.type < first || m.type > last || m.end >= VM_ENDS || m.status < 0 || m.status > 255 ||
-        m.engine.cpus > ENGINE_MAX_CPUS)
+        m.engine.cpus > ENGINE_MAX_CPUS || !profile_is_sound(&m.profile))
+        return -EPROTO;
+    if (m.type == VM_PROFILE_WANTED && (!m.value || m.value > ENGINE_PROFILE_HZ_MAX))
         return -EPROTO;
     if (!memchr(m.text, 0, sizeof(m.text)) || !memchr(m.engine.no_direct, 0, sizeof(m.engine.no_direct)))
         return -EPROTO;

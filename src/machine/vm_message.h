@@ -8,6 +8,7 @@
 #ifndef TABIQUE_MACHINE_VM_MESSAGE_H
 #define TABIQUE_MACHINE_VM_MESSAGE_H
 
+#include "engine/profile.h"
 #include "engine/stats.h"
 
 #include <stdbool.h>
@@ -21,6 +22,7 @@ enum vm_message_type {
     VM_RESUME,           /* let them run again; VM_RESUMED answers, with the same value */
     VM_RESIZE,           /* columns and rows: of the terminal behind the console */
     VM_STATS_WANTED,     /* VM_STATS answers */
+    VM_PROFILE_WANTED,   /* value: looks a second, 1..ENGINE_PROFILE_HZ_MAX; VM_PROFILE answers */
     VM_SET_BALLOON, /* value: bytes of RAM that the guest is to give back by its balloon; VM_BALLOON answers
                      */
     VM_QUIT,        /* end in an orderly way, whatever the guest does; VM_ENDED answers */
@@ -33,6 +35,7 @@ enum vm_message_type {
     VM_PAUSED,
     VM_RESUMED,
     VM_STATS,
+    VM_PROFILE,
     VM_BALLOON,      /* stats are as now; without a driver in the guest nothing has changed */
     VM_CRASH_LOADED, /* the guest has panicked, and its crash kernel takes over */
     VM_WATCHDOG,     /* the guest's watchdog has expired; VM_RESTARTED follows where it restarts the guest */
@@ -84,8 +87,9 @@ struct vm_message {
     uint16_t columns, rows;
     uint64_t value;
     uint64_t stats[VM_STATS_COUNT];
-    struct engine_stats engine; /* with VM_STATS */
-    char text[VM_TEXT_SIZE];    /* ends with a 0 byte; the rest is 0 as well */
+    struct engine_stats engine;    /* with VM_STATS */
+    struct engine_profile profile; /* with VM_PROFILE */
+    char text[VM_TEXT_SIZE];       /* ends with a 0 byte; the rest is 0 as well */
 };
 
 /*

@@ -17,6 +17,7 @@ VERBS = {
     "logs": ["--follow"],
     "inspect": [],
     "stats": ["--json", "--watch"],
+    "profile": ["--time", "--frequency", "--symbols", "--format", "--activities", "--output"],
     "stop": ["--timeout", "--all", "--shutdown"],
     "kill": [],
     "start": ["--attach", "--all"],

@@ -7,6 +7,7 @@
 
 #include "engine/soft/direct.h"
 #include "engine/soft/lapic.h"
+#include "engine/soft/profile.h"
 #include "engine/soft/run.h"
 
 #include <errno.h>
@@ -277,6 +278,8 @@ static int execute(struct soft_vcpu *c)
     enum soft_left left = (enum soft_left)c->soft->stubs.enter(c, code);
     if (left == LEFT_LINK) /* an exit lives as long as the cache, which is safe until leave_code */
         c->rip = c->page_rip + ((struct soft_exit *)(uintptr_t)c->exit_link)->target;
+    if (atomic_load(&c->requests) & REQUEST_SAMPLE)
+        soft_profile_branched(c, left == LEFT_LOOKUP ? (struct soft_exit *)(uintptr_t)c->exit_link : NULL);
     leave_code(c);
     c->stats.exits[left - LEFT_LINK]++;
     switch (left) {
@@ -523,6 +526,8 @@ static void serve_requests(struct soft_vcpu *c)
     r = atomic_fetch_and(&c->requests, REQUEST_STOP);
     if (r & REQUEST_FLUSH_WRITE)
         soft_cache_revalidate(c->soft, c);
+    if (r & REQUEST_SAMPLE)
+        soft_profile_take(c);
 }
 
 /* Sleep until asked to stop. */

@@ -9,6 +9,7 @@
 #include "engine/soft/direct.h"
 #include "engine/soft/irqchip.h"
 #include "engine/soft/lapic.h"
+#include "engine/soft/profile.h"
 #include "engine/soft/pvclock.h"
 #include "engine/soft/run.h"
 #include "engine/soft/soft_core.h"
@@ -117,6 +118,11 @@ static void stats(struct engine *engine, struct engine_stats *out)
     s->sample_until = now + SAMPLE_SPAN_NS;
 }
 
+static void profile(struct engine *engine, unsigned hz, struct engine_profile *out)
+{
+    soft_profile_read(soft_of(engine), hz, out);
+}
+
 /* ---- time ---- */
 
 /* Once a second, so that the guest's clock follows the host's. */
@@ -151,7 +157,7 @@ static int make_clock(struct soft *s, struct error **err)
         return error_set_errno(err, -rc, "paravirtual clock");
     s->clock_timer = loop_timer_new(s->config.loop, clock_tick, s);
     s->sample_timer = loop_timer_new(s->config.loop, sample_tick, s);
-    if (!s->clock_timer || !s->sample_timer)
+    if (!s->clock_timer || !s->sample_timer || soft_profile_create(s) < 0)
         return error_set_errno(err, ENOMEM, "timers");
     loop_timer_arm(s->clock_timer, loop_now() + CLOCK_PERIOD_NS);
     return 0;
@@ -185,6 +191,7 @@ static void destroy(struct engine *engine)
         s->memory->written = NULL;
     loop_timer_free(s->clock_timer);
     loop_timer_free(s->sample_timer);
+    soft_profile_free(s);
     pvclock_free(s->pvclock);
     irqchip_free(s->irqchip);
     soft_core_fini(s);
@@ -375,4 +382,5 @@ const struct engine_class soft_engine_class = {
     .msi_send = msi_send,
     .failure = failure,
     .stats = stats,
+    .profile = profile,
 };

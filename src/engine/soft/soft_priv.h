@@ -162,6 +162,7 @@ enum soft_left {
 
 struct irqchip;
 struct pvclock;
+struct soft_profile;
 struct cpuid_table;
 
 struct soft {
@@ -223,6 +224,7 @@ struct soft {
     struct pvclock *pvclock;
     struct loop_timer *clock_timer, *sample_timer;
     uint64_t sample_until; /* of loop_now */
+    struct soft_profile *profile;
     struct cpuid_table *cpuid;
     uint64_t tsc_hz;
     char failure[160];   /* why the engine can't go on */

@@ -167,7 +167,16 @@ struct soft_fault {
 #define REQUEST_STOP      (1u << 0) /* pause: wait outside guest code */
 #define REQUEST_INTERRUPT (1u << 1) /* the local APIC has something */
 #define REQUEST_FLUSH_WRITE                                                                                  \
-    (1u << 2) /* a page became code: drop its writable TLB entries, then revalidate it */
+    (1u << 2)                    /* a page became code: drop its writable TLB entries, then revalidate it */
+#define REQUEST_SAMPLE (1u << 3) /* tell where it is: profile.h */
+
+/* A look at a vCPU that is to be answered. */
+struct soft_look {
+    _Atomic uint32_t looks; /* so many, by the machine's thread; the first of them: */
+    uint64_t time;
+    uint8_t activity;
+    uint64_t from, to; /* the branch by which translated code was left, and its target; 0 */
+};
 
 struct soft_vcpu {
     /* -- known to translated code by offset -- */
@@ -229,9 +238,10 @@ struct soft_vcpu {
     _Atomic uint32_t in_code; /* between finding a block and leaving it: the cache may not be emptied */
     bool nmi_pending;
     struct engine_cpu_stats stats; /* written by its own thread, but for the samples */
-    struct soft_direct *direct;    /* direct execution; NULL: everything is translated */
-    bool direct_user;              /* its idea of whether this is user mode */
-    uint64_t flushes;              /* of the TLB, or of pages in it */
+    struct soft_look look;
+    struct soft_direct *direct; /* direct execution; NULL: everything is translated */
+    bool direct_user;           /* its idea of whether this is user mode */
+    uint64_t flushes;           /* of the TLB, or of pages in it */
     struct soft_fills tlb_fills[MMU_MODES], jump_fills[MMU_MODES];
     uint16_t jump_at[MMU_MODES][JUMPS_MAX]; /* the first of jump_fills: index in the jump cache */
     /* Whether jump_fills has any of a page, by the low bits of its number. */
