@@ -1,5 +1,47 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* void spin(const struct registers *in, struct registers *out, uint64_t count): user_code.h. */
+
+/* All of struct registers at RDI, but for RDI itself and what is beside registers. */
+    .macro general what
+    \what rax, 512
+    \what rbx, 520
+    \what rdx, 528
+    \what rsi, 536
+    \what rbp, 552
+    \what r8, 560
+    \what r9, 568
+    \what r10, 576
+    \what r11, 584
+    \what r12, 592
+    \what r13, 600
+    \what r14, 608
+    \what r15, 616
+    .endm
+    .macro load register, at
+    mov \at(%rdi), %\register
+    .endm
+    .macro store register, at
+    mov %\register, \at(%rdi)
+    .endm
+
+    .macro vectors what
+    .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
+    \what \n
+    .endr
+    .endm
+    .macro load_ymm n
+    vmovdqu \n * 32(%rdi), %ymm\n
+    .endm
+    .macro store_ymm n
+    vmovdqu %ymm\n, \n * 32(%rdi)
+    .endm
+    .macro load_xmm n
+    movdqu \n * 32(%rdi), %xmm\n
+    .endm
+    .macro store_xmm n
+    movdqu %xmm\n, \n * 32(%rdi)
+    .endm
+
     .text
     .p2align 12 /* no neighbours: telling.S */
     .globl spin, compute
@@ -15,26 +57,10 @@ spin:
     mov %rdx, %rcx
     cmpq $0, 632(%rdi)
     je 1f
-    .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-    vmovdqu \n * 32(%rdi), %ymm\n
-    .endr
+    vectors load_ymm
     jmp 2f
-1:  .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-    movdqu \n * 32(%rdi), %xmm\n
-    .endr
-2:  mov 520(%rdi), %rbx
-    mov 528(%rdi), %rdx
-    mov 536(%rdi), %rsi
-    mov 552(%rdi), %rbp
-    mov 560(%rdi), %r8
-    mov 568(%rdi), %r9
-    mov 576(%rdi), %r10
-    mov 584(%rdi), %r11
-    mov 592(%rdi), %r12
-    mov 600(%rdi), %r13
-    mov 608(%rdi), %r14
-    mov 616(%rdi), %r15
-    mov 512(%rdi), %rax
+1:  vectors load_xmm
+2:  general load
     btq $0, 624(%rdi)
     mov 544(%rdi), %rdi
 3:  dec %rcx
@@ -43,19 +69,7 @@ spin:
     pushfq
     push %rdi
     mov 16(%rsp), %rdi
-    mov %rax, 512(%rdi)
-    mov %rbx, 520(%rdi)
-    mov %rdx, 528(%rdi)
-    mov %rsi, 536(%rdi)
-    mov %rbp, 552(%rdi)
-    mov %r8, 560(%rdi)
-    mov %r9, 568(%rdi)
-    mov %r10, 576(%rdi)
-    mov %r11, 584(%rdi)
-    mov %r12, 592(%rdi)
-    mov %r13, 600(%rdi)
-    mov %r14, 608(%rdi)
-    mov %r15, 616(%rdi)
+    general store
     pop %rax
     mov %rax, 544(%rdi)
     pop %rax
@@ -63,14 +77,10 @@ spin:
     mov %rax, 624(%rdi)
     cmpq $0, 632(%rdi)
     je 4f
-    .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-    vmovdqu %ymm\n, \n * 32(%rdi)
-    .endr
+    vectors store_ymm
     vzeroupper
     jmp 5f
-4:  .irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
-    movdqu %xmm\n, \n * 32(%rdi)
-    .endr
+4:  vectors store_xmm
 5:  pop %rsi
     pop %r15
     pop %r14
