@@ -233,7 +233,8 @@ const struct cli_operation cli_guest_operations[] = {
      .summary = "Print all that is known of a guest, as JSON",
      .description =
          "Prints one JSON object: the guest's state, how it ended, its files and processes, and its "
-         "configuration with the names of the flags of 'run'.",
+         "configuration with the names of the flags of 'run'. Of one that runs on the soft engine also, as "
+         "no-direct-execution, why its user code is all translated, where the host lets none run directly.",
      ARGUMENTS(inspect_arguments),
      STATUSES(statuses),
      .run = cli_inspect},

@@ -105,6 +105,7 @@ def test_direct(suite, initrd):
     if not direct_execution_is_possible():
         pytest.skip("this host does not permit direct execution")
     with Guest(suite, initrd, "--cpus", "2", "--memory", "1G") as guest:
+        assert "no-direct-execution" not in json.loads(run("inspect", guest.name).stdout)
         check_all(guest, ALL, True)
         assert guest.ask("user_code_32", LIMIT) == "ok 32"
         guest.power_off()
@@ -124,7 +125,9 @@ def test_translated(suite, initrd):
     """Where ptrace is not permitted, which the search for leaks of sanitizer builds needs too."""
     without = ["env", "ASAN_OPTIONS=detect_leaks=0", RUN_WITHOUT, "ptrace"]
     with Guest(suite, initrd, "--cpus", "2", "--memory", "1G", prefix=without) as guest:
-        assert "trace its child" in json.loads(run("stats", guest.name, "--json", timeout=LIMIT).stdout)["no-direct-execution"]
+        why = json.loads(run("stats", guest.name, "--json", timeout=LIMIT).stdout)["no-direct-execution"]
+        assert "trace its child" in why
+        assert json.loads(run("inspect", guest.name).stdout)["no-direct-execution"] == why
         check_all(guest, ALL, False)
         assert guest.ask("user_code_32", LIMIT) == "ok 32"
         guest.power_off()
