@@ -1,25 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The userland that bench/soft measures with: a tree of Debian's packages and our own small programs, for chroot on the
-host, and the same as a read-only ext4 image for guests. Both lie under build/bench and are made anew when what goes into
-them has changed. Needs no root where user namespaces are allowed."""
-import fcntl
-import hashlib
-import importlib.machinery
-import importlib.util
+"""What is in the userland (userland.py) that bench/soft measures with: Debian's packages, and our own small programs and
+files under /bench."""
 import io
-import os
-import pathlib
 import random
-import shutil
-import subprocess
 import tarfile
 
 import guests
+import userland
 
 SOURCES = guests.TREE / "bench/soft-guest"
 BUILT = guests.TABIQUE.parent
 PACKAGES = "busybox-static,coreutils,dash,gcc,gzip,libc6-dev,openssl,python3-minimal,tar"
-IMAGE_SLACK = 64 << 20
 MIB = 1 << 20
 # Names in /bench, and what is built for each.
 PROGRAMS = {"driver": "bench/soft-driver", "loops": "bench/soft-loops", "nbody-sse2": "bench/soft-nbody-sse2",
@@ -104,76 +95,11 @@ def files():
     return found
 
 
-def fetch_guest():
-    """tools/fetch-guest as a module: it knows the mirror in reach."""
-    loader = importlib.machinery.SourceFileLoader("fetch_guest", str(guests.TREE / "tools/fetch-guest"))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
-    loader.exec_module(module)
-    return module
-
-
-def run(*command):
-    """A command that is silent unless it fails."""
-    done = subprocess.run([str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise guests.Failed(f"{command[0]} failed: {(done.stderr + done.stdout)[-1500:]}")
-
-
-def as_root(*command):
-    """Root of a user namespace is enough."""
-    return [*command] if os.geteuid() == 0 else ["unshare", "--map-root-user", *command]
-
-
-def packages(directory, suite):
-    """directory/packages.tar"""
-    tar, stamp = directory / "packages.tar", directory / "packages.stamp"
-    wanted = f"{suite} {PACKAGES}"
-    if tar.exists() and stamp.exists() and stamp.read_text() == wanted:
-        return tar
-    mirror = fetch_guest().host_mirror()
-    print(f"fetching {suite}'s packages for the userland from {mirror}", flush=True)
-    run("mmdebstrap", "--variant=essential", "--architectures=amd64", "--format=tar", f"--include={PACKAGES}",
-        "--hook-dir=/usr/share/mmdebstrap/hooks/maybe-merged-usr", suite, tar, mirror)
-    stamp.write_text(wanted)
-    return tar
-
-
-def digest(tar, made):
-    total = hashlib.sha256(f"{tar.stat().st_mtime_ns}".encode())
-    for name, data in sorted(made.items()):
-        total.update(name.encode() + b"\0" + hashlib.sha256(data).digest())
-    return total.hexdigest()
-
-
 def make(suite):
     """(tree, image)"""
-    directory = guests.TREE / "build/bench" / suite
-    directory.mkdir(parents=True, exist_ok=True)
-    root, image, stamp = directory / "root", directory / "userland.ext4", directory / "userland.stamp"
-    with open(directory / "lock", "w", encoding="ascii") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        tar, made = packages(directory, suite), files()
-        for name, built in PROGRAMS.items():
-            if not (BUILT / built).exists():
-                raise guests.Failed(f"no {BUILT / built}: make build-tests builds it")
-            made[name] = (BUILT / built).read_bytes()
-        wanted = digest(tar, made)
-        if image.exists() and stamp.exists() and stamp.read_text() == wanted:
-            return root, image
-        print("making the userland's image", flush=True)
-        stamp.unlink(missing_ok=True)
-        shutil.rmtree(root, ignore_errors=True)
-        root.mkdir()
-        run(*as_root("tar", "--extract", "--no-same-owner", "--exclude=./dev/*", "--file", tar, "--directory", root))
-        (root / "bench").mkdir()
-        for name, data in made.items():
-            path = root / "bench" / name
-            path.write_bytes(data)
-            path.chmod(0o755)
-        size = sum(p.lstat().st_size + 4096 for p in root.rglob("*")) + IMAGE_SLACK
-        image.unlink(missing_ok=True)
-        os.close(os.open(image, os.O_CREAT | os.O_WRONLY, 0o644))
-        os.truncate(image, size // MIB * MIB)
-        run(*as_root("mke2fs", "-q", "-F", "-t", "ext4", "-E", "root_owner=0:0", "-d", root, image))
-        stamp.write_text(wanted)
-    return root, image
+    made = files()
+    for name, built in PROGRAMS.items():
+        if not (BUILT / built).exists():
+            raise guests.Failed(f"no {BUILT / built}: make build-tests builds it")
+        made[name] = (BUILT / built).read_bytes()
+    return userland.make(suite, suite, PACKAGES, {f"bench/{name}": data for name, data in made.items()})
