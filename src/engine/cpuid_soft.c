@@ -7,8 +7,8 @@
 #include "engine/cpuid.h"
 
 #include "base/bytes.h"
+#include "host/processor.h"
 
-#include <cpuid.h>
 #include <string.h>
 
 #define B(n) (1u << (n))
@@ -79,26 +79,6 @@ uint64_t cpuid_arch_capabilities(void)
 {
     return 1ull << 0 | 1ull << 1 | 1ull << 4 | 1ull << 5 | 1ull << 6 | 1ull << 8 | 1ull << 13 | 1ull << 14 |
            1ull << 15 | 1ull << 20 | 1ull << 24 | 1ull << 26 | 1ull << 27 | 1ull << 62;
-}
-
-static void host_leaf(uint32_t leaf, uint32_t subleaf, uint32_t out[CPUID_REGS])
-{
-    uint32_t max = __get_cpuid_max(leaf & 0x80000000u, NULL);
-
-    memset(out, 0, CPUID_REGS * sizeof(*out));
-    if (leaf <= max)
-        __cpuid_count(leaf, subleaf, out[CPUID_EAX], out[CPUID_EBX], out[CPUID_ECX], out[CPUID_EDX]);
-}
-
-static uint64_t host_xcr0(void)
-{
-    uint32_t out[CPUID_REGS], low, high;
-
-    host_leaf(1, 0, out);
-    if (!(out[CPUID_ECX] & B(27)))
-        return 0;
-    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    return (uint64_t)high << 32 | low;
 }
 
 static bool host_is_amd(const uint32_t basic[CPUID_REGS])
@@ -183,11 +163,12 @@ void cpuid_build_soft_on(struct cpuid_table *t, const struct cpuid_host *host, u
 {
     struct cpuid_entry e = {0};
     uint32_t basic[CPUID_REGS], one[CPUID_REGS];
-    bool avx = (host->xcr0 & (XCR0_X87_SSE | XCR0_AVX)) == (XCR0_X87_SSE | XCR0_AVX);
 
     memset(t, 0, sizeof(*t));
     host->leaf(0, 0, basic);
     host->leaf(1, 0, one);
+    bool avx =
+        (host->xcr0 & (XCR0_X87_SSE | XCR0_AVX)) == (XCR0_X87_SSE | XCR0_AVX) && (one[CPUID_ECX] & B(28));
     basic[CPUID_EAX] = 0x0d;
     memcpy(e.reg, basic, sizeof(e.reg));
     cpuid_set(t, &e);
@@ -216,5 +197,6 @@ void cpuid_build_soft_on(struct cpuid_table *t, const struct cpuid_host *host, u
 
 void cpuid_build_soft(struct cpuid_table *t, unsigned cpus, uint64_t tsc_hz)
 {
-    cpuid_build_soft_on(t, &(struct cpuid_host){.leaf = host_leaf, .xcr0 = host_xcr0()}, cpus, tsc_hz);
+    cpuid_build_soft_on(t, &(struct cpuid_host){.leaf = processor_leaf, .xcr0 = processor_xcr0()}, cpus,
+                        tsc_hz);
 }

@@ -120,6 +120,19 @@ def test_direct_on_one_processor(suite, initrd):
         guest.power_off()
 
 
+@pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
+@pytest.mark.parametrize("feature", ["xsave", "avx", "fsgsbase", "bmi2"])
+def test_on_a_lesser_processor(suite, initrd, feature, monkeypatch):
+    """As the engine sees it: tests/host/processor_without.c."""
+    monkeypatch.setattr(program, "TABIQUE", str(BUILD / "tests/host/tabique_without"))
+    monkeypatch.setenv("TABIQUE_WITHOUT", feature)
+    with Guest(suite, initrd) as guest:
+        flags = guest.ask("grep -m1 ^flags /proc/cpuinfo").split()
+        assert "sse2" in flags and (feature in flags) == (feature == "fsgsbase")  # which does not need the host's
+        check_all(guest, SINGLE, direct_execution_is_possible() and feature != "xsave")
+        guest.power_off()
+
+
 @pytest.mark.parametrize("suite", ["trixie"], indirect=True)
 def test_translated(suite, initrd):
     """Where ptrace is not permitted, which the search for leaks of sanitizer builds needs too."""

@@ -10,6 +10,7 @@
 #include "engine/soft/lapic.h"
 #include "engine/soft/soft_core.h"
 #include "engine/soft/soft_priv.h"
+#include "host/processor.h"
 
 #include <cpuid.h>
 #include <errno.h>
@@ -19,30 +20,22 @@
 #include <x86intrin.h>
 
 /* PEXT is microcode before Zen 3: shifts are faster there. */
-static bool slow_pext(void)
+static bool slow_pext(const uint32_t basic[4], const uint32_t one[4])
 {
-    unsigned a, b, c, d;
-
-    if (!__get_cpuid(0, &a, &b, &c, &d) || b != signature_AMD_ebx)
-        return false;
-    if (!__get_cpuid(1, &a, &b, &c, &d))
-        return false;
-    return ((a >> 8) & 15) + ((a >> 20) & 255) < 0x19;
+    return basic[1] == signature_AMD_ebx && ((one[0] >> 8) & 15) + ((one[0] >> 20) & 255) < 0x19;
 }
 
 static void look_at_host(struct soft *s, unsigned without)
 {
-    unsigned a, b, c, d;
+    uint32_t basic[4], one[4], seven[4];
 
-    if (__get_cpuid(1, &a, &b, &c, &d) && (c & bit_OSXSAVE)) {
-        uint32_t low, high;
-        __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-        s->have_xsave = true;
-        s->host_xcr0 = low | (uint64_t)high << 32;
-        s->have_avx = (low & 6) == 6 && (c & bit_AVX) && !(without & SOFT_WITHOUT_AVX);
-    }
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d))
-        s->use_pext = (b & bit_BMI2) && !slow_pext() && !(without & SOFT_WITHOUT_PEXT);
+    processor_leaf(0, 0, basic);
+    processor_leaf(1, 0, one);
+    processor_leaf(7, 0, seven);
+    s->host_xcr0 = processor_xcr0();
+    s->have_xsave = s->host_xcr0 != 0;
+    s->have_avx = (s->host_xcr0 & 6) == 6 && (one[2] & bit_AVX) && !(without & SOFT_WITHOUT_AVX);
+    s->use_pext = (seven[1] & bit_BMI2) && !slow_pext(basic, one) && !(without & SOFT_WITHOUT_PEXT);
     s->host_flags = __builtin_ia32_readeflags_u64() & ~(uint64_t)FLAGS_HOST;
 }
 
