@@ -9,7 +9,7 @@ import subprocess
 
 import pytest
 
-from program import BUILD, GUESTS, TREE, Shell, run
+from program import BUILD, GUESTS, TREE, Shell, Terminal, run
 
 INITRD = "initrd-profile.gz"
 FRAMES = BUILD / "tests/guest/frames"
@@ -135,3 +135,16 @@ def test_the_end_of_the_guest_ends_it(guest):
     guest.send(b"(sleep 2; poweroff -f) &\r")
     done = run("profile", guest.name, "--time", "60s", timeout=LIMIT)
     assert done.returncode == 1 and "ended" in done.stderr and sum(folded(done.stdout).values()) > 10
+
+
+def test_a_kernel_of_ones_own(echo_guest, tmp_path):
+    """It waits in a loop for input."""
+    symbols = tmp_path / "symbols"
+    symbols.write_text(subprocess.run(["nm", echo_guest], check=True, capture_output=True, text=True).stdout)
+    name = next(names)
+    with Terminal("run", "--engine", "soft", "--name", name, "--rm", "--kernel", echo_guest) as guest:
+        guest.expect(rb"ready")
+        done = run("profile", name, "--symbols", symbols, "--time", "1s", timeout=LIMIT)
+        assert done.returncode == 0, done.stderr
+        stacks = folded(done.stdout)
+    assert sum(stacks.values()) > 30 and share(stacks, r"^guest_main_\[k\]$") > 0.7, stacks
