@@ -86,6 +86,7 @@ uint64_t soft_fast_find(struct soft_vcpu *c)
     if (__atomic_load_n(&c->pending, __ATOMIC_RELAXED) || atomic_load(&c->jump_stale) ||
         x->kind == EXIT_KIND_DIRECT || !(c->key & KEY_CODE64) || (rip & 4095) > 4096 - 15 || !canonical(rip))
         return 0;
+    __builtin_prefetch(&c->jump[mmu].at[soft_jump_index(rip)], 1);
     uint64_t e = leaf(c, rip, &shift);
     if (!e || (e & PTE_NX) || (mmu == MMU_USER ? !(e & PTE_U) : (e & PTE_U) && (c->cr4 & CR4_SMEP)))
         return 0;

@@ -48,9 +48,8 @@ unsigned tr_scratch(struct translator *t, uint16_t avoid, bool low)
     unsigned best = CPU_GPRS, best_cost = UINT32_MAX;
 
     avoid |= BIT(CPU_RSP) | BIT(CPU_RCX);
-    for (unsigned r = 0; r < (low ? 8u : 16u); r++) {
-        if (avoid & BIT(r))
-            continue;
+    for (unsigned left = (low ? 0xffu : 0xffffu) & ~(unsigned)avoid; left && best_cost; left &= left - 1) {
+        unsigned r = (unsigned)__builtin_ctz(left);
         /* What is in its slot costs nothing now; then those that the block uses least. */
         unsigned cost = t->uses[r] * 4u;
         if (t->in_reg & BIT(r))
@@ -516,9 +515,8 @@ static int read_source(struct translator *t, struct block_source *src, uint64_t 
 static void count_uses(struct translator *t, const struct block_source *src)
 {
     for (unsigned n = 0; n < src->n; n++) {
-        uint16_t regs = src->insns[n].reads | src->insns[n].writes;
-        for (unsigned r = 0; r < CPU_GPRS; r++)
-            t->uses[r] += (regs >> r) & 1;
+        for (unsigned left = src->insns[n].reads | src->insns[n].writes; left; left &= left - 1)
+            t->uses[__builtin_ctz(left)]++;
     }
 }
 

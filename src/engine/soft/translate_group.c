@@ -189,10 +189,8 @@ void tr_find_groups(struct translator *t, const struct soft_decoded *insns, unsi
             if (bases[reg].moved >= DISP_MAX || bases[reg].moved <= -DISP_MAX)
                 writes |= BIT(reg);
         }
-        for (unsigned r = 0; r < CPU_GPRS; r++) {
-            if (writes & BIT(r))
-                bases[r] = (struct base_state){0};
-        }
+        for (unsigned left = writes; left; left &= left - 1)
+            bases[__builtin_ctz(left)] = (struct base_state){0};
     }
     for (unsigned i = 0; i < n; i++) {
         if (t->group_of[i] && t->groups[t->group_of[i] - 1].members < 2)

@@ -67,6 +67,29 @@ static void the_kernels_code_is_translated_where_it_is(void **state)
     assert_int_equal(fixture_soft()->n_blocks, 2 * blocks);
 }
 
+/* Not in the jump cache, but translated: the way there is found without leaving translated code. */
+static void known_code_is_found_at_once(void **state)
+{
+    const uint8_t on[] = {0xe9, 0xfb, 0x0f, 0x00, 0x00}; /* jmp to the next page */
+
+    for (unsigned cpl = 0; cpl < 4; cpl += 3) {
+        struct soft_vcpu *c = begin(cpl);
+
+        memcpy(fixture_ram(PAGE_AT + 0x1000), on, sizeof(on));
+        for (unsigned n = 0; n < 4; n++) {
+            uint64_t before = c->stats.exits[ENGINE_EXIT_LOOKUP];
+
+            soft_jump_flush(c, soft_key_mmu(c->key));
+            c->rip = PAGE_AT;
+            for (unsigned i = 0; i < 9 && c->rip != PAGE_AT + 0x2000; i++)
+                assert_int_equal(soft_run_block(c), SOFT_JUMP);
+            assert_true(c->rip == PAGE_AT + 0x2000);
+            if (n > 1) /* what is nowhere has to be looked for */
+                assert_int_equal(c->stats.exits[ENGINE_EXIT_LOOKUP] - before, 1);
+        }
+    }
+}
+
 static void changed_code_is_new_at_every_address(void **state)
 {
     struct soft_vcpu *c = begin(3);
@@ -312,6 +335,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_teardown(users_code_is_translated_once_for_all_addresses, end),
         cmocka_unit_test_teardown(the_kernels_code_is_translated_where_it_is, end),
+        cmocka_unit_test_teardown(known_code_is_found_at_once, end),
         cmocka_unit_test_teardown(changed_code_is_new_at_every_address, end),
         cmocka_unit_test_teardown(another_page_at_the_same_address_is_other_code, end),
         cmocka_unit_test_teardown(faults_are_told_where_they_happened, end),
