@@ -325,6 +325,36 @@ static void vector_registers_go_there_and_back(void **state)
     }
 }
 
+/* Registers that the guest has not been told of: another address space does not find what one has left in
+ * them. */
+static void registers_beyond_the_guests_begin_anew(void **state)
+{
+    static const uint8_t set[] = {0x62, 0x03, 0x05, 0x40, 0x25,
+                                  0xff, 0xff, 0x0f, 0x05}; /* zmm31 = all ones */
+    static const uint8_t show[] = {0x62, 0x61, 0xfe, 0x48,
+                                   0x7f, 0x3b, 0x0f, 0x05}; /* [rbx] = zmm31; syscall */
+
+    if (!__builtin_cpu_supports("avx512f"))
+        skip();
+    struct soft_vcpu *c = begin_guest(set, sizeof(set));
+    memcpy(fixture_ram(CODE_PAGE + 256), show, sizeof(show));
+    memset(fixture_ram(DATA_PAGE), 0x55, 64);
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE + 7);
+    /* As many other address spaces as there are stubs, and each stub gets another one. */
+    for (unsigned n = 1; n <= 4; n++) {
+        uint64_t table = 0x330000 + n * PAGE;
+        memcpy(fixture_ram(table), fixture_ram(c->cr3), PAGE);
+        c->cr3 = table;
+        soft_tlb_flush(c, false);
+        c->rip = USER_CODE + 256;
+        soft_direct_run(c);
+        assert_true(c->rip == USER_CODE + 256 + 6);
+        for (unsigned byte = 0; byte < 64; byte++)
+            assert_int_equal(((uint8_t *)fixture_ram(DATA_PAGE))[byte], 0);
+    }
+}
+
 static void what_the_guest_takes_away_is_gone_after_its_flush(void **state)
 {
     struct soft_vcpu *c = BEGIN(0x48, 0x8b, 0x03, 0x0f, 0x05); /* mov rax, [rbx]; syscall */
@@ -629,6 +659,7 @@ int main(void)
     const struct CMUnitTest code[] = {
         cmocka_unit_test_teardown(code_runs_until_it_calls, end_guest),
         cmocka_unit_test_teardown(vector_registers_go_there_and_back, end_guest),
+        cmocka_unit_test_teardown(registers_beyond_the_guests_begin_anew, end_guest),
         cmocka_unit_test_teardown(what_the_guest_takes_away_is_gone_after_its_flush, end_guest),
         cmocka_unit_test_teardown(rights_are_those_of_the_page_tables, end_guest),
         cmocka_unit_test_teardown(stores_to_translated_code_are_noticed, end_guest),
