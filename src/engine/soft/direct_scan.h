@@ -33,4 +33,7 @@ enum direct_verdict {
 enum direct_verdict direct_scan_page(const struct direct_scan *scan, const uint8_t *before,
                                      const uint8_t *page, struct direct_sites *sites);
 
+/* Of all that the verdict hangs on; never 0. */
+uint64_t direct_scan_hash(const struct direct_scan *scan, const uint8_t *before, const uint8_t *page);
+
 #endif

@@ -271,10 +271,17 @@ static enum direct_verdict scan(const struct soft_vcpu *c, const struct direct_t
                                 const uint8_t *code, struct direct_sites *sites)
 {
     const struct direct_scan scan = {.amd = c->soft->amd, .more_state = c->xcr0 != c->soft->host_xcr0};
-    uint64_t before = index ? allowed(t, index - 1) : 0;
+    uint64_t entry = index ? allowed(t, index - 1) : 0;
+    const uint8_t *before = entry & HAS_EXEC ? soft_ram_page(c->soft, entry & PTE_ADDRESS) : NULL;
+    uint64_t hash = direct_scan_hash(&scan, before, code);
+    _Atomic uint64_t *known = &c->soft->direct_harmless[hash % DIRECT_HARMLESS_PAGES];
 
-    return direct_scan_page(&scan, before & HAS_EXEC ? soft_ram_page(c->soft, before & PTE_ADDRESS) : NULL,
-                            code, sites);
+    if (atomic_load_explicit(known, memory_order_relaxed) == hash)
+        return DIRECT_HARMLESS;
+    enum direct_verdict verdict = direct_scan_page(&scan, before, code, sites);
+    if (verdict == DIRECT_HARMLESS)
+        atomic_store_explicit(known, hash, memory_order_relaxed);
+    return verdict;
 }
 
 /* A copy of the page with UD2 in the place of what must not be executed. False if there can be none. */
