@@ -34,6 +34,8 @@
 /* How much faster code runs directly, in halves, between loops and code that has to be translated first: user
  * mode must last so long on the average that what is gained is more than the way there and back. */
 #define GAIN_HALVES 10u
+/* For so long the thread stays on one processor, or looks for another. */
+#define SLICE_US 10000u
 /* In a page that has to be translated: polls until we give up waiting for it to be left. */
 #define PATIENCE 64u
 
@@ -62,6 +64,14 @@ struct soft_direct {
     uint64_t stretch;    /* in ticks, that it has ended if this does not enter the kernel; 0: none */
     uint64_t skip_page;  /* code there is left to the translator while `patience` lasts */
     _Atomic int running; /* pidfd of the stub that runs, or is about to; -1 */
+
+    uint64_t stub_trip; /* of `trip`, the stub's part, ns */
+    /* In this slice, ticks that runs of stubs took, and that they should have. */
+    uint64_t took, needed;
+    uint64_t last; /* tick of the last run */
+    bool pinned;
+    bool looks;     /* for another processor */
+    cpu_set_t free; /* where the thread may run when it is not pinned */
 };
 
 /* ---- when ---- */
@@ -109,6 +119,7 @@ void soft_direct_mode_changed(struct soft_vcpu *c, bool interrupted)
     }
     d->due = false;
     d->stretch = 0;
+    soft_direct_rest(c);
     struct history *h = d->current;
     if (!h)
         return;
@@ -245,6 +256,58 @@ static struct direct_space *space_for(struct soft_direct *d, struct soft_vcpu *c
     return oldest && !oldest->stub.dead ? oldest : NULL;
 }
 
+/*
+ * Thread and stub take turns, and waking each other across processors takes many times as long. The scheduler
+ * would wake the one on whatever processor the other leaves idle: so the thread is pinned while it runs
+ * stubs, and released for a while where it does not get enough of that processor.
+ */
+static void pin(struct soft_direct *d, unsigned cpu)
+{
+    cpu_set_t one;
+
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    d->pinned = sched_getaffinity(0, sizeof(d->free), &d->free) == 0 && CPU_COUNT(&d->free) > 1 &&
+                sched_setaffinity(0, sizeof(one), &one) == 0;
+}
+
+static void release(struct soft_direct *d)
+{
+    cpu_set_t now;
+
+    /* Not if somebody else has decided where it is to run. */
+    if (d->pinned && sched_getaffinity(0, sizeof(now), &now) == 0 && CPU_COUNT(&now) == 1)
+        sched_setaffinity(0, sizeof(d->free), &d->free);
+    d->pinned = false;
+}
+
+static void choose_processor(struct soft_direct *d, const struct soft *s)
+{
+    int cpu;
+
+    if (d->pinned || d->looks) {
+        if (d->took < SLICE_US * (s->tsc_hz / 1000000))
+            return;
+        d->looks = d->pinned && d->took > 2 * d->needed;
+        d->took = d->needed = 0;
+        if (d->looks)
+            release(d);
+        if (d->pinned || d->looks)
+            return;
+    }
+    cpu = sched_getcpu();
+    if (cpu >= 0 && cpu < CPU_SETSIZE)
+        pin(d, (unsigned)cpu);
+}
+
+void soft_direct_rest(struct soft_vcpu *c)
+{
+    struct soft_direct *d = c->direct;
+
+    if (d && d->pinned && __rdtsc() - d->last > SLICE_US * (c->soft->tsc_hz / 1000000))
+        release(d);
+}
+
 /* To where this thread is. */
 static int follow(struct direct_space *s)
 {
@@ -350,9 +413,9 @@ static enum outcome handle_signal(struct soft_vcpu *c, struct direct_space *s, s
     }
 }
 
-/* `ran` gets what the code itself took, more or less. */
+/* `ran` gets what the code itself took of the processor, more or less, `waited` how long others had it. */
 static enum outcome one_run(struct soft_vcpu *c, struct direct_space *s, struct user_regs_struct *r,
-                            uint64_t *ran)
+                            uint64_t *ran, uint64_t *waited)
 {
     struct soft_direct *d = c->direct;
     enum direct_stop stop = DIRECT_STOP_KICK;
@@ -362,8 +425,14 @@ static enum outcome one_run(struct soft_vcpu *c, struct direct_space *s, struct 
         __atomic_store_n(&c->activity, ENGINE_DIRECT, __ATOMIC_RELAXED);
         uint64_t start = __rdtsc();
         stop = direct_stub_run(&s->stub, r);
-        uint64_t took = __rdtsc() - start;
-        *ran += took > d->trip ? took - d->trip : 0;
+        d->last = __rdtsc();
+        uint64_t used = direct_stub_used(&s->stub);
+        used = used > d->stub_trip ? (used - d->stub_trip) * (c->soft->tsc_hz / 1000000) / 1000 : 0;
+        *ran += used;
+        uint64_t took = d->last - start, needed = used + d->trip;
+        *waited += took > needed ? took - needed : 0;
+        d->took += took;
+        d->needed += needed;
         __atomic_store_n(&c->activity, ENGINE_HELPING, __ATOMIC_RELAXED);
     }
     atomic_store(&d->running, -1);
@@ -395,17 +464,18 @@ int soft_direct_run(struct soft_vcpu *c)
     d->patience = 0;
     if (!s)
         return SOFT_JUMP;
+    choose_processor(d, c->soft);
     if (direct_space_validate(s, c) < 0 || follow(s) < 0 || !give_vectors(c, s)) {
         s->stub.dead = true;
         return SOFT_JUMP;
     }
-    uint64_t ran = 0, begin = __rdtsc();
+    uint64_t ran = 0, waited = 0, begin = __rdtsc();
     bool begun = false;
     give_registers(c, &regs);
     do {
         s->used = __rdtsc();
         regs.orig_rax = UINT64_MAX;
-        outcome = one_run(c, s, &regs, &ran);
+        outcome = one_run(c, s, &regs, &ran, &waited);
         c->stats.stops[stop_of[outcome]]++;
         if (outcome == NOT_BEGUN && !begun) /* it was killed while it waited: all that it was given is here */
             return SOFT_JUMP;
@@ -417,7 +487,7 @@ int soft_direct_run(struct soft_vcpu *c)
     }
     take_registers(c, &regs);
     /* As if it had been translated, less what its mappings have taken. */
-    uint64_t now = __rdtsc(), beside = now - begin - ran, gain = ran * GAIN_HALVES / 2;
+    uint64_t now = __rdtsc(), beside = now - begin - ran - waited, gain = ran * GAIN_HALVES / 2;
     beside = beside > d->trip ? beside - d->trip : 0;
     d->entered = now - (gain > beside ? gain - beside : 0);
     c->exit_link = 0;
@@ -452,19 +522,20 @@ void soft_direct_kick(struct soft_vcpu *c)
 
 /* What it takes to enter a stub and to come back: the shortest of some, since others may have run in between.
  */
-static uint64_t time_trip(struct direct_stub *stub)
+static void time_trip(struct soft_direct *d, struct direct_stub *stub)
 {
-    uint64_t shortest = UINT64_MAX;
+    d->trip = d->stub_trip = UINT64_MAX;
+    direct_stub_used(stub);
 
     for (unsigned n = 0; n < 16 && !stub->dead; n++) {
         struct user_regs_struct regs = {
             .orig_rax = UINT64_MAX, .rip = 0, .cs = USER_CS, .ss = USER_DS, .eflags = FLAG_IF | 2};
         uint64_t start = __rdtsc();
         direct_stub_run(stub, &regs); /* nothing is mapped there */
-        uint64_t took = __rdtsc() - start;
-        shortest = took < shortest ? took : shortest;
+        uint64_t took = __rdtsc() - start, used = direct_stub_used(stub);
+        d->trip = took < d->trip ? took : d->trip;
+        d->stub_trip = used < d->stub_trip ? used : d->stub_trip;
     }
-    return shortest;
 }
 
 int soft_direct_probe(struct error **err)
@@ -501,8 +572,12 @@ int soft_direct_start(struct soft_vcpu *c, struct error **err)
             return rc;
         }
     }
+    int cpu = sched_getcpu();
+    if (cpu >= 0 && cpu < CPU_SETSIZE)
+        pin(d, (unsigned)cpu);
     follow(&d->spaces[0]);
-    d->trip = time_trip(&d->spaces[0].stub);
+    time_trip(d, &d->spaces[0].stub);
+    release(d);
     d->worth = 2 * d->trip * GAIN_HALVES / (GAIN_HALVES - 2);
     c->direct = d;
     return 0;
@@ -515,6 +590,7 @@ void soft_direct_end(struct soft_vcpu *c)
     if (!d)
         return;
     c->direct = NULL;
+    release(d);
     for (unsigned n = 0; n < STUBS; n++)
         direct_space_free(&d->spaces[n]);
     free(d);

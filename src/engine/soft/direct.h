@@ -43,6 +43,9 @@ bool soft_direct_left_one(struct soft_vcpu *c);
 /* Runs it; RIP is then where the translator goes on. SOFT_JUMP, or SOFT_FAULT with c->fault. */
 int soft_direct_run(struct soft_vcpu *c);
 
+/* Now and then while others than stubs run: gives back what serves these alone. */
+void soft_direct_rest(struct soft_vcpu *c);
+
 /* Any thread, after `pending` has been set: out of the stub. */
 void soft_direct_kick(struct soft_vcpu *c);
 

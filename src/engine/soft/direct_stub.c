@@ -159,6 +159,16 @@ static bool wait_for_stop(struct direct_stub *stub)
     return true;
 }
 
+uint64_t direct_stub_used(struct direct_stub *stub)
+{
+    struct timespec t = {0};
+
+    clock_gettime(stub->clock, &t);
+    uint64_t now = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec, used = now - stub->used;
+    stub->used = now;
+    return used;
+}
+
 static struct command *command_at(struct direct_stub *stub, unsigned n)
 {
     return (struct command *)(void *)(stub->shared + PAGE) + n;
@@ -185,6 +195,7 @@ int direct_stub_apply(struct direct_stub *stub)
         if (!wait_for_stop(stub))
             return -ESRCH;
     } while (WSTOPSIG(stub->wait_status) == KICK);
+    direct_stub_used(stub); /* commands are not the guest's code */
     if (ptrace(PTRACE_GETREGS, stub->pid, 0, &regs) < 0)
         return -errno;
     if (WSTOPSIG(stub->wait_status) != SIGTRAP || regs.rip != stub->at + LOOP_OFFSET + sizeof(loop_code))
@@ -359,7 +370,8 @@ int direct_stub_create(struct direct_stub *stub, int memory_fd, struct error **e
     if (pid < 0)
         return error_set_errno(err, errno, "direct execution: a process");
     stub->pid = (pid_t)pid;
-    rc = tame(stub);
+    rc = clock_getcpuclockid(stub->pid, &stub->clock);
+    rc = rc ? -rc : tame(stub);
     if (rc < 0)
         return error_set_errno(err, -rc,
                                "direct execution: this host does not let a process trace its child");

@@ -18,6 +18,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 #include <sys/user.h>
+#include <time.h>
 
 struct error;
 
@@ -36,6 +37,8 @@ struct direct_stub {
     unsigned queued;       /* commands that have not been executed yet */
     size_t xstate_size;
     int wait_status; /* of its last stop */
+    clockid_t clock; /* of its time on the processor */
+    uint64_t used;   /* ns, when it was last asked for */
     bool dead;
 };
 
@@ -74,6 +77,8 @@ bool direct_stub_occupies(const struct direct_stub *stub, uint64_t address, uint
 
 /* Lets the guest's code run with these registers until it stops; `regs` are then those of the stop. */
 enum direct_stop direct_stub_run(struct direct_stub *stub, struct user_regs_struct *regs);
+/* How long it has had a processor since this was last asked, or since commands were carried out, in ns. */
+uint64_t direct_stub_used(struct direct_stub *stub);
 /* After DIRECT_STOP_SIGNAL: its number, si_code and si_addr. */
 int direct_stub_signal(struct direct_stub *stub, int *code, uint64_t *address);
 /* The x87, SSE and AVX state: the first `size` bytes of XSAVE's standard form, the header among them. What

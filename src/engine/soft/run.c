@@ -562,6 +562,8 @@ static void idle(struct soft_vcpu *c)
 {
     if (atomic_load(&c->requests) & (REQUEST_STOP | REQUEST_INTERRUPT))
         return;
+    if (c->direct)
+        soft_direct_rest(c);
     sleep_for_request(c);
 }
 

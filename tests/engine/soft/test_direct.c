@@ -227,6 +227,27 @@ static bool exists(pid_t pid)
     return kill(pid, 0) == 0;
 }
 
+static void its_time_is_that_of_the_guests_code(void **state)
+{
+    static const uint8_t code[] = {0x48, 0xff, 0xc9, 0x75, 0xfb, 0x0f, 0x05}; /* dec rcx; jnz; syscall */
+    struct user_regs_struct r = registers(CODE);
+
+    map_code(code, sizeof(code));
+    r.rcx = 50000000;
+    direct_stub_run(&s.stub, &r);
+    assert_true(direct_stub_used(&s.stub) > 5000000);
+    /* Waiting, and changing what is mapped, is not. */
+    usleep(20000);
+    for (unsigned n = 0; n < 2000; n++) {
+        assert_int_equal(direct_stub_map(&s.stub, DATA, PAGE, PROT_READ | PROT_WRITE, PAGE), 0);
+        assert_int_equal(direct_stub_apply(&s.stub), 0);
+    }
+    r = registers(CODE);
+    r.rcx = 1;
+    direct_stub_run(&s.stub, &r);
+    assert_true(direct_stub_used(&s.stub) < 1000000);
+}
+
 static void it_dies_with_its_tracer(void **state)
 {
     int ends[2];
@@ -290,6 +311,29 @@ static int end_guest(void **state)
     soft_direct_end(fixture_vcpu());
     fixture_end();
     return 0;
+}
+
+static int processors(void)
+{
+    cpu_set_t set;
+
+    assert_int_equal(sched_getaffinity(0, sizeof(set), &set), 0);
+    return CPU_COUNT(&set);
+}
+
+static void the_thread_stays_with_its_stubs_while_it_runs_them(void **state)
+{
+    int before = processors();
+    struct soft_vcpu *c = BEGIN(0x0f, 0x05); /* syscall */
+
+    assert_int_equal(processors(), before);
+    soft_direct_run(c);
+    assert_int_equal(processors(), 1);
+    soft_direct_rest(c);
+    assert_int_equal(processors(), 1); /* it may run one again at once */
+    usleep(20000);
+    soft_direct_rest(c);
+    assert_int_equal(processors(), before);
 }
 
 static void code_runs_until_it_calls(void **state)
@@ -654,10 +698,12 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_kick_ends_an_endless_loop, begin_stub, end_stub),
         cmocka_unit_test_setup_teardown(the_loop_does_nothing_for_the_guest, begin_stub, end_stub),
         cmocka_unit_test_setup_teardown(it_holds_nothing_but_the_guests_pages, begin_stub, end_stub),
+        cmocka_unit_test_setup_teardown(its_time_is_that_of_the_guests_code, begin_stub, end_stub),
         cmocka_unit_test_setup_teardown(it_dies_with_its_tracer, begin_stub, end_stub),
     };
     const struct CMUnitTest code[] = {
         cmocka_unit_test_teardown(code_runs_until_it_calls, end_guest),
+        cmocka_unit_test_teardown(the_thread_stays_with_its_stubs_while_it_runs_them, end_guest),
         cmocka_unit_test_teardown(vector_registers_go_there_and_back, end_guest),
         cmocka_unit_test_teardown(registers_beyond_the_guests_begin_anew, end_guest),
         cmocka_unit_test_teardown(what_the_guest_takes_away_is_gone_after_its_flush, end_guest),
