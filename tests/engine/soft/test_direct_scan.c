@@ -213,6 +213,25 @@ static void tables_are_never_beyond_doubt(void **state)
     assert_true(doubtful > 0);
 }
 
+/* Whatever the verdict hangs on changes it. */
+static void the_hash_is_of_all_that_counts(void **state)
+{
+    static uint8_t pages[2 * PAGE];
+    uint64_t whole, alone, other;
+
+    fill(pages, pages + sizeof(pages), 0);
+    whole = direct_scan_hash(&intel, pages, pages + PAGE);
+    alone = direct_scan_hash(&intel, NULL, pages + PAGE);
+    other = direct_scan_hash(&equal, pages, pages + PAGE);
+    assert_true(whole == direct_scan_hash(&intel, pages, pages + PAGE));
+    assert_true(whole != alone && whole != other && alone != other);
+    for (unsigned at = PAGE - 320; at < 2 * PAGE; at++) {
+        pages[at] ^= 1u << at % 8;
+        assert_true(direct_scan_hash(&intel, pages, pages + PAGE) != whole);
+        pages[at] ^= 1u << at % 8;
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -220,6 +239,7 @@ int main(void)
         cmocka_unit_test(the_same_bytes_elsewhere_are_not),
         cmocka_unit_test(an_instruction_on_two_pages_belongs_to_the_second),
         cmocka_unit_test(an_instruction_behind_a_table_is_found),
+        cmocka_unit_test(the_hash_is_of_all_that_counts),
         cmocka_unit_test(what_is_beyond_doubt),
         cmocka_unit_test(tables_are_never_beyond_doubt),
     };
