@@ -40,8 +40,11 @@ def shared_libraries(binary):
     return sorted(set(re.findall(r"(/\S+) \(0x", text)))
 
 
-# QEMU now and then loses the timer interrupt of the processor that it emulates while a nested guest runs; then the host
-# in it sleeps for ever, with nothing to wake it. It is begun anew, so many times.
+# QEMU now and then loses the timer interrupt of the processor that it emulates while a nested guest runs. A host that
+# arms its timer anew at each would then sleep for ever, or never again take the processor from a vCPU that waits for
+# another: so its timer is periodic, and one tick is all that is lost.
+TICKS = "nohz=off highres=off"
+# Should one sleep all the same, it is begun anew, so many times.
 RESTARTS = 6
 STILL = 90  # seconds without any processor time: even an idle guest's ticks take some
 STOOD_STILL = f"the nested host took no processor time for {STILL} s"
@@ -135,7 +138,7 @@ class NestedHost:
         command = [QEMU, "-accel", "tcg,thread=multi", "-cpu", PROCESSOR, "-smp", str(cpus), "-m", memory,
                    "-nodefaults", "-no-reboot", "-display", "none", "-serial", f"file:{console}",
                    "-serial", f"file:{report}", "-kernel", directory / "vmlinuz", "-initrd", directory / self.initrd,
-                   "-append", "console=ttyS0 quiet panic=-1 tabique.test=nested"]
+                   "-append", f"console=ttyS0 quiet panic=-1 {TICKS} tabique.test=nested"]
         for disk in self.disks:
             command += ["-drive", f"file={disk},format=raw,if=virtio,snapshot=on"]
         while True:
