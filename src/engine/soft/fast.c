@@ -4,30 +4,21 @@
  * needs no accessed or dirty bit set; for code, a block that there is. Compiled without vector registers, so
  * that the guest's can stay where they are; calls nothing outside this file.
  */
+#include "engine/soft/paging.h"
 #include "engine/soft/soft_priv.h"
-
-#define PTE_P   (1ull << 0)
-#define PTE_W   (1ull << 1)
-#define PTE_U   (1ull << 2)
-#define PTE_A   (1ull << 5)
-#define PTE_D   (1ull << 6)
-#define PTE_PS  (1ull << 7)
-#define PTE_G   (1ull << 8)
-#define PTE_NX  (1ull << 63)
-#define ADDRESS 0x000ffffffffff000ull
 
 /* The leaf entry for `linear` with the rights of all levels in its W, U and NX bits; 0 for anything out of
  * the ordinary. */
 static uint64_t leaf(const struct soft_vcpu *c, uint64_t linear, unsigned *shift)
 {
     uint64_t table = c->cr3, rights = PTE_W | PTE_U, no_exec = 0;
-    uint64_t reserved = ADDRESS & ~((1ull << c->soft->phys_bits) - 1);
+    uint64_t reserved = PTE_ADDRESS & ~((1ull << c->soft->phys_bits) - 1);
 
     if (!(c->efer & EFER_NX))
         reserved |= PTE_NX;
     for (*shift = 39;; *shift -= 9) {
         const uint64_t *at =
-            guest_memory_at(c->soft->memory, (table & ADDRESS) | (((linear >> *shift) & 511) << 3), 8);
+            guest_memory_at(c->soft->memory, (table & PTE_ADDRESS) | (((linear >> *shift) & 511) << 3), 8);
         uint64_t e = at ? __atomic_load_n(at, __ATOMIC_ACQUIRE) : 0;
 
         if ((e & (PTE_P | PTE_A)) != (PTE_P | PTE_A) || (e & reserved))
@@ -36,7 +27,7 @@ static uint64_t leaf(const struct soft_vcpu *c, uint64_t linear, unsigned *shift
         no_exec |= e & PTE_NX;
         bool large = e & PTE_PS;
         if (*shift == 12 || (large && *shift <= 30)) {
-            if (*shift != 12 && (e & ADDRESS & ((1ull << *shift) - 1) & ~0x1fffull))
+            if (*shift != 12 && (e & PTE_ADDRESS & ((1ull << *shift) - 1) & ~0x1fffull))
                 return 0;
             return (e & ~(PTE_W | PTE_U)) | rights | no_exec;
         }
@@ -46,16 +37,11 @@ static uint64_t leaf(const struct soft_vcpu *c, uint64_t linear, unsigned *shift
     }
 }
 
-static bool canonical(uint64_t linear)
-{
-    return (uint64_t)((int64_t)(linear << 16) >> 16) == linear;
-}
-
 static uint64_t physical(uint64_t entry, unsigned shift, uint64_t linear)
 {
     uint64_t mask = (1ull << shift) - 1;
 
-    return (entry & ADDRESS & ~mask) | (linear & mask);
+    return (entry & PTE_ADDRESS & ~mask) | (linear & mask);
 }
 
 void soft_note_jump(struct soft_vcpu *c, enum soft_mmu mmu, const struct soft_block *b, bool global)
@@ -84,7 +70,8 @@ uint64_t soft_fast_find(struct soft_vcpu *c)
     unsigned shift;
 
     if (__atomic_load_n(&c->pending, __ATOMIC_RELAXED) || atomic_load(&c->jump_stale) ||
-        x->kind == EXIT_KIND_DIRECT || !(c->key & KEY_CODE64) || (rip & 4095) > 4096 - 15 || !canonical(rip))
+        x->kind == EXIT_KIND_DIRECT || !(c->key & KEY_CODE64) || (rip & 4095) > 4096 - 15 ||
+        !soft_canonical(rip))
         return 0;
     __builtin_prefetch(&c->jump[mmu].at[soft_jump_index(rip)], 1);
     uint64_t e = leaf(c, rip, &shift);
@@ -111,7 +98,7 @@ uint64_t soft_fast_access(struct soft_vcpu *c, const struct soft_site *site)
     unsigned shift;
 
     if ((site->flags & SITE_CHECKED) || (c->key & (KEY_CODE64 | KEY_DEBUG | KEY_AC)) != KEY_CODE64 ||
-        (linear & 4095) + site->size > 4096 || !canonical(linear))
+        (linear & 4095) + site->size > 4096 || !soft_canonical(linear))
         return 1;
     uint64_t e = leaf(c, linear, &shift);
     if (!e || (write && (e & (PTE_W | PTE_D)) != (PTE_W | PTE_D)))
