@@ -269,7 +269,7 @@ enum soft_decode_result soft_decode(struct soft_decoded *d, const uint8_t *bytes
 
     memset(&d->at, 0, sizeof(d->at));
     d->reads = d->writes = d->address_regs = 0;
-    d->high_byte = d->fpu = false;
+    d->high_byte = false;
     d->row = NULL;
     d->rip = rip;
     if (length > sizeof(d->bytes))
@@ -290,7 +290,6 @@ enum soft_decode_result soft_decode(struct soft_decoded *d, const uint8_t *bytes
     note_operands(d);
     d->row = soft_insn_find((uint16_t)d->z.mnemonic);
     d->fpu_class = (uint8_t)find_fpu_class(d);
-    d->fpu = d->fpu_class != FPU_NONE;
     return DECODE_OK;
 }
 
@@ -351,14 +350,13 @@ static void make_operand(const struct soft_decoded *d, const ZydisDecodedOperand
         return;
     }
     ZydisRegister reg = o->reg.value;
-    switch (ZydisRegisterGetClass(reg)) {
+    switch (soft_registers[reg].class) {
     case ZYDIS_REGCLASS_GPR8:
     case ZYDIS_REGCLASS_GPR16:
     case ZYDIS_REGCLASS_GPR32:
     case ZYDIS_REGCLASS_GPR64:
         to->kind = OPERAND_REG;
-        to->reg =
-            (uint8_t)ZydisRegisterGetId(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg));
+        to->reg = soft_registers[reg].number;
         to->high = reg >= ZYDIS_REGISTER_AH && reg <= ZYDIS_REGISTER_BH;
         break;
     case ZYDIS_REGCLASS_SEGMENT:
@@ -367,17 +365,17 @@ static void make_operand(const struct soft_decoded *d, const ZydisDecodedOperand
         break;
     case ZYDIS_REGCLASS_CONTROL:
         to->kind = OPERAND_CR;
-        to->reg = (uint8_t)ZydisRegisterGetId(reg);
+        to->reg = soft_registers[reg].number;
         break;
     case ZYDIS_REGCLASS_DEBUG:
         to->kind = OPERAND_DR;
-        to->reg = (uint8_t)ZydisRegisterGetId(reg);
+        to->reg = soft_registers[reg].number;
         break;
     case ZYDIS_REGCLASS_MMX:
     case ZYDIS_REGCLASS_XMM:
     case ZYDIS_REGCLASS_YMM:
         to->kind = OPERAND_VECTOR;
-        to->reg = (uint8_t)ZydisRegisterGetId(reg);
+        to->reg = soft_registers[reg].number;
         break;
     default:
         to->kind = OPERAND_OTHER;

@@ -33,8 +33,7 @@ struct soft_decoded {
     uint16_t address_regs; /* base and index of memory operands */
     bool high_byte;        /* uses AH, CH, DH or BH: can't have a REX prefix */
     int8_t mem;            /* the one explicit memory operand, or -1 */
-    bool fpu;              /* touches x87, MMX, SSE or AVX state */
-    uint8_t fpu_class;     /* enum soft_fpu_class */
+    uint8_t fpu_class;     /* enum soft_fpu_class: touches x87, MMX, SSE or AVX state if not FPU_NONE */
 };
 
 enum soft_decode_result { DECODE_OK, DECODE_MORE, DECODE_INVALID, DECODE_TOO_LONG };

@@ -264,8 +264,8 @@ static void translate_lea(struct translator *t)
 /* Whether the host may raise an exception for a copied instruction without a memory operand. */
 static bool may_fault(const struct soft_decoded *d)
 {
-    return d->fpu || d->z.meta.isa_ext != ZYDIS_ISA_EXT_BASE || d->z.mnemonic == ZYDIS_MNEMONIC_DIV ||
-           d->z.mnemonic == ZYDIS_MNEMONIC_IDIV;
+    return soft_fpu_class(d) != FPU_NONE || d->z.meta.isa_ext != ZYDIS_ISA_EXT_BASE ||
+           d->z.mnemonic == ZYDIS_MNEMONIC_DIV || d->z.mnemonic == ZYDIS_MNEMONIC_IDIV;
 }
 
 /* Names memory without touching it. */
@@ -406,7 +406,7 @@ static void translate_insn(struct translator *t)
         translate_lea(t);
         return;
     }
-    if (d->fpu) {
+    if (soft_fpu_class(d) != FPU_NONE) {
         if (!check_fpu(t))
             return;
         load_fpu(t);

@@ -228,8 +228,7 @@ void tr_write_sites(struct translator *t)
 static void emit_prefixes(struct translator *t)
 {
     const struct soft_decoded *d = t->d;
-    bool legacy_size = t->bits == 16 && (d->z.opcode_map == ZYDIS_OPCODE_MAP_DEFAULT || !d->fpu) &&
-                       soft_fpu_class(d) == FPU_NONE;
+    bool legacy_size = t->bits == 16 && soft_fpu_class(d) == FPU_NONE;
     bool had66 = false;
 
     for (unsigned n = 0; n < d->at.prefixes; n++) {
