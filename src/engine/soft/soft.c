@@ -34,7 +34,7 @@ static void look_at_host(struct soft *s, unsigned without)
     processor_leaf(7, 0, seven);
     s->host_xcr0 = processor_xcr0();
     s->have_xsave = s->host_xcr0 != 0;
-    s->have_avx = (s->host_xcr0 & 6) == 6 && (one[2] & bit_AVX) && !(without & SOFT_WITHOUT_AVX);
+    s->have_avx = (s->host_xcr0 & 6) == 6 && (one[2] & bit_AVX);
     s->use_pext = (seven[1] & bit_BMI2) && !slow_pext(basic, one) && !(without & SOFT_WITHOUT_PEXT);
     s->host_flags = __builtin_ia32_readeflags_u64() & ~(uint64_t)FLAGS_HOST;
 }
@@ -62,8 +62,8 @@ static struct soft_vcpu *new_vcpu(struct soft *s, unsigned n)
     c->index = n;
     c->index_mask = (uint64_t)(TLB_SIZE - 1) << 12;
     c->page_mask = ~4095ull;
-    for (unsigned n = 0; n < 4; n++)
-        c->count_mask[n] = UINT64_MAX << (12 - n);
+    for (unsigned shift = 0; shift < 4; shift++)
+        c->count_mask[shift] = UINT64_MAX << (12 - shift);
     c->jump_mask = JUMP_INDEX_BITS;
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++)
         c->tlb_fills[mmu].n = c->jump_fills[mmu].n = UINT32_MAX; /* so that the first flush empties them */

@@ -11,9 +11,8 @@
 
 extern const struct engine_class soft_engine_class;
 
-/* What to do without on the host's processor, for tests of the ways around. */
+/* What to do without on the host's processor, for the test that compares both ways. */
 #define SOFT_WITHOUT_PEXT 1u
-#define SOFT_WITHOUT_AVX  2u
 
 /*
  * One vCPU over `mem` (borrowed), run by the calling thread, which must be the only one to use it:
