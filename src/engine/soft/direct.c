@@ -55,9 +55,9 @@ struct soft_direct {
     struct direct_space spaces[STUBS];
     struct history histories[HISTORIES];
     struct history *current;
-    uint64_t trip;         /* ticks that the way there and back takes */
-    uint64_t young, worth; /* the limits in ticks */
-    uint64_t entered;      /* user mode, at this tick */
+    uint64_t trip;                /* ticks that the way there and back takes */
+    uint64_t young, worth, slice; /* the limits in ticks */
+    uint64_t entered;             /* user mode, at this tick */
     bool due;
     unsigned patience;
     bool left_one;       /* the translator has one instruction to execute */
@@ -261,10 +261,13 @@ static struct direct_space *space_for(struct soft_direct *d, struct soft_vcpu *c
  * would wake the one on whatever processor the other leaves idle: so the thread is pinned while it runs
  * stubs, and released for a while where it does not get enough of that processor.
  */
-static void pin(struct soft_direct *d, unsigned cpu)
+static void pin(struct soft_direct *d)
 {
+    int cpu = sched_getcpu();
     cpu_set_t one;
 
+    if (cpu < 0 || cpu >= CPU_SETSIZE)
+        return;
     CPU_ZERO(&one);
     CPU_SET(cpu, &one);
     d->pinned = sched_getaffinity(0, sizeof(d->free), &d->free) == 0 && CPU_COUNT(&d->free) > 1 &&
@@ -281,12 +284,10 @@ static void release(struct soft_direct *d)
     d->pinned = false;
 }
 
-static void choose_processor(struct soft_direct *d, const struct soft *s)
+static void choose_processor(struct soft_direct *d)
 {
-    int cpu;
-
     if (d->pinned || d->looks) {
-        if (d->took < SLICE_US * (s->tsc_hz / 1000000))
+        if (d->took < d->slice)
             return;
         d->looks = d->pinned && d->took > 2 * d->needed;
         d->took = d->needed = 0;
@@ -295,16 +296,14 @@ static void choose_processor(struct soft_direct *d, const struct soft *s)
         if (d->pinned || d->looks)
             return;
     }
-    cpu = sched_getcpu();
-    if (cpu >= 0 && cpu < CPU_SETSIZE)
-        pin(d, (unsigned)cpu);
+    pin(d);
 }
 
 void soft_direct_rest(struct soft_vcpu *c)
 {
     struct soft_direct *d = c->direct;
 
-    if (d && d->pinned && __rdtsc() - d->last > SLICE_US * (c->soft->tsc_hz / 1000000))
+    if (d && d->pinned && __rdtsc() - d->last > d->slice)
         release(d);
 }
 
@@ -464,7 +463,7 @@ int soft_direct_run(struct soft_vcpu *c)
     d->patience = 0;
     if (!s)
         return SOFT_JUMP;
-    choose_processor(d, c->soft);
+    choose_processor(d);
     if (direct_space_validate(s, c) < 0 || follow(s) < 0 || !give_vectors(c, s)) {
         s->stub.dead = true;
         return SOFT_JUMP;
@@ -561,6 +560,7 @@ int soft_direct_start(struct soft_vcpu *c, struct error **err)
     if (!d)
         return error_set_errno(err, ENOMEM, "direct execution");
     d->young = YOUNG_US * per_us;
+    d->slice = SLICE_US * per_us;
     d->running = -1;
     sigaction(SIGCHLD, &ended, NULL); /* not for each stop */
     for (unsigned n = 0; n < STUBS; n++) {
@@ -572,9 +572,7 @@ int soft_direct_start(struct soft_vcpu *c, struct error **err)
             return rc;
         }
     }
-    int cpu = sched_getcpu();
-    if (cpu >= 0 && cpu < CPU_SETSIZE)
-        pin(d, (unsigned)cpu);
+    pin(d);
     follow(&d->spaces[0]);
     time_trip(d, &d->spaces[0].stub);
     release(d);

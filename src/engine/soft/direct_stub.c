@@ -161,9 +161,10 @@ static bool wait_for_stop(struct direct_stub *stub)
 
 uint64_t direct_stub_used(struct direct_stub *stub)
 {
-    struct timespec t = {0};
+    struct timespec t;
 
-    clock_gettime(stub->clock, &t);
+    if (clock_gettime(stub->clock, &t) < 0) /* it has ended */
+        return 0;
     uint64_t now = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec, used = now - stub->used;
     stub->used = now;
     return used;
