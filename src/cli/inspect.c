@@ -4,13 +4,13 @@
 #include "cli/guests.h"
 #include "guest/control.h"
 
-/* A supervisor that does not answer is left out: the rest is known without it. */
+/* A guest that does not answer is left out: the rest is known without it. */
 #define ANSWER_MS 2000
 
-/* What only the supervisor of a guest that runs knows. */
+/* What only a guest that runs knows. */
 static void add_running(json_t *json, const struct home *home, const char *name)
 {
-    const struct control_request request = {.verb = CONTROL_STATUS};
+    const struct control_request request = {.verb = CONTROL_STATS};
     cleanup_close int fd = control_connect(home, name, NULL);
     json_t *answer = NULL;
 

@@ -111,7 +111,6 @@ static void on_ready(struct supervisor *s, const struct vm_message *m)
     s->guest->row.state = GUEST_RUNNING;
     s->guest->row.started = registry_now();
     set_text(&s->guest->row.engine, m->text);
-    snprintf(s->no_direct, sizeof(s->no_direct), "%s", m->engine.no_direct);
     set_text(&s->guest->row.reason, "");
     if (first) {
         char *details = NULL;

@@ -100,14 +100,10 @@ static void answer_status(struct connection *c)
     const struct supervisor *s = c->supervisor;
     const struct guest_row *row = &s->guest->row;
 
-    json_t *json = json_pack("{s:b, s:s, s:s, s:i, s:i, s:s, s:I, s:s}", "ok", 1, "name", row->name, "state",
-                             guest_state_name(row->state), "supervisor", (int)row->supervisor, "vm",
-                             (int)s->vm.pid, "engine", row->engine ? row->engine : "", "restarts",
-                             (json_int_t)row->restarts, "confinement", s->confinement);
-
-    if (s->no_direct[0])
-        json_object_set_new(json, "no-direct-execution", json_string(s->no_direct));
-    answer(c, json);
+    answer(c, json_pack("{s:b, s:s, s:s, s:i, s:i, s:s, s:I, s:s}", "ok", 1, "name", row->name, "state",
+                        guest_state_name(row->state), "supervisor", (int)row->supervisor, "vm",
+                        (int)s->vm.pid, "engine", row->engine ? row->engine : "", "restarts",
+                        (json_int_t)row->restarts, "confinement", s->confinement));
 }
 
 static json_t *stats_json(const struct supervisor *s, const struct proc_stats *stats,

@@ -50,7 +50,6 @@ struct supervisor {
     bool reported;            /* VM_ENDED came: `end` is what it said */
     struct vm_message end;
     char confinement[256]; /* what the host permitted, in words; "" before it was told */
-    char no_direct[160];   /* why no user code is executed directly, as it was told last; "": it is */
     struct policy_telling telling;
     /* The numbers of the last VM_PAUSE or VM_RESUME that was sent, and that was answered; and who waits for
      * those between. */

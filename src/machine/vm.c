@@ -220,7 +220,7 @@ static void tell(struct vm *vm, enum vm_message_type type, const char *text)
         return;
     vm_message_set_text(&m, text);
     memcpy(m.stats, vm->stats, sizeof(m.stats));
-    if (type == VM_STATS || type == VM_READY)
+    if (type == VM_STATS)
         machine_engine_stats(vm->machine, &m.engine);
     /* A supervisor that does not read is not waited for: it asks again. */
     vm_message_send(vm->config->control_fd, &m);

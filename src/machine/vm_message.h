@@ -87,7 +87,7 @@ struct vm_message {
     uint16_t columns, rows;
     uint64_t value;
     uint64_t stats[VM_STATS_COUNT];
-    struct engine_stats engine;    /* with VM_STATS and VM_READY */
+    struct engine_stats engine;    /* with VM_STATS */
     struct engine_profile profile; /* with VM_PROFILE */
     char text[VM_TEXT_SIZE];       /* ends with a 0 byte; the rest is 0 as well */
 };
