@@ -7,8 +7,10 @@
 
 void processor_leaf(uint32_t leaf, uint32_t subleaf, uint32_t out[4])
 {
+    uint32_t max = __get_cpuid_max(leaf & 0x80000000u, NULL);
+
     memset(out, 0, 4 * sizeof(*out));
-    if (leaf <= __get_cpuid_max(leaf & 0x80000000u, NULL))
+    if (leaf <= max)
         __cpuid_count(leaf, subleaf, out[0], out[1], out[2], out[3]);
 }
 
