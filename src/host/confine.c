@@ -92,7 +92,8 @@ static int drop_rights(const struct confine_config *config, struct confine_statu
     int rc = confine_limits(config, err);
 
     if (rc == 0)
-        rc = confine_privileges(status, err);
+        rc = config->kind == CONFINE_UNPACK ? confine_privileges_unpack(status, err)
+                                            : confine_privileges(status, err);
     if (rc)
         return rc;
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
@@ -104,7 +105,10 @@ static int drop_rights(const struct confine_config *config, struct confine_statu
     if (rc)
         return rc;
     confine_landlock(config, status);
-    rc = confine_seccomp_enter(config->kind);
+    /* What has one thread and builds no machine has all that it needs. */
+    rc = config->kind == CONFINE_UNPACK ? confine_limits_final(false) : 0;
+    if (rc == 0)
+        rc = confine_seccomp_enter(config->kind);
     return rc ? error_set_errno(err, -rc,
                                 "list of system calls (a kernel with CONFIG_SECCOMP_FILTER is needed)")
               : 0;
@@ -114,7 +118,8 @@ int confine_process(const struct confine_config *config, struct confine_status *
 {
     struct confine_status status = {0};
 
-    if (confined || (config->kind != CONFINE_START && config->kind != CONFINE_NAT))
+    if (confined ||
+        (config->kind != CONFINE_START && config->kind != CONFINE_NAT && config->kind != CONFINE_UNPACK))
         return error_set(err, EINVAL, "confinement: wrong use");
     int rc = check_single_thread(err);
     if (rc == 0)
@@ -136,7 +141,10 @@ int confine_process(const struct confine_config *config, struct confine_status *
     if (config->headroom)
         confine_watch_size();
     confine_namespaces(config, &status);
-    confine_root(config->file, &status);
+    if (config->kind == CONFINE_UNPACK)
+        confine_directory(config->directory, &status);
+    else
+        confine_root(config->file, &status);
     rc = drop_rights(config, &status, err);
     if (rc) {
         error_wrap(err, "confinement");

@@ -29,6 +29,7 @@ enum confine_kind {
     CONFINE_DISK,      /* reads and writes disks that are open */
     CONFINE_NET,       /* moves frames between a queue and an open tap device or socket */
     CONFINE_NAT,       /* the process of a user-mode network: may make connections, has no files */
+    CONFINE_UNPACK,    /* unpacks a strange archive into a directory, which is its root */
     CONFINE_KINDS
 };
 
@@ -42,10 +43,13 @@ enum confine_kind {
 int confine_begin(pid_t parent, const char *name, const int *keep, size_t n_keep, struct error **err);
 
 struct confine_config {
-    enum confine_kind kind; /* CONFINE_START or CONFINE_NAT: what the calling thread goes on as */
+    enum confine_kind
+        kind;          /* CONFINE_START, CONFINE_NAT or CONFINE_UNPACK: what the calling thread goes on as */
     const char *title; /* what `ps` shows instead of the arguments; these and the environment are then wiped,
                           so nothing may point into them. NULL leaves both */
     const char *file;  /* CONFINE_NAT: the one file that may still be read (/etc/resolv.conf), or NULL */
+    int directory; /* CONFINE_UNPACK: becomes the root and the working directory; it keeps its user, and of
+                      root's capabilities those to make files of any owner */
     uint64_t
         headroom; /* bytes of address space on top of what the machine has when it is built; 0: no limit */
     unsigned descriptors; /* at most so many are open at once, from now on; 0: 1024 */

@@ -5,6 +5,7 @@
  */
 #include "host/confine_priv.h"
 
+#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 
@@ -56,17 +57,25 @@ static void drop_inheritable(void)
     prctl(PR_SET_SECUREBITS, SECBIT_NOROOT | SECBIT_NO_CAP_AMBIENT_RAISE | SECURE_ALL_LOCKS);
 }
 
+/* No others than these. */
+static int keep_capabilities(const cap_value_t *kept, int n, struct error **err)
+{
+    cap_t caps = cap_init();
+    bool ok = caps && (!n || (cap_set_flag(caps, CAP_PERMITTED, n, kept, CAP_SET) == 0 &&
+                              cap_set_flag(caps, CAP_EFFECTIVE, n, kept, CAP_SET) == 0));
+    int e = ok && cap_set_proc(caps) == 0 ? 0 : errno;
+
+    cap_free(caps);
+    return e ? error_set_errno(err, e, "dropping capabilities") : 0;
+}
+
 static int drop_capabilities(struct error **err)
 {
-    cap_t none = cap_init();
     cap_flag_value_t held = CAP_CLEAR;
+    int rc = keep_capabilities(NULL, 0, err);
 
-    if (!none || cap_set_proc(none) < 0) {
-        int e = errno;
-        cap_free(none);
-        return error_set_errno(err, e, "dropping capabilities");
-    }
-    cap_free(none);
+    if (rc)
+        return rc;
     cap_t now = cap_get_proc();
     if (!now)
         return error_set_errno(err, errno, "looking at capabilities");
@@ -83,6 +92,15 @@ int confine_privileges(struct confine_status *status, struct error **err)
     drop_inheritable();
     change_identity(status);
     return drop_capabilities(err);
+}
+
+int confine_privileges_unpack(struct confine_status *status, struct error **err)
+{
+    static const cap_value_t kept[] = {CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_FSETID, CAP_SETFCAP};
+
+    status->state[CONFINE_IDENTITY] = CONFINE_UNNEEDED;
+    drop_inheritable();
+    return keep_capabilities(kept, ARRAY_SIZE(kept), err);
 }
 
 void confine_session(struct confine_status *status)

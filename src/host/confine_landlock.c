@@ -49,6 +49,14 @@ static int allow_file(int ruleset, const char *path)
     return syscall(SYS_ADD_RULE, ruleset, RULE_PATH, &rule, 0) < 0 ? -errno : 0;
 }
 
+/* Everything may be done below the directory. */
+static int allow_directory(int ruleset, int directory, uint64_t files)
+{
+    struct path_rule rule = {.allowed = files, .fd = directory};
+
+    return syscall(SYS_ADD_RULE, ruleset, RULE_PATH, &rule, 0) < 0 ? -errno : 0;
+}
+
 static int restrict_self(const struct confine_config *config)
 {
     long version = syscall(SYS_CREATE_RULESET, NULL, 0, GET_VERSION);
@@ -63,7 +71,9 @@ static int restrict_self(const struct confine_config *config)
     cleanup_close int fd = (int)syscall(SYS_CREATE_RULESET, &rules, versions[version].size, 0);
     if (fd < 0)
         return -errno;
-    int rc = config->file ? allow_file(fd, config->file) : 0;
+    int rc = config->file                     ? allow_file(fd, config->file)
+             : config->kind == CONFINE_UNPACK ? allow_directory(fd, config->directory, rules.files)
+                                              : 0;
     if (rc)
         return rc;
     return syscall(SYS_RESTRICT_SELF, fd, 0) < 0 ? -errno : 0;

@@ -56,8 +56,23 @@ static void enter_namespace(struct confine_status *status, enum confine_step ste
     confine_mark(status, step, unshare(flag) < 0 ? -errno : 0);
 }
 
+/* Whoever unpacks is where its files get the owners that they shall have: in no other user namespace. */
+static void confine_unpack_namespaces(struct confine_status *status)
+{
+    status->state[CONFINE_USER] = CONFINE_UNNEEDED;
+    enter_namespace(status, CONFINE_MOUNT, CLONE_NEWNS);
+    enter_namespace(status, CONFINE_NETWORK, CLONE_NEWNET);
+    enter_namespace(status, CONFINE_IPC, CLONE_NEWIPC);
+    enter_namespace(status, CONFINE_UTS, CLONE_NEWUTS);
+    enter_namespace(status, CONFINE_CGROUP, CLONE_NEWCGROUP);
+}
+
 void confine_namespaces(const struct confine_config *config, struct confine_status *status)
 {
+    if (config->kind == CONFINE_UNPACK) {
+        confine_unpack_namespaces(status);
+        return;
+    }
     if (unshare(CLONE_NEWNS) == 0) {
         confine_mark(status, CONFINE_MOUNT, 0);
         status->state[CONFINE_USER] = CONFINE_UNNEEDED;
@@ -113,14 +128,17 @@ static int write_content(const struct content *c)
     return write(fd, c->bytes, c->size) == (ssize_t)c->size ? 0 : -EIO;
 }
 
-/* Any directory that is there: what lies below is hidden, and gone with the old root. */
-static int mount_empty(const char *options)
+#define NO_RIGHTS (MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+/* Mounts on any directory that is there, and goes there: what lies below is hidden, and gone with the old
+ * root. */
+static int mount_somewhere(const char *source, const char *type, unsigned long flags, const char *options)
 {
     static const char *const places[] = {"/tmp", "/run", "/proc", "/dev", "/var"};
     int rc = -ENOENT;
 
     for (size_t i = 0; i < ARRAY_SIZE(places); i++) {
-        if (mount("tmpfs", places[i], "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options) == 0)
+        if (mount(source, places[i], type, flags, options) == 0)
             return chdir(places[i]) < 0 ? -errno : 0;
         rc = -errno;
     }
@@ -145,7 +163,7 @@ static int enter_tmpfs(const struct content *c)
              c->path ? 16 : 1);
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 && errno != EINVAL)
         return -errno;
-    int rc = mount_empty(options);
+    int rc = mount_somewhere("tmpfs", "tmpfs", NO_RIGHTS, options);
     if (rc == 0) {
         mode_t mask = umask(022);
         rc = write_content(c);
@@ -155,10 +173,33 @@ static int enter_tmpfs(const struct content *c)
         rc = change_root();
     if (rc == 0 && chdir("/") < 0)
         rc = -errno;
-    if (rc == 0 &&
-        mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+    if (rc == 0 && mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | NO_RIGHTS, NULL) < 0)
         rc = -errno;
     return rc;
+}
+
+/* What lies in it can be made and changed, but is no device, and gives nobody rights. */
+static int enter_directory(int directory)
+{
+    if (fchdir(directory) < 0)
+        return -errno;
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 && errno != EINVAL)
+        return -errno;
+    int rc = mount_somewhere(".", NULL, MS_BIND, NULL);
+    if (rc == 0 && mount(NULL, ".", NULL, MS_REMOUNT | MS_BIND | NO_RIGHTS, NULL) < 0)
+        rc = -errno;
+    if (rc == 0)
+        rc = change_root();
+    return rc == 0 && chdir("/") < 0 ? -errno : rc;
+}
+
+void confine_directory(int directory, struct confine_status *status)
+{
+    int rc = status->state[CONFINE_MOUNT] == CONFINE_DONE ? enter_directory(directory) : -EPERM;
+
+    confine_mark(status, CONFINE_ROOT, rc);
+    if (rc && fchdir(directory) == 0 && chroot(".") == 0)
+        status->state[CONFINE_ROOT] = CONFINE_WEAKER;
 }
 
 /* A directory that has been removed: nothing is in it, and nothing can be made in it. */

@@ -22,10 +22,14 @@ void confine_mark(struct confine_status *status, enum confine_step step, int rc)
 void confine_namespaces(const struct confine_config *config, struct confine_status *status);
 /* An empty root; with `file`, one that holds a copy of it. */
 void confine_root(const char *file, struct confine_status *status);
+/* The directory as root. */
+void confine_directory(int directory, struct confine_status *status);
 
 /* ---- confine_identity.c ---- */
 /* A user id of its own where root may give one, then no capability in any set. */
 int confine_privileges(struct confine_status *status, struct error **err);
+/* The user stays, and no capabilities but those to make files of any owner. */
+int confine_privileges_unpack(struct confine_status *status, struct error **err);
 void confine_session(struct confine_status *status);
 
 /* ---- confine_landlock.c ---- */
