@@ -146,6 +146,7 @@ int cli_events(const struct cli_values *values, int *status, struct error **err)
 int cli_check(const struct cli_values *values, int *status, struct error **err);
 int cli_image_build(const struct cli_values *values, int *status, struct error **err);
 int cli_image_import(const struct cli_values *values, int *status, struct error **err);
+int cli_image_export(const struct cli_values *values, int *status, struct error **err);
 int cli_image_ls(const struct cli_values *values, int *status, struct error **err);
 int cli_image_inspect(const struct cli_values *values, int *status, struct error **err);
 int cli_image_rm(const struct cli_values *values, int *status, struct error **err);

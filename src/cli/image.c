@@ -64,17 +64,23 @@ static void bar_end(struct bar *bar)
         fputs("\r\033[K", stderr);
 }
 
+static const char *layers_text(const struct image *image, char buf[32])
+{
+    snprintf(buf, 32, "%zu layer%s", image->n_layers, image->n_layers == 1 ? "" : "s");
+    return buf;
+}
+
 /* Says what there is now, or sets the status for what went wrong. */
 static int end_of_making(int rc, struct bar *bar, const struct image *image, const char *more, int *status)
 {
-    char bytes[16], size[16];
+    char bytes[16], size[16], layers[32];
 
     bar_end(bar);
     *status = rc == 0 ? 0 : rc == -EINTR ? CLI_STATUS_INTERRUPTED : CLI_STATUS_FAILED;
     if (rc == 0)
-        printf("image %s: %s, %.*s, a disk of %s that takes %s%s\n", image->name, image->origin,
-               IMAGE_ID_SHORT, image->id, human_size(image->size, size), human_size(image->bytes, bytes),
-               more);
+        printf("image %s: %s, %.*s, %s of %s that take%s %s%s\n", image->name, image->origin, IMAGE_ID_SHORT,
+               image->id, image->disk ? "a disk" : layers_text(image, layers), human_size(image->size, size),
+               image->disk || image->n_layers == 1 ? "s" : "", human_size(image->bytes, bytes), more);
     return rc;
 }
 
@@ -113,22 +119,47 @@ int cli_image_import(const struct cli_values *values, int *status, struct error 
     return end_of_making(rc, &bar, image, "", status);
 }
 
+int cli_image_export(const struct cli_values *values, int *status, struct error **err)
+{
+    struct bar bar = {.terminal = isatty(STDERR_FILENO)};
+    const struct image_progress progress = {.report = on_progress, .opaque = &bar};
+    int rc = image_export(NULL, cli_string(values, "IMAGE"), cli_string(values, "TARGET"), &progress, err);
+
+    bar_end(&bar);
+    *status = rc == 0 ? 0 : rc == -EINTR ? CLI_STATUS_INTERRUPTED : CLI_STATUS_FAILED;
+    return rc;
+}
+
 /* ---- ls, inspect, rm ---- */
+
+static json_t *layer_to_json(const struct image_layer *layer)
+{
+    char diff[IMAGE_ID_LENGTH + 8], digest[IMAGE_ID_LENGTH + 8];
+
+    snprintf(diff, sizeof(diff), "sha256:%s", layer->diff);
+    snprintf(digest, sizeof(digest), "sha256:%s", layer->digest);
+    return json_pack("{s:s, s:s, s:s, s:I, s:I, s:s}", "diff_id", diff, "digest", digest, "compression",
+                     layer->compression, "size", (json_int_t)layer->size, "bytes", (json_int_t)layer->bytes,
+                     "directory", layer->directory);
+}
 
 static json_t *image_to_json(const struct image *image)
 {
-    json_t *packages = json_array(), *guests = json_array();
+    json_t *packages = json_array(), *guests = json_array(), *layers = json_array();
 
     for (size_t i = 0; i < image->n_packages; i++)
         json_array_append_new(packages, json_string(image->packages[i]));
     for (size_t i = 0; i < image->n_guests; i++)
         json_array_append_new(guests, json_string(image->guests[i]));
-    return json_pack("{s:s?, s:s, s:s, s:s?, s:s, s:o, s:I, s:I, s:I, s:s, s:s, s:s?, s:s?, s:s?, s:o}",
-                     "name", image->name, "id", image->id, "origin", image->origin, "suite", image->suite,
-                     "arch", image->arch, "packages", packages, "size", (json_int_t)image->size, "bytes",
-                     (json_int_t)image->bytes, "created", (json_int_t)image->created, "disk", image->disk,
-                     "disk_format", image->disk_format, "kernel", image->kernel, "initrd", image->initrd,
-                     "append", image->append, "guests", guests);
+    for (size_t i = 0; i < image->n_layers; i++)
+        json_array_append_new(layers, layer_to_json(&image->layers[i]));
+    return json_pack(
+        "{s:s?, s:s, s:s, s:s, s:s?, s:s, s:o, s:I, s:I, s:I, s:s?, s:s?, s:s?, s:s?, s:s?, s:s?, s:o, s:o}",
+        "name", image->name, "id", image->id, "kind", image_kinds(image), "origin", image->origin, "suite",
+        image->suite, "arch", image->arch, "packages", packages, "size", (json_int_t)image->size, "bytes",
+        (json_int_t)image->bytes, "created", (json_int_t)image->created, "disk", image->disk, "disk_format",
+        image->disk_format, "kernel", image->kernel, "initrd", image->initrd, "append", image->append,
+        "config", image->config, "layers", layers, "guests", guests);
 }
 
 static int print_json(json_t *json, struct error **err)
@@ -146,12 +177,12 @@ static void print_table(struct image **images, size_t n)
 {
     char size[16], bytes[16], created[24];
 
-    printf("%-20s  %-12s  %-24s  %6s  %8s  %-16s  %s\n", "NAME", "ID", "FROM", "DISK", "ON HOST", "CREATED",
-           "GUESTS");
+    printf("%-20s  %-12s  %-13s  %-24s  %6s  %8s  %-16s  %s\n", "NAME", "ID", "KIND", "FROM", "SIZE",
+           "ON HOST", "CREATED", "GUESTS");
     for (size_t i = 0; i < n; i++) {
         const struct image *image = images[i];
-        printf("%-20s  %-12.*s  %-24s  %6s  %8s  %-16s  %zu\n", image->name ? image->name : "-",
-               IMAGE_ID_SHORT, image->id, image->origin, human_size(image->size, size),
+        printf("%-20s  %-12.*s  %-13s  %-24s  %6s  %8s  %-16s  %zu\n", image->name ? image->name : "-",
+               IMAGE_ID_SHORT, image->id, image_kinds(image), image->origin, human_size(image->size, size),
                human_size(image->bytes, bytes), local_time(image->created, created), image->n_guests);
     }
 }

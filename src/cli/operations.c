@@ -305,11 +305,15 @@ static const struct cli_argument image_import_arguments[] = {
      .type = CLI_PATH,
      .positional = true,
      .required = true,
-     .help = "The disk: raw or qcow2, as it is or compressed by gzip, bzip2, xz or zstd."},
+     .help = "A disk: raw or qcow2, as it is or compressed by gzip, bzip2, xz or zstd. Or a container image: "
+             "oci:DIR[:TAG], an OCI image layout; oci-archive:FILE[:TAG], one in a tar archive; "
+             "docker-archive:FILE[:NAME], what 'docker save' and 'podman save' make."},
     {.name = "name",
      .type = CLI_STRING,
      .metavar = "NAME",
-     .help = "The image's name. Default: the file's, without its endings."},
+     .help =
+         "The image's name. Default: the one that a container image has in FILE, without registry, else the "
+         "file's, without its endings."},
     {.name = "format",
      .type = CLI_ENUM,
      .metavar = "FORMAT",
@@ -321,6 +325,24 @@ static const struct cli_status image_import_statuses[] = {
     {"0", "the image is there"},
     {"1", "it could not be imported; the message says why"},
     {"130", "you interrupted it; nothing has changed"},
+};
+
+static const struct cli_argument image_export_arguments[] = {
+    {.name = "IMAGE",
+     .type = CLI_STRING,
+     .positional = true,
+     .required = true,
+     .listed_by = "image ls --quiet",
+     .help = "The image's name, or the beginning of its id."},
+    {.name = "TARGET",
+     .type = CLI_STRING,
+     .positional = true,
+     .required = true,
+     .help = "Where to: oci:DIR[:TAG], an OCI image layout, which may have other images already; "
+             "oci-archive:FILE[:TAG], "
+             "one in a tar archive; docker-archive:FILE[:NAME], what 'docker load' and 'podman load' read. "
+             "TAG and NAME "
+             "are the image's name if they are not given."},
 };
 
 static const struct cli_argument image_ls_arguments[] = {
@@ -415,22 +437,34 @@ static const struct cli_operation operations[] = {
      .example = "tabique image build debian --suite trixie --size 8G --package openssh-server --name web",
      .run = cli_image_build},
     {.name = "image import",
-     .summary = "Take a disk that boots by itself into the store",
+     .summary = "Take a disk that boots by itself, or a container image, into the store",
      .description =
          "Copies a disk image with a boot loader of its own, such as a distribution's cloud image; "
          "guests start it through the firmware. All of it is read and checked on the way, by a "
-         "process that can reach nothing else. The file is not needed afterwards.",
+         "process that can reach nothing else. The file is not needed afterwards.\n\n"
+         "Of a container image each layer is copied and unpacked in the same way, once for all images that "
+         "have it, and "
+         "all digests are checked.",
      ARGUMENTS(image_import_arguments),
      STATUSES(image_import_statuses),
      .example = "tabique image import debian-12-generic-amd64.qcow2 --name cloud",
      .run = cli_image_import},
+    {.name = "image export",
+     .summary = "Write a container image for other programs",
+     .description = "Writes an image that containers can be made from, as it came or was built.",
+     ARGUMENTS(image_export_arguments),
+     STATUSES(image_statuses),
+     .example = "tabique image export web docker-archive:web.tar:registry.example/web:1.2",
+     .run = cli_image_export},
     {.name = "image ls",
      .summary = "List the images",
-     .description =
-         "Prints a line for each image: its name, its id, what it is from, the size of its disk as "
-         "guests see it, what it takes on this host, and how many guests are built on it. One "
-         "without a name was replaced under guests that still need it; it goes with the last of "
-         "them.",
+     .description = "Prints a line for each image: its name, its id, what kinds of guests it is for, what it "
+                    "is from, the size of "
+                    "its disk as guests see it or of the files in its layers, what it takes on this host "
+                    "(layers that several "
+                    "images have in each of them), and how many guests are built on it. One "
+                    "without a name was replaced under guests that still need it; it goes with the last of "
+                    "them.",
      ARGUMENTS(image_ls_arguments),
      STATUSES(image_statuses),
      .run = cli_image_ls},

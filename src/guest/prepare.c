@@ -77,6 +77,8 @@ static int make_root_disk(struct guest *guest, json_t *config, const char *name,
 
     if (rc == 0)
         rc = image_hold(guest->home->state, name, guest->row.name, guest->directory, &image, err);
+    if (rc == 0 && !image->disk)
+        rc = error_set(err, EINVAL, "image '%s' is for containers: run it with --kind container", name);
     if (rc)
         return rc;
     const struct disk_create create = {

@@ -22,7 +22,11 @@ int interrupt_error(struct error **err);
 /* ---- sandbox.c ---- */
 
 struct sandbox {
-    const char *const *argv;        /* found by PATH */
+    const char *const *argv; /* found by PATH */
+    /* Instead of a program: what is called in the process, with `opaque`, for its exit status. It has what
+     * this one has open. */
+    int (*call)(void *opaque);
+    const char *purpose; /* for people: what takes the rights that it asks for; NULL: "building an image" */
     const char *const *environment; /* "NAME=VALUE", NULL at the end, added to this process's own */
     bool stubborn;                  /* goes on after a signal that interrupts */
     int inherited;                  /* a descriptor that all its processes hold, or -1 */

@@ -17,12 +17,7 @@
 
 #define BLOCK 65536
 
-struct digest {
-    const struct libcrypto *lib;
-    EVP_MD_CTX *context;
-};
-
-static int digest_begin(struct digest *d, struct error **err)
+int digest_begin(struct digest *d, struct error **err)
 {
     d->lib = libcrypto(err);
     if (!d->lib)
@@ -33,21 +28,33 @@ static int digest_begin(struct digest *d, struct error **err)
     return 0;
 }
 
-static void digest_cleanup(struct digest *d)
+void digest_free(struct digest *d)
 {
     if (d->context)
         d->lib->EVP_MD_CTX_free(d->context);
 }
 
-static void add(struct digest *d, const void *bytes, size_t len)
+void digest_add(struct digest *d, const void *bytes, size_t len)
 {
     d->lib->EVP_DigestUpdate(d->context, bytes, len);
+}
+
+int digest_end(struct digest *d, char out[IMAGE_ID_LENGTH + 1], struct error **err)
+{
+    uint8_t digest[EVP_MAX_MD_SIZE];
+    unsigned len = 0;
+
+    if (!d->lib->EVP_DigestFinal_ex(d->context, digest, &len) || len != IMAGE_ID_LENGTH / 2)
+        return error_set(err, EIO, "SHA-256 failed");
+    for (unsigned i = 0; i < len; i++)
+        snprintf(out + 2 * i, 3, "%02x", digest[i]);
+    return 0;
 }
 
 static void add_text(struct digest *d, const char *text)
 {
     /* With its final zero, which separates it from what follows. */
-    add(d, text ? text : "", text ? strlen(text) + 1 : 1);
+    digest_add(d, text ? text : "", text ? strlen(text) + 1 : 1);
 }
 
 static void add_number(struct digest *d, uint64_t n)
@@ -55,7 +62,7 @@ static void add_number(struct digest *d, uint64_t n)
     uint8_t bytes[8];
 
     put_le64(bytes, n);
-    add(d, bytes, sizeof(bytes));
+    digest_add(d, bytes, sizeof(bytes));
 }
 
 static bool is_zero(const uint8_t *p, size_t len)
@@ -105,7 +112,7 @@ static int add_file(struct digest *d, const char *path, struct error **err)
         if (is_zero(buf, (size_t)n))
             continue;
         add_number(d, (uint64_t)offset);
-        add(d, buf, (size_t)n);
+        digest_add(d, buf, (size_t)n);
     }
     add_number(d, UINT64_MAX); /* no block begins there: the end */
     return 0;
@@ -113,9 +120,7 @@ static int add_file(struct digest *d, const char *path, struct error **err)
 
 int digest_image(struct image *image, struct error **err)
 {
-    __attribute__((cleanup(digest_cleanup))) struct digest d = {0};
-    uint8_t digest[EVP_MAX_MD_SIZE];
-    unsigned len = 0;
+    cleanup_digest struct digest d = {0};
     int rc = digest_begin(&d, err);
 
     if (rc)
@@ -126,11 +131,7 @@ int digest_image(struct image *image, struct error **err)
     if ((rc = add_file(&d, image->disk, err)) || (rc = add_file(&d, image->kernel, err)) ||
         (rc = add_file(&d, image->initrd, err)))
         return rc;
-    if (!d.lib->EVP_DigestFinal_ex(d.context, digest, &len) || len != IMAGE_ID_LENGTH / 2)
-        return error_set(err, EIO, "SHA-256 failed");
-    for (unsigned i = 0; i < len; i++)
-        snprintf(image->id + 2 * i, 3, "%02x", digest[i]);
-    return 0;
+    return digest_end(&d, image->id, err);
 }
 
 int digest_text(const char *text, char out[DIGEST_TEXT_LENGTH + 1], struct error **err)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The image store: what guests are made from. Called by the verbs `image ...` and by what makes guests.
+ * The image store: what guests are made from, virtual machines and containers. An image has what one of the
+ * two needs, or both: a disk, layers. Called by the verbs `image ...` and by what makes guests.
  *
  * An image's content never changes: it lies under an id, the SHA-256 of all that a guest would see of it. A
  * name is a pointer to an id, so building `debian` again gives the name a new content and leaves guests on
@@ -8,9 +9,10 @@
  *
  *     HOME/images/lock              held (flock) while names, users or contents change; never for long
  *     HOME/images/names/NAME        a symbolic link to ../content/ID, replaced as a whole
- *     HOME/images/content/ID/       disk.raw or disk.qcow2, kernel, initrd, image.json; read-only files
- *     HOME/images/content/ID/guests/GUEST   a symbolic link to the directory of a guest that is built on it
- *     HOME/images/work/X, X.lock    what is being built or imported; X.lock is held by who does it
+ *     HOME/images/content/ID/       disk.raw or disk.qcow2, kernel, initrd, config.json, image.json;
+ * read-only files HOME/images/content/ID/guests/GUEST   a symbolic link to the directory of a guest that is
+ * built on it HOME/images/layers/DIFF/      a layer of container images, kept once for all that have it
+ * (oci_priv.h) HOME/images/work/X, X.lock    what is being built or imported; X.lock is held by who does it
  *     HOME/cache/                   packages; may be deleted at any time
  *
  * All functions take the state directory, or NULL for home_directory's. They may be called by any number of
@@ -32,21 +34,35 @@ struct error;
 #define IMAGE_DISK_MINIMUM (UINT64_C(1) << 30) /* of a built one: a Debian and room to work */
 #define IMAGE_DISK_MAXIMUM (UINT64_C(16) << 40)
 
+/* Of a container image; files of later ones hide those of earlier ones. */
+struct image_layer {
+    char diff[IMAGE_ID_LENGTH + 1];   /* SHA-256 of its tar stream, by which it is known here */
+    char digest[IMAGE_ID_LENGTH + 1]; /* of its blob */
+    char *directory;                  /* absolute; image_layer_tree is in it, and `blob` */
+    char compression[8];              /* of the blob: "", "gzip", "zstd" */
+    uint64_t size, stream;            /* bytes of the blob; of the tar stream */
+    uint64_t bytes, entries;          /* of its files; 0 where it was not unpacked when it came */
+};
+
 /* One image, as found at some moment. Strings are its own; free with image_free. */
 struct image {
     char id[IMAGE_ID_LENGTH + 1];
-    char *name;        /* NULL for content that has lost its name and lives on for its guests */
-    char *disk;        /* absolute path of a file that must not be written to */
-    char *disk_format; /* "raw" or "qcow2" */
-    char *kernel;      /* absolute path; NULL where the disk boots by firmware */
-    char *initrd;      /* absolute path, or NULL */
-    char *append;      /* the kernel's command line, or NULL */
-    char *origin;      /* where it is from, for people: "debian bookworm", "import of x.qcow2" */
-    char *suite;       /* of a built one, else NULL */
-    char *arch;        /* Debian's name: "amd64" */
-    char **packages;   /* asked for beyond the default, sorted */
+    char *name; /* NULL for content that has lost its name and lives on for its guests */
+    char *disk; /* absolute path of a file that must not be written to; NULL where no machine can be made from
+                   it */
+    char *disk_format;          /* "raw" or "qcow2"; NULL without a disk */
+    char *kernel;               /* absolute path; NULL where the disk boots by firmware */
+    char *initrd;               /* absolute path, or NULL */
+    char *append;               /* the kernel's command line, or NULL */
+    struct image_layer *layers; /* of a container's root, the lowest first */
+    size_t n_layers;            /* 0: no container can be made from it */
+    char *config;               /* absolute path of the OCI image configuration; NULL without layers */
+    char *origin;               /* where it is from, for people: "debian bookworm", "import of x.qcow2" */
+    char *suite;                /* of a built one, else NULL */
+    char *arch;                 /* Debian's name: "amd64" */
+    char **packages;            /* asked for beyond the default, sorted */
     size_t n_packages;
-    uint64_t size;  /* bytes, of the disk as a guest sees it */
+    uint64_t size;  /* bytes, of the disk as a guest sees it; without a disk, of the files in all layers */
     uint64_t bytes; /* that all its files take on the host */
     time_t created;
     char **guests; /* the names of those that are built on it, sorted */
@@ -61,6 +77,9 @@ static inline void image_cleanup(struct image **image)
     image_free(*image);
 }
 #define cleanup_image __attribute__((cleanup(image_cleanup)))
+
+/* What can be made from it: "vm", "container", "vm, container". */
+const char *image_kinds(const struct image *image);
 
 /* An image name: a letter or digit, then letters, digits, '.', '_', '-'; at most IMAGE_NAME_MAX. Guests'
  * names have the same form. -EINVAL with a text that says so. */
@@ -119,10 +138,26 @@ struct image_import {
 };
 
 /*
- * Takes a disk that boots by firmware into the store; the file may be compressed (gzip, bzip2, xz, zstd). All
- * of it is read and checked, by a confined process. Interrupted as image_build_debian.
+ * Takes a disk that boots by firmware, or a container image, into the store. A container image is an OCI
+ * image layout (file "oci:DIRECTORY[:TAG]", or "oci-archive:FILE[:TAG]" in a tar archive) or what `docker
+ * save` makes
+ * ("docker-archive:FILE[:NAME]"); its id is that of its configuration. Of a disk the file may be compressed
+ * (gzip, bzip2, xz, zstd). All of it is read and checked, by a confined process. Interrupted as
+ * image_build_debian.
  */
 int image_import(const char *home, const struct image_import *request, const struct image_progress *progress,
                  struct image **out, struct error **err);
+
+/* Writes a container image to `target`, which has one of the forms of image_import. What is there already of
+ * a layout stays. Interrupted as image_build_debian. */
+int image_export(const char *home, const char *name, const char *target,
+                 const struct image_progress *progress, struct error **err);
+
+/* Unpacks those of the image's layers that are not yet. For one that a guest holds. As image_build_debian. */
+int image_unpack(const char *home, const struct image *image, const struct image_progress *progress,
+                 struct error **err);
+/* Where the layer's files are, once it is unpacked: in overlayfs's form, with attributes named user.overlay.
+ * To be freed; NULL without memory. */
+char *image_layer_tree(const struct image_layer *layer);
 
 #endif

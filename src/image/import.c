@@ -6,6 +6,7 @@
 #include "image/build_priv.h"
 #include "image/import_priv.h"
 #include "image/libarchive.h"
+#include "image/oci_priv.h"
 #include "image/store_priv.h"
 
 #include "base/bytes.h"
@@ -246,10 +247,17 @@ int image_import(const char *home, const struct image_import *request, const str
     cleanup_store struct store store = {0};
     int rc = store_open(home, &store, err);
 
-    if (rc)
-        return rc;
-    interrupt_begin();
-    rc = import_into(&store, request, progress, out, err);
-    interrupt_end();
+    struct oci_place place = {0};
+    int container = rc ? 0 : oci_place_parse(request->file, &place);
+
+    if (rc == 0 && container < 0)
+        rc = error_set_errno(err, ENOMEM, "image import");
+    if (rc == 0) {
+        interrupt_begin();
+        rc = container ? oci_import(&store, &place, request, progress, out, err)
+                       : import_into(&store, request, progress, out, err);
+        interrupt_end();
+    }
+    oci_place_clear(&place);
     return rc;
 }

@@ -34,12 +34,16 @@ int metadata_write(const char *directory, const struct image *image, const char 
 
     for (size_t i = 0; i < image->n_packages; i++)
         json_array_append_new(packages, json_string(image->packages[i]));
+    cleanup_json json_t *layers = image->n_layers ? json_array() : NULL;
+    for (size_t i = 0; i < image->n_layers; i++)
+        json_array_append_new(layers, json_string(image->layers[i].diff));
     cleanup_json json_t *json = json_pack(
-        "{s:i, s:s, s:s, s:s, s:I, s:s*, s:s*, s:s*, s:s, s:s*, s:s, s:O, s:I, s:s*}", "format", FORMAT, "id",
-        image->id, "disk", base_name(image->disk), "disk_format", image->disk_format, "size",
+        "{s:i, s:s, s:s*, s:s*, s:I, s:s*, s:s*, s:s*, s:O*, s:s*, s:s, s:s*, s:s, s:O, s:I, s:s*}", "format",
+        FORMAT, "id", image->id, "disk", base_name(image->disk), "disk_format", image->disk_format, "size",
         (json_int_t)image->size, "kernel", base_name(image->kernel), "initrd", base_name(image->initrd),
-        "append", image->append, "origin", image->origin, "suite", image->suite, "arch", image->arch,
-        "packages", packages, "created", (json_int_t)image->created, "request", request);
+        "append", image->append, "layers", layers, "config", base_name(image->config), "origin",
+        image->origin, "suite", image->suite, "arch", image->arch, "packages", packages, "created",
+        (json_int_t)image->created, "request", request);
     if (!json || asprintf(&path, "%s/image.json", directory) < 0)
         return error_set_errno(err, ENOMEM, "%s", directory);
     errno = EIO;
@@ -86,19 +90,40 @@ static int take_packages(struct image *image, json_t *packages)
     return 0;
 }
 
+static int take_layers(struct image *image, const json_t *layers)
+{
+    size_t n = json_array_size(layers);
+
+    image->layers = calloc(n + 1, sizeof(*image->layers));
+    if (!image->layers)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++) {
+        const char *diff = json_string_value(json_array_get(layers, i));
+
+        if (!diff || strlen(diff) != IMAGE_ID_LENGTH || strspn(diff, "0123456789abcdef") != IMAGE_ID_LENGTH)
+            return -EINVAL;
+        strcpy(image->layers[i].diff, diff);
+        image->n_layers++;
+    }
+    return 0;
+}
+
 /* What was unpacked, into `image`. What it has when this fails, image_free frees. */
 static int take_all(struct image *image, const char *directory, json_t *json)
 {
-    const char *id, *disk, *format, *kernel = NULL, *initrd = NULL, *append = NULL, *origin, *suite = NULL,
-                                    *arch;
+    const char *id, *disk = NULL, *format = NULL, *kernel = NULL, *initrd = NULL, *append = NULL, *origin;
+    const char *suite = NULL, *arch, *config = NULL;
     json_int_t size, created;
     int number, rc;
-    json_t *packages;
+    json_t *packages, *layers = NULL;
 
-    if (json_unpack(json, "{s:i, s:s, s:s, s:s, s:I, s?s, s?s, s?s, s:s, s?s, s:s, s:o, s:I}", "format",
-                    &number, "id", &id, "disk", &disk, "disk_format", &format, "size", &size, "kernel",
-                    &kernel, "initrd", &initrd, "append", &append, "origin", &origin, "suite", &suite, "arch",
-                    &arch, "packages", &packages, "created", &created) < 0)
+    if (json_unpack(json, "{s:i, s:s, s?s, s?s, s:I, s?s, s?s, s?s, s?o, s?s, s:s, s?s, s:s, s:o, s:I}",
+                    "format", &number, "id", &id, "disk", &disk, "disk_format", &format, "size", &size,
+                    "kernel", &kernel, "initrd", &initrd, "append", &append, "layers", &layers, "config",
+                    &config, "origin", &origin, "suite", &suite, "arch", &arch, "packages", &packages,
+                    "created", &created) < 0)
+        return -EINVAL;
+    if (!disk != !format || !layers != !config || (!disk && !layers))
         return -EINVAL;
     if (number != FORMAT || strlen(id) != IMAGE_ID_LENGTH || size < 0 || !json_is_array(packages))
         return -EINVAL;
@@ -108,6 +133,7 @@ static int take_all(struct image *image, const char *directory, json_t *json)
     if ((rc = take_file(directory, disk, &image->disk)) ||
         (rc = take_file(directory, kernel, &image->kernel)) ||
         (rc = take_file(directory, initrd, &image->initrd)) ||
+        (rc = take_file(directory, config, &image->config)) || (rc = take_layers(image, layers)) ||
         (rc = take_text(format, &image->disk_format)) || (rc = take_text(append, &image->append)) ||
         (rc = take_text(origin, &image->origin)) || (rc = take_text(suite, &image->suite)) ||
         (rc = take_text(arch, &image->arch)))

@@ -86,8 +86,13 @@ static struct id_range find_range(const char *path, const char *person)
     return best;
 }
 
+static const char *purpose_of(const struct sandbox *job)
+{
+    return job->purpose ? job->purpose : "building an image";
+}
+
 /* The person becomes 0, the ranges what follows. */
-static int map_ids(pid_t keeper, struct error **err)
+static int map_ids(const struct sandbox *job, pid_t keeper, struct error **err)
 {
     const struct passwd *entry = getpwuid(getuid());
     const char *person = entry ? entry->pw_name : NULL;
@@ -100,12 +105,11 @@ static int map_ids(pid_t keeper, struct error **err)
         char pid[24], own[24], first[24], count[24];
 
         if (range.count < IDS_NEEDED)
-            return error_set(
-                err, EPERM,
-                "building an image as a person takes %d user ids to give away, and %s gives %s %s: as "
-                "root, usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s",
-                IDS_NEEDED, files[i], person ? person : "you", range.count ? "less" : "none",
-                person ? person : "NAME");
+            return error_set(err, EPERM,
+                             "%s as a person takes %d user ids to give away, and %s gives %s %s: as "
+                             "root, usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s",
+                             purpose_of(job), IDS_NEEDED, files[i], person ? person : "you",
+                             range.count ? "less" : "none", person ? person : "NAME");
         snprintf(pid, sizeof(pid), "%d", (int)keeper);
         snprintf(own, sizeof(own), "%u", ids[i]);
         snprintf(first, sizeof(first), "%lu", range.first);
@@ -119,9 +123,8 @@ static int map_ids(pid_t keeper, struct error **err)
         if (status < 0)
             return error_set_errno(err, errno, "%s", tools[i]);
         if (WIFEXITED(status) && WEXITSTATUS(status) == 127)
-            return error_set(err, ENOENT,
-                             "building an image as a person takes the program %s: apt-get install uidmap",
-                             tools[i]);
+            return error_set(err, ENOENT, "%s as a person takes the program %s: apt-get install uidmap",
+                             purpose_of(job), tools[i]);
         if (status)
             return error_set(err, EPERM, "%s could not map the ids that %s gives", tools[i], files[i]);
     }
@@ -162,6 +165,8 @@ static __attribute__((noreturn)) void run_program(const struct sandbox *job, int
     for (size_t i = 0; job->environment && job->environment[i]; i++)
         putenv((char *)job->environment[i]);
     do_without_sync();
+    if (job->call)
+        _exit(job->call(job->opaque));
     execvp(job->argv[0], (char *const *)job->argv);
     dprintf(2, "@error %s: %s\n", job->argv[0], strerror(errno));
     _exit(127);
@@ -245,14 +250,16 @@ static int read_output(const struct sandbox *job, int fd, struct error **err)
     }
 }
 
-static int namespaces_refused(enum way way, int errnum, struct error **err)
+static int namespaces_refused(const struct sandbox *job, enum way way, int errnum, struct error **err)
 {
     return error_set(
-        err, errnum, "no %s namespaces (%s): %s", way == WAY_USER ? "user" : "mount", strerror(errnum),
-        way == WAY_USER ? "building an image as a person takes them (sysctl "
-                          "user.max_user_namespaces, kernel.unprivileged_userns_clone, or a security "
-                          "module's profile forbids them); root needs none"
-                        : "'tabique check' tells more");
+        err, errnum, "no %s namespaces (%s): %s%s", way == WAY_USER ? "user" : "mount", strerror(errnum),
+        way == WAY_USER ? purpose_of(job) : "'tabique check' tells more",
+        way == WAY_USER
+            ? " as a person takes them (sysctl user.max_user_namespaces, "
+              "kernel.unprivileged_userns_clone, or a security module's profile forbids them); root "
+              "needs none"
+            : "");
 }
 
 static int supervise(const struct sandbox *job, enum way way, pid_t keeper, const int fds[3], int *status,
@@ -264,9 +271,9 @@ static int supervise(const struct sandbox *job, enum way way, pid_t keeper, cons
     if (read(fds[1], &byte, 1) != 1)
         rc = error_set(err, EIO, "a process ended unexpectedly");
     else if (byte)
-        rc = namespaces_refused(way, byte, err);
+        rc = namespaces_refused(job, way, byte, err);
     if (rc == 0 && way == WAY_USER)
-        rc = map_ids(keeper, err);
+        rc = map_ids(job, keeper, err);
     if (rc == 0 && write(fds[2], "", 1) != 1)
         rc = error_set(err, EIO, "a process ended unexpectedly");
     if (rc == 0)

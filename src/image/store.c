@@ -5,6 +5,8 @@
  */
 #include "image/store_priv.h"
 
+#include "image/oci_priv.h"
+
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "host/home.h"
@@ -27,6 +29,10 @@ void image_free(struct image *image)
         free(image->packages[i]);
     for (size_t i = 0; i < image->n_guests; i++)
         free(image->guests[i]);
+    for (size_t i = 0; i < image->n_layers; i++)
+        free(image->layers[i].directory);
+    free(image->layers);
+    free(image->config);
     free(image->packages);
     free(image->guests);
     free(image->name);
@@ -46,6 +52,11 @@ void image_list_free(struct image **images, size_t n)
     for (size_t i = 0; i < n; i++)
         image_free(images[i]);
     free(images);
+}
+
+const char *image_kinds(const struct image *image)
+{
+    return !image->n_layers ? "vm" : image->disk ? "vm, container" : "container";
 }
 
 int image_check_name(const char *name, struct error **err)
@@ -107,7 +118,7 @@ char *store_path(const struct store *store, const char *format, ...)
 
 int store_create(const struct store *store, struct error **err)
 {
-    static const char *const names[] = {"names", "content", "work"};
+    static const char *const names[] = {"names", "content", "layers", "work"};
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         cleanup_free char *path = store_path(store, "%s", names[i]);
@@ -214,6 +225,20 @@ static uint64_t count_bytes(const char *directory)
 
 /* ---- reading ---- */
 
+static int load_layers(const struct store *store, struct image *image, struct error **err)
+{
+    for (size_t i = 0; i < image->n_layers; i++) {
+        cleanup_free char *directory = layer_path(store, image->layers[i].diff, NULL);
+        int rc =
+            directory ? layer_read(directory, &image->layers[i], err) : error_set_errno(err, ENOMEM, "image");
+
+        if (rc)
+            return rc;
+        image->bytes += image->layers[i].size + image->layers[i].bytes;
+    }
+    return 0;
+}
+
 static int load(const struct store *store, const char *id, const char *name, struct image **out,
                 struct error **err)
 {
@@ -228,6 +253,9 @@ static int load(const struct store *store, const char *id, const char *name, str
     if (find_guests(directory, &image->guests, &image->n_guests) < 0)
         return error_set_errno(err, ENOMEM, "image");
     image->bytes = count_bytes(directory);
+    rc = load_layers(store, image, err);
+    if (rc)
+        return rc;
     *out = steal_ptr(image);
     return 0;
 }
@@ -438,6 +466,7 @@ void store_collect_locked(const struct store *store)
         if (rc == 0 && n == 0)
             delete_content(store, id);
     }
+    layers_collect_locked(store);
 }
 
 static int guests_prevent(const struct image *image, const char *name, struct error **err)

@@ -45,8 +45,9 @@ void work_delete_tree(const char *path);
 #define cleanup_work __attribute__((cleanup(work_end)))
 
 /*
- * Makes the work's files (those that `image` names in it, and its image.json) the content of image->id, which
- * it sets, and gives it image->name. All or nothing, also if the host stops.
+ * Makes the work's files (those that `image` names in it, its layers, and its image.json) the content of
+ * image->id, which it sets where there is none, and gives it image->name. All or nothing, also if the host
+ * stops. -EAGAIN (without *err): a layer that was in the store has gone meanwhile.
  */
 int work_commit(const struct store *store, struct work *work, struct image *image, const char *request,
                 struct error **err);
@@ -58,6 +59,18 @@ int metadata_write(const char *directory, const struct image *image, const char 
 int metadata_read(const char *directory, struct image *image, char **request, struct error **err);
 
 /* ---- digest.c ---- */
+
+/* SHA-256 bit by bit. digest_free is due after digest_begin, whatever that gave. */
+struct digest {
+    const struct libcrypto *lib;
+    void *context;
+};
+int digest_begin(struct digest *d, struct error **err);
+void digest_add(struct digest *d, const void *bytes, size_t len);
+/* In hexadecimal digits. 0 or -errno with *err. */
+int digest_end(struct digest *d, char out[IMAGE_ID_LENGTH + 1], struct error **err);
+void digest_free(struct digest *d);
+#define cleanup_digest __attribute__((cleanup(digest_free)))
 
 /* The id of the content: SHA-256 over disk (where it is not zero), kernel, initrd and command line. */
 int digest_image(struct image *image, struct error **err);

@@ -5,6 +5,7 @@
  * the next that begins. Content gets its place by one rename.
  */
 #include "image/build_priv.h"
+#include "image/oci_priv.h"
 #include "image/store_priv.h"
 
 #include "base/cleanup.h"
@@ -152,6 +153,27 @@ static int move_path(char **path, const char *directory)
     return 0;
 }
 
+/* Layers are many files, which this process may not even be allowed to open: all of the file system is
+ * synced. */
+static int settle_all(const struct work *work, struct error **err)
+{
+    cleanup_close int fd = open(work->directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    return fd < 0 || syncfs(fd) < 0 ? error_set_errno(err, errno, "%s", work->directory) : 0;
+}
+
+static int place_layers_locked(const struct store *store, const struct work *work, const struct image *image,
+                               struct error **err)
+{
+    cleanup_free char *left = NULL;
+    int rc = layers_commit_locked(store, work, image, err);
+
+    /* Those that the store had already. */
+    if (rc == 0 && asprintf(&left, "%s/layers", work->directory) >= 0)
+        work_delete_tree(left);
+    return rc;
+}
+
 int work_commit(const struct store *store, struct work *work, struct image *image, const char *request,
                 struct error **err)
 {
@@ -159,7 +181,8 @@ int work_commit(const struct store *store, struct work *work, struct image *imag
     int rc;
 
     if ((rc = settle_file(image->disk, err)) || (rc = settle_file(image->kernel, err)) ||
-        (rc = settle_file(image->initrd, err)) || (rc = digest_image(image, err)) ||
+        (rc = settle_file(image->initrd, err)) || (rc = settle_file(image->config, err)) ||
+        (rc = image->id[0] ? 0 : digest_image(image, err)) ||
         (rc = metadata_write(work->directory, image, request, err)))
         return rc;
     cleanup_free char *place = store_path(store, "content/%s", image->id),
@@ -170,16 +193,22 @@ int work_commit(const struct store *store, struct work *work, struct image *imag
     if (rc)
         return rc;
     settle_directory(work->directory);
+    rc = image->n_layers ? settle_all(work, err) : 0;
+    if (rc)
+        return rc;
     cleanup_close int lock = store_lock(store, err);
     if (lock < 0)
         return lock;
+    rc = image->n_layers ? place_layers_locked(store, work, image, err) : 0;
+    if (rc)
+        return rc;
     /* The same content may be there already; then this copy of it is not needed. */
     if (access(place, F_OK) < 0 && rename(work->directory, place) < 0)
         return error_set_errno(err, errno, "%s", place);
     settle_directory(content);
     rc = point_name_locked(store, image->name, image->id, err);
     if (rc == 0 && (move_path(&image->disk, place) || move_path(&image->kernel, place) ||
-                    move_path(&image->initrd, place)))
+                    move_path(&image->initrd, place) || move_path(&image->config, place)))
         rc = error_set_errno(err, ENOMEM, "image '%s'", image->name);
     store_collect_locked(store);
     return rc;

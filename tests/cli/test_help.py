@@ -30,6 +30,7 @@ VERBS = {
     "check": ["--json"],
     "image build": ["--name", "--suite", "--size", "--package", "--arch", "--mirror", "--rebuild"],
     "image import": ["--name", "--format"],
+    "image export": [],
     "image ls": ["--json", "--quiet"],
     "image inspect": [],
     "image rm": [],
