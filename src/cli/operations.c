@@ -425,7 +425,8 @@ static const struct cli_operation operations[] = {
     {.name = "image build",
      .summary = "Build an image from a distribution's packages",
      .description =
-         "Makes a Debian that boots in a virtual machine without a boot loader: a disk with a file system, "
+         "Makes a Debian for virtual machines, without a boot loader, and for containers: a disk with a file "
+         "system, "
          "the "
          "kernel, and a small initial RAM disk. The packages are checked against Debian's keys and kept for "
          "the "

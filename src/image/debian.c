@@ -4,6 +4,7 @@
  * and from its files an image. The work's directory is the only place that is written to until the end.
  */
 #include "image/build_priv.h"
+#include "image/oci_priv.h"
 #include "image/store_priv.h"
 
 #include "base/cleanup.h"
@@ -20,7 +21,7 @@
 
 /* Another number builds anew what was asked for before, as another debian.sh does. To be raised with init.c.
  */
-#define RECIPE 2
+#define RECIPE 3
 
 #define COMMAND_LINE "root=/dev/vda ro console=ttyS0 quiet systemd.show_status=true"
 #define TAIL_LINES   12
@@ -64,6 +65,8 @@ static void follow(struct build *b, const char *line)
         report(b, 0.02, line + 7);
     else if (strcmp(line, "@phase configuration") == 0)
         report(b, 0.88, "configuring");
+    else if (strcmp(line, "@phase layer") == 0)
+        report(b, 0.90, "making the layer for containers");
     else if (strcmp(line, "@phase disk") == 0)
         report(b, 0.92, "making the disk");
     else if (strstr(line, "downloading packages with apt"))
@@ -178,6 +181,46 @@ static int run_script(struct build *b, const struct image *image, struct error *
     return rc;
 }
 
+/* What a container from the image runs if it is not told, in the words of the OCI image specification.
+ * systemd ends by a signal of its own. */
+static json_t *container_config(const struct image *image)
+{
+    char diff[IMAGE_ID_LENGTH + 8], created[32];
+    struct tm tm;
+
+    snprintf(diff, sizeof(diff), "sha256:%s", image->layers[0].diff);
+    strftime(created, sizeof(created), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&image->created, &tm));
+    return json_pack("{s:s, s:s, s:s, s:{s:[s], s:[s, s], s:s, s:s}, s:{s:s, s:[s]}, s:[{s:s, s:s}]}",
+                     "created", created, "architecture", image->arch, "os", "linux", "config", "Cmd",
+                     "/sbin/init", "Env", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                     "LANG=C.UTF-8", "WorkingDir", "/", "StopSignal", "SIGRTMIN+3", "rootfs", "type",
+                     "layers", "diff_ids", diff, "history", "created", created, "created_by", image->origin);
+}
+
+/* The same system as on the disk. It is unpacked when a container needs it. */
+static int make_layer(struct build *b, struct image *image, struct error **err)
+{
+    cleanup_free char *path = NULL;
+
+    image->layers = calloc(1, sizeof(*image->layers));
+    if (!image->layers || asprintf(&path, "%s/root.tar", b->work.directory) < 0 ||
+        asprintf(&image->config, "%s/config.json", b->work.directory) < 0)
+        return error_set_errno(err, ENOMEM, "image build");
+    cleanup_close int tar = open(path, O_RDONLY | O_CLOEXEC);
+    int rc = tar < 0 ? error_set_errno(err, errno, "%s", path)
+                     : layer_make(&b->work, tar, image->layers[0].diff, err);
+    if (rc)
+        return rc;
+    image->n_layers = 1;
+    unlink(path);
+    json_t *config = container_config(image);
+    errno = EIO;
+    if (!config || json_dump_file(config, image->config, JSON_COMPACT) < 0)
+        rc = error_set_errno(err, config ? errno : ENOMEM, "%s", image->config);
+    json_decref(config);
+    return rc;
+}
+
 /* The script's files become the image's. */
 static int finish(struct build *b, struct image *image, const char *key, struct error **err)
 {
@@ -197,8 +240,12 @@ static int finish(struct build *b, struct image *image, const char *key, struct 
         if (asprintf(&path, "%s/%s", b->work.directory, left_over[i]) >= 0)
             work_delete_tree(path);
     }
-    report(b, 0.96, "storing");
     image->created = time(NULL);
+    report(b, 0.94, "compressing the layer for containers");
+    rc = make_layer(b, image, err);
+    if (rc)
+        return rc;
+    report(b, 0.96, "storing");
     rc = work_commit(&b->store, &b->work, image, key, err);
     if (rc == 0)
         report(b, 1, "done");

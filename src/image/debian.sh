@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # Makes a Debian for a virtual machine: OUT/disk.raw (ext4), OUT/kernel, OUT/modules/ (what the initial RAM disk
-# loads, in the order of OUT/modules/order). Run by debian.c as root, or as the root of a user namespace, in mount
+# loads, in the order of OUT/modules/order); and for containers: OUT/root.tar. Run by debian.c as root, or as the root of a user namespace, in mount
 # and process namespaces of its own where the host has them. Says where it is in lines that begin with '@'.
 #
 # From the environment: OUT, CACHE (directories), SUITE, ARCH, MIRROR (may be empty), SIZE (bytes), PACKAGES.
@@ -139,6 +139,11 @@ printf '[Unit]\nConditionPathExists=!/dev/hvc0\n' >etc/systemd/system/console-lo
 chroot . systemctl --quiet enable console-login@hvc0.service console-login@ttyS0.service
 chroot . systemctl --quiet mask serial-getty@hvc0.service serial-getty@ttyS0.service 2>/dev/null
 
+# In a container it is one service, which systemd starts on the console that it finds there.
+mkdir -p etc/systemd/system/console-getty.service.d
+printf '[Service]\nExecStart=\nExecStart=-/sbin/agetty --autologin root --noclear --keep-baud - 115200,38400,9600 $TERM\n' \
+    >etc/systemd/system/console-getty.service.d/autologin.conf
+
 # Whatever Ethernet there is asks DHCP. Nothing listens to the network.
 cat >etc/systemd/network/80-ethernet.network <<'END'
 [Match]
@@ -197,6 +202,12 @@ done
 cd "$OUT"
 
 # ---- the file system ----
+
+# A container has the host's kernel, devices and mounts: what is for those of a machine is left out.
+echo "@phase layer"
+tar --create --file root.tar --directory "$root" --format=posix --pax-option=delete=atime,delete=ctime --sort=name \
+    --numeric-owner --xattrs --xattrs-include=security.capability --exclude='./boot/*' --exclude='./dev/*' \
+    --exclude='./usr/lib/modules/*' --exclude=./etc/fstab .
 
 echo "@phase disk"
 # Everything is initialized now, where zeroes are holes: later it would be written by the guest, into its own disk.

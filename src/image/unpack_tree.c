@@ -59,6 +59,8 @@ const char *unpack_path(char *path)
 {
     char *to = path;
 
+    if (!path[0])
+        return "it has no name";
     if (path[0] == '/')
         return "its name is absolute";
     if (strlen(path) >= PATH_MAX)

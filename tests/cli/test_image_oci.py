@@ -10,13 +10,17 @@ import shutil
 import signal
 import stat
 import subprocess
+import sys
 import tarfile
 import time
 
 import pytest
 
 from oci_images import Layout, digest, directory, docker_archive, entry, file, symlink, tar
-from program import TABIQUE, default_signals, run
+from program import TABIQUE, TREE, default_signals, run
+
+sys.path.insert(0, str(TREE / "tests/guest"))
+import built_image  # noqa: E402 pylint: disable=wrong-import-position
 
 BASE = tar(directory("etc"), file("etc/name", "base\n"), file("etc/gone", "x"), directory("opt"), file("opt/old", "old"),
            directory("bin"), file("bin/tool", "#!/bin/sh\n", mode=0o4755))
@@ -37,8 +41,8 @@ def left(home, *parts):
     return sorted(os.listdir(path)) if path.exists() else []
 
 
-def take(home, what, *args):
-    result = tabique(home, "image", "import", what, *args)
+def take(home, what, *args, **options):
+    result = tabique(home, "image", "import", what, *args, **options)
     assert result.returncode == 0, result.stderr
     return result.stdout
 
@@ -357,3 +361,21 @@ def test_an_import_that_is_ended_leaves_nothing(tmp_path, layout, number):
         tabique(tmp_path, "image", "rm", "layout")
     take(tmp_path, f"oci:{layout.path}", "--name", "web")
     assert len(left(tmp_path, "layers")) == 2 and left(tmp_path, "work") == []
+
+
+@pytest.mark.skipif(bool(built_image.missing()), reason="missing: " + " ".join(built_image.missing()))
+def test_a_built_image_is_for_containers_too(tmp_path):
+    """The same system as on the disk, but for what is a machine's."""
+    name = built_image.build(TABIQUE, "bookworm")["name"]
+    result = tabique(built_image.HOME, "image", "export", name, f"oci:{tmp_path}/out", timeout=60)
+    assert result.returncode == 0, result.stderr
+    take(tmp_path, f"oci:{tmp_path}/out", "--name", "out", timeout=60)
+    (image,) = images(tmp_path)
+    assert image["kind"] == "container" and image["name"] == "out"
+    assert [i["kind"] for i in images(built_image.HOME) if i["name"] == name] == ["vm, container"]
+    tree = pathlib.Path(image["layers"][0]["directory"], "tree")
+    assert (tree / "usr/lib/systemd/systemd").exists() and os.readlink(tree / "sbin") == "usr/sbin"
+    assert os.listdir(tree / "boot") == [] and os.listdir(tree / "dev") == [] and not (tree / "etc/fstab").exists()
+    assert (tree / "tmp").stat().st_mode & 0o7777 == 0o1777 and (tree / "usr/bin/passwd").stat().st_mode & 0o4000
+    config = json.loads(pathlib.Path(image["config"]).read_text())["config"]
+    assert config["Cmd"] == ["/sbin/init"] and config["StopSignal"] == "SIGRTMIN+3"
