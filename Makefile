@@ -8,6 +8,7 @@
 #   make soak        Debian's kernels booted BOOTS times each (50); guests started and killed 200 times
 #   make bench       side by side with peers
 #   make bench-soft  what guests compute and do on the soft engine, on QEMU's TCG and natively (RUNS of each: 5)
+#   make bench-containers  containers beside Debian's runc: how long they take, and what they need
 #   make install     program, man page, completion, systemd units (PREFIX, DESTDIR)
 
 BUILD := build
@@ -82,6 +83,10 @@ bench-soft: build-tests guests
 	@tools/install-deps --quiet bench
 	@bench/soft --runs $(RUNS)
 
+bench-containers: build-tests
+	@tools/install-deps --quiet bench-containers
+	@bench/containers --runs $(if $(filter command,$(origin RUNS)),$(RUNS),20)
+
 fuzz:
 	@tools/install-deps --quiet build fuzz
 	@tools/run-fuzz --seconds $(FUZZ_SECONDS) $(TARGET)
@@ -95,4 +100,4 @@ install: $(BUILD)/build.ninja
 clean:
 	rm -rf build
 
-.PHONY: all build build-tests deps deps-test guests run check soak bench bench-soft fuzz install clean
+.PHONY: all build build-tests deps deps-test guests run check soak bench bench-soft bench-containers fuzz install clean
