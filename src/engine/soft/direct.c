@@ -1,15 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/*
- * Which code runs directly, and the way there and back.
- *
- * For each address space it is kept how long its code stays in user mode between two entries of the kernel
- * that it causes itself. Time is the processor's, in ticks of the TSC; what runs directly counts as if it had
- * been translated, so that both are compared with the same limit.
- */
+/* The way to user code that runs directly, and back. direct_policy.c decides whether it is worth it. */
 #include "engine/soft/direct.h"
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "engine/soft/direct_policy.h"
 #include "engine/soft/direct_space.h"
 #include "engine/soft/handlers.h"
 #include "engine/soft/soft_priv.h"
@@ -26,14 +21,7 @@
 
 /* Address spaces of one vCPU that have a mirror at a time. */
 #define STUBS 4u
-/* Address spaces whose times are known. */
-#define HISTORIES 64u
 
-/* A space is new until its code has run for so long: most programs never come here. */
-#define YOUNG_US 3000u
-/* How much faster code runs directly, in halves, between loops and code that has to be translated first: user
- * mode must last so long on the average that what is gained is more than the way there and back. */
-#define GAIN_HALVES 10u
 /* For so long the thread stays on one processor, or looks for another. */
 #define SLICE_US 10000u
 /* In a page that has to be translated: polls until we give up waiting for it to be left. */
@@ -44,24 +32,15 @@
 #define USER_CS32 0x23u
 #define USER_DS   0x2bu
 
-struct history {
-    uint64_t cr3;
-    uint64_t total; /* ticks in user mode */
-    uint64_t since; /* of these, since it last entered the kernel by itself */
-    uint64_t mean;  /* of such stretches */
-};
-
 struct soft_direct {
     struct direct_space spaces[STUBS];
-    struct history histories[HISTORIES];
-    struct history *current;
-    uint64_t trip;                /* ticks that the way there and back takes */
-    uint64_t young, worth, slice; /* the limits in ticks */
-    uint64_t entered;             /* user mode, at this tick */
+    struct direct_policy policy;
+    uint64_t trip;  /* ticks that the way there and back takes */
+    uint64_t slice; /* SLICE_US in ticks */
     bool due;
     unsigned patience;
     bool left_one;       /* the translator has one instruction to execute */
-    uint64_t stretch;    /* in ticks, that it has ended if this does not enter the kernel; 0: none */
+    uint64_t stopped_at; /* tick at which the stretch has ended if this does not enter the kernel; 0: none */
     uint64_t skip_page;  /* code there is left to the translator while `patience` lasts */
     _Atomic int running; /* pidfd of the stub that runs, or is about to; -1 */
 
@@ -76,32 +55,6 @@ struct soft_direct {
 
 /* ---- when ---- */
 
-static struct history *history_of(struct soft_direct *d, uint64_t cr3)
-{
-    uint64_t page = cr3 & ~4095ull;
-    struct history *h = &d->histories[(page >> 12 ^ page >> 18) % HISTORIES];
-
-    if (h->cr3 != page)
-        *h = (struct history){.cr3 = page};
-    return h;
-}
-
-/* Linux begins a program with all registers zero but for the stack pointer: another one has had this address
- * space's table before. */
-static bool program_begins(const struct soft_vcpu *c)
-{
-    uint64_t any = 0;
-
-    for (unsigned n = 0; n < CPU_GPRS; n++)
-        any |= n == CPU_RSP ? 0 : c->gpr[n];
-    return !any;
-}
-
-static void end_stretch(struct history *h, uint64_t ticks)
-{
-    h->mean += (int64_t)(ticks - h->mean) / 4;
-}
-
 void soft_direct_mode_changed(struct soft_vcpu *c, bool interrupted)
 {
     struct soft_direct *d = c->direct;
@@ -109,29 +62,15 @@ void soft_direct_mode_changed(struct soft_vcpu *c, bool interrupted)
 
     c->direct_user = c->cpl == 3;
     if (c->direct_user) {
-        struct history *h = d->current = history_of(d, c->cr3);
-        if (program_begins(c))
-            *h = (struct history){.cr3 = h->cr3};
-        d->entered = now;
+        direct_policy_enter(&d->policy, c, now);
         d->patience = 0;
-        d->due = h->total >= d->young && h->mean >= d->worth;
+        d->due = direct_policy_wants(&d->policy);
         return;
     }
     d->due = false;
-    d->stretch = 0;
+    d->stopped_at = 0;
     soft_direct_rest(c);
-    struct history *h = d->current;
-    if (!h)
-        return;
-    uint64_t ticks = now - d->entered;
-    h->total += ticks;
-    h->since += ticks;
-    if (!interrupted) {
-        end_stretch(h, h->since);
-        h->since = 0;
-    } else if (h->since > h->mean) {
-        h->mean = h->since; /* it goes on: no need to wait for its end */
-    }
+    direct_policy_leave(&d->policy, now, interrupted);
 }
 
 /* A state that the host's processor can have in user mode as it is. */
@@ -153,10 +92,10 @@ bool soft_direct_due(struct soft_vcpu *c)
 {
     struct soft_direct *d = c->direct;
 
-    if (d->stretch) { /* not again and again for nothing */
-        end_stretch(d->current, d->stretch);
-        d->stretch = 0;
-        d->due = d->current->mean >= d->worth;
+    if (d->stopped_at) { /* not again and again for nothing */
+        direct_policy_cut(&d->policy, d->stopped_at);
+        d->stopped_at = 0;
+        d->due = direct_policy_wants(&d->policy);
     }
     if (!d->due && d->patience && c->direct_user) {
         d->patience--;
@@ -464,11 +403,11 @@ int soft_direct_run(struct soft_vcpu *c)
     if (!s)
         return SOFT_JUMP;
     choose_processor(d);
+    uint64_t ran = 0, waited = 0, begin = __rdtsc();
     if (direct_space_validate(s, c) < 0 || follow(s) < 0 || !give_vectors(c, s)) {
         s->stub.dead = true;
         return SOFT_JUMP;
     }
-    uint64_t ran = 0, waited = 0, begin = __rdtsc();
     bool begun = false;
     give_registers(c, &regs);
     do {
@@ -485,21 +424,19 @@ int soft_direct_run(struct soft_vcpu *c)
         return SOFT_JUMP;
     }
     take_registers(c, &regs);
-    /* As if it had been translated, less what its mappings have taken. */
-    uint64_t now = __rdtsc(), beside = now - begin - ran - waited, gain = ran * GAIN_HALVES / 2;
-    beside = beside > d->trip ? beside - d->trip : 0;
-    d->entered = now - (gain > beside ? gain - beside : 0);
+    uint64_t now = __rdtsc();
+    direct_policy_account(&d->policy, begin, now, ran, waited);
     c->exit_link = 0;
     c->sysflags &= ~(uint64_t)FLAG_RF;
     if (outcome == COME_BACK)
-        d->due = true;
+        d->due = direct_policy_wants(&d->policy);
     if (outcome == LEAVE) { /* if that enters the kernel, the stretch ends there */
-        d->stretch = __rdtsc() - d->entered;
+        d->stopped_at = now;
         d->left_one = d->due = true;
     }
     if (outcome == LEAVE_BRIEFLY) {
-        end_stretch(d->current, __rdtsc() - d->entered);
-        d->patience = d->current->mean >= d->worth ? PATIENCE : 0; /* not again and again for nothing */
+        direct_policy_cut(&d->policy, now);
+        d->patience = direct_policy_wants(&d->policy) ? PATIENCE : 0; /* not again and again for nothing */
         d->skip_page = c->rip >> 12;
     }
     if (outcome != LEAVE_STEPPED)
@@ -559,7 +496,6 @@ int soft_direct_start(struct soft_vcpu *c, struct error **err)
     struct soft_direct *d = calloc(1, sizeof(*d));
     if (!d)
         return error_set_errno(err, ENOMEM, "direct execution");
-    d->young = YOUNG_US * per_us;
     d->slice = SLICE_US * per_us;
     d->running = -1;
     sigaction(SIGCHLD, &ended, NULL); /* not for each stop */
@@ -576,7 +512,7 @@ int soft_direct_start(struct soft_vcpu *c, struct error **err)
     follow(&d->spaces[0]);
     time_trip(d, &d->spaces[0].stub);
     release(d);
-    d->worth = 2 * d->trip * GAIN_HALVES / (GAIN_HALVES - 2);
+    direct_policy_init(&d->policy, d->trip);
     c->direct = d;
     return 0;
 }

@@ -378,9 +378,9 @@ static void registers_beyond_the_guests_begin_anew(void **state)
     static const uint8_t show[] = {0x62, 0x61, 0xfe, 0x48,
                                    0x7f, 0x3b, 0x0f, 0x05}; /* [rbx] = zmm31; syscall */
 
+    struct soft_vcpu *c = begin_guest(set, sizeof(set));
     if (!__builtin_cpu_supports("avx512f"))
         skip();
-    struct soft_vcpu *c = begin_guest(set, sizeof(set));
     memcpy(fixture_ram(CODE_PAGE + 256), show, sizeof(show));
     memset(fixture_ram(DATA_PAGE), 0x55, 64);
     soft_direct_run(c);
