@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Containers as the OCI runtime specification has them: made from a bundle, started, signalled, deleted, and
+ * looked at by their ids. No service runs: a container is a directory (its state), its processes and its
+ * groups, and each function reads from these what is so now.
+ */
+#ifndef TABIQUE_CONTAINER_CONTAINER_H
+#define TABIQUE_CONTAINER_CONTAINER_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct error;
+struct cgroup;
+
+#define CONTAINER_STATUS_NOT_FOUND      127 /* the program is not there */
+#define CONTAINER_STATUS_NOT_EXECUTABLE 126
+
+/* Where containers are kept, and how. */
+struct container_runtime {
+    const char *root;    /* a directory, which is made; its children are containers */
+    bool systemd_cgroup; /* groups are systemd's to make */
+    bool rootless;       /* what a person may not do to groups is left out */
+};
+
+struct container_create {
+    const char *id;
+    const char *bundle;         /* a directory with config.json */
+    const char *console_socket; /* a Unix socket that gets the terminal's master, or NULL */
+    const char *pid_file;       /* or NULL */
+    unsigned preserve_fds;      /* descriptors from 3 on that the program inherits */
+    bool no_pivot, no_new_keyring;
+};
+
+enum container_status {
+    CONTAINER_CREATING,
+    CONTAINER_CREATED,
+    CONTAINER_RUNNING,
+    CONTAINER_PAUSED,
+    CONTAINER_STOPPED
+};
+extern const char *const container_status_names[];
+
+/*
+ * Makes a container whose process waits for container_start. On failure nothing of it stays, and *status is
+ * the exit status that tells a missing program from other reasons (or 1).
+ */
+int container_create(const struct container_runtime *runtime, const struct container_create *request,
+                     int *status, struct error **err);
+int container_start(const struct container_runtime *runtime, const char *id, struct error **err);
+
+/*
+ * Both at once. With `detach` it is left running. Otherwise signals to this process are passed on until its
+ * end, and *status is its exit status, or 128 and the signal's number; unless `keep`, it is deleted then.
+ */
+int container_run(const struct container_runtime *runtime, const struct container_create *request,
+                  bool detach, bool keep, int *status, struct error **err);
+
+int container_kill(const struct container_runtime *runtime, const char *id, int signal, bool all,
+                   struct error **err);
+/* With `force`, one that runs is killed first, and one that is not there is no error. */
+int container_delete(const struct container_runtime *runtime, const char *id, bool force, struct error **err);
+
+/* A process in a container that runs. */
+struct container_exec {
+    const char *id;
+    const char *process_file; /* a JSON file like config.json's process, or NULL for what follows */
+    const char *const *args;  /* NULL behind the last */
+    const char *cwd;
+    const char *const *env; /* added to the container's; NULL behind the last, or NULL */
+    bool has_user;
+    uint32_t uid, gid;
+    const char *const *additional_gids, *const *capabilities; /* texts, NULL behind the last, or NULL */
+    bool terminal, has_no_new_privileges, no_new_privileges, ignore_paused, detach;
+    const char *apparmor_profile, *selinux_label;
+    const char *console_socket, *pid_file, *cgroup;
+    unsigned preserve_fds;
+};
+
+int container_exec(const struct container_runtime *runtime, const struct container_exec *request, int *status,
+                   struct error **err);
+
+/* The state as the specification and runc's `state` have it. NULL with *err; a new reference. */
+json_t *container_state(const struct container_runtime *runtime, const char *id, struct error **err);
+/* All of them, an array. */
+json_t *container_list(const struct container_runtime *runtime, struct error **err);
+
+/* What config.json may say (features.md), and one to begin with. New references; NULL where memory is short.
+ */
+json_t *container_features(void);
+json_t *container_spec(bool rootless);
+
+/*
+ * A container that exists, for what is done to its groups. *cgroup and *status may be NULL. Free the group
+ * with cgroup_free.
+ */
+int container_open_cgroup(const struct container_runtime *runtime, const char *id, struct cgroup **cgroup,
+                          enum container_status *status, struct error **err);
+
+#endif

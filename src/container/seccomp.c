@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A profile of config.json as a program for the kernel's filter; libseccomp compiles it. The command that
+ * makes a container does this before it forks, so that the container's process holds the program and not the
+ * library's memory.
+ */
+#include "container/setup_priv.h"
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "container/libseccomp.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#define ARGUMENTS_MAX 6
+
+static scmp_datum_t second(const struct container_seccomp_argument *a)
+{
+    return a->operator== SCMP_CMP_MASKED_EQ ? a->value_two : 0;
+}
+
+/*
+ * Conditions on different arguments must all hold. Two on the same argument can't be told to the library in
+ * one rule: then each condition is a rule, and one that holds is enough, which is what profiles mean by it.
+ */
+static int add_call(const struct libseccomp *lib, scmp_filter_ctx ctx,
+                    const struct container_seccomp_rule *rule, int call)
+{
+    struct scmp_arg_cmp tests[ARGUMENTS_MAX];
+    unsigned seen = 0;
+    bool repeated = rule->n_arguments > ARGUMENTS_MAX;
+
+    for (size_t i = 0; i < rule->n_arguments; i++) {
+        repeated |= seen >> rule->arguments[i].index & 1;
+        seen |= 1u << rule->arguments[i].index;
+    }
+    for (size_t i = 0; i < rule->n_arguments; i++) {
+        const struct container_seccomp_argument *a = &rule->arguments[i];
+        const struct scmp_arg_cmp test = {a->index, (enum scmp_compare)a->operator, a->value, second(a)};
+
+        if (repeated) {
+            int rc = lib->seccomp_rule_add_array(ctx, rule->action, call, 1, &test);
+            if (rc < 0)
+                return rc;
+        } else {
+            tests[i] = test;
+        }
+    }
+    return repeated
+               ? 0
+               : lib->seccomp_rule_add_array(ctx, rule->action, call, (unsigned)rule->n_arguments, tests);
+}
+
+static int add_rules(const struct libseccomp *lib, scmp_filter_ctx ctx,
+                     const struct container_seccomp *seccomp, struct error **err)
+{
+    for (size_t i = 0; i < seccomp->n_rules; i++) {
+        const struct container_seccomp_rule *rule = &seccomp->rules[i];
+
+        /* What happens anyway needs no rule, and the library refuses one. */
+        for (size_t k = 0; rule->action != seccomp->default_action && k < rule->n_names; k++) {
+            int call = lib->seccomp_syscall_resolve_name(rule->names[k]);
+            /* Profiles name calls of kernels that this library does not know; they get the default action. */
+            int rc = call == __NR_SCMP_ERROR ? 0 : add_call(lib, ctx, rule, call);
+
+            if (rc < 0)
+                return error_set_errno(err, -rc, "seccomp: the rule for %s", rule->names[k]);
+        }
+    }
+    return 0;
+}
+
+static int prepare(const struct libseccomp *lib, scmp_filter_ctx ctx, const struct container_seccomp *seccomp,
+                   struct error **err)
+{
+    int rc = lib->seccomp_attr_set(ctx, SCMP_FLTATR_CTL_NNP, 0);
+
+    for (size_t i = 0; i < seccomp->n_architectures && rc == 0; i++) {
+        rc = lib->seccomp_arch_add(ctx, seccomp->architectures[i]);
+        /* The native one is there already; one that is unknown can't run here. */
+        if (rc == -EEXIST || rc == -EDOM)
+            rc = 0;
+    }
+    /* A tree instead of a chain: no call waits long for its rule. */
+    if (rc == 0 && seccomp->n_rules > 32)
+        lib->seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+    return rc < 0 ? error_set_errno(err, -rc, "seccomp: architectures") : 0;
+}
+
+static int export_program(const struct libseccomp *lib, scmp_filter_ctx ctx, struct sock_fprog *out)
+{
+    cleanup_close int fd = memfd_create("seccomp", MFD_CLOEXEC);
+    struct stat st;
+    int rc = fd < 0 ? -errno : lib->seccomp_export_bpf(ctx, fd);
+
+    if (rc < 0)
+        return rc;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    cleanup_free struct sock_filter *code = malloc((size_t)st.st_size);
+    if (!code)
+        return -ENOMEM;
+    if (pread(fd, code, (size_t)st.st_size, 0) != st.st_size)
+        return -EIO;
+    out->len = (unsigned short)((size_t)st.st_size / sizeof(*code));
+    out->filter = steal_ptr(code);
+    return 0;
+}
+
+int seccomp_compile(const struct container_seccomp *seccomp, struct sock_fprog *out, struct error **err)
+{
+    const struct libseccomp *lib = libseccomp(err);
+    scmp_filter_ctx ctx = lib ? lib->seccomp_init(seccomp->default_action) : NULL;
+
+    if (!lib)
+        return -ENOPKG;
+    if (!ctx)
+        return error_set(err, EINVAL, "seccomp: the default action is not possible here");
+    int rc = prepare(lib, ctx, seccomp, err);
+    if (rc == 0)
+        rc = add_rules(lib, ctx, seccomp, err);
+    if (rc == 0) {
+        rc = export_program(lib, ctx, out);
+        if (rc < 0)
+            error_set_errno(err, -rc, "seccomp: making the filter");
+    }
+    lib->seccomp_release(ctx);
+    return rc;
+}
