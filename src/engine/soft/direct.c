@@ -88,6 +88,13 @@ static bool possible(const struct soft_vcpu *c)
            c->rip < DIRECT_USER_END && !c->wants_alone;
 }
 
+bool soft_direct_asks(const struct soft_vcpu *c)
+{
+    const struct soft_direct *d = c->direct;
+
+    return d->due || d->patience || d->stopped_at || d->left_one;
+}
+
 bool soft_direct_due(struct soft_vcpu *c)
 {
     struct soft_direct *d = c->direct;

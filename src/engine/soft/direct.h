@@ -35,6 +35,8 @@ static inline void soft_direct_note(struct soft_vcpu *c, bool interrupted)
         soft_direct_mode_changed(c, interrupted);
 }
 
+/* Whether soft_direct_due is to be asked before user code goes on. */
+bool soft_direct_asks(const struct soft_vcpu *c);
 /* Whether the code at RIP is to run in a stub now. */
 bool soft_direct_due(struct soft_vcpu *c);
 /* Whether the translator is to execute one instruction first, the one that has stopped it there. Asked once.

@@ -223,13 +223,22 @@ static struct soft_link *left_link(const struct soft_vcpu *c)
     return x && (x->kind == EXIT_KIND_DIRECT || x->kind == EXIT_KIND_PLAIN) ? (struct soft_link *)x : NULL;
 }
 
+/* The code for RIP, if the jump cache has it; NULL if not. */
+static const void *cached_code(const struct soft_vcpu *c)
+{
+    const struct soft_jump_cache *j = &c->jump[soft_key_mmu(c->key)];
+    uint32_t i = soft_jump_index(c->rip);
+
+    if (__atomic_load_n(&j->at[i].tag, __ATOMIC_ACQUIRE) + c->rip != 0)
+        return NULL;
+    return (const void *)(uintptr_t)j->at[i].code;
+}
+
 /* The code for RIP, in the jump cache from now on. */
 static int find_code(struct soft_vcpu *c, const void **code)
 {
     struct soft *s = c->soft;
     enum soft_mmu mmu = soft_key_mmu(c->key);
-    uint32_t i = soft_jump_index(c->rip);
-    struct soft_jump_cache *j = &c->jump[mmu];
     struct soft_link *link = left_link(c);
     /* Not if something else came in between: an interrupt, say. */
     bool linkable =
@@ -239,10 +248,8 @@ static int find_code(struct soft_vcpu *c, const void **code)
     uint64_t gpa2 = 0, page_rip = soft_page_rip(c->key, c->rip);
 
     soft_jump_settle(c);
-    if (!linkable && !(c->key & KEY_SPECIAL) &&
-        __atomic_load_n(&j->at[i].tag, __ATOMIC_ACQUIRE) + c->rip == 0) {
+    if (!linkable && !(c->key & KEY_SPECIAL) && (*code = cached_code(c))) {
         c->page_rip = page_rip;
-        *code = (const void *)(uintptr_t)j->at[i].code;
         return SOFT_NEXT;
     }
     int rc = code_address(c, &w, &gpa2);
@@ -315,10 +322,31 @@ static void hide_host_pointers(struct soft_vcpu *c)
     memset(c->xsave + 16, 0, 8);
 }
 
+/* A handler has jumped, to the kernel or out of it as a rule: straight on in the code there, if it is known
+ * and the dispatcher has nothing to do before. */
+static bool jumps_on(struct soft_vcpu *c)
+{
+    soft_update_key(c);
+    soft_direct_note(c, false);
+    if (__atomic_load_n(&c->pending, __ATOMIC_SEQ_CST) || c->halted || c->wait_for_sipi || c->shadow ||
+        c->wants_alone || (c->key & KEY_SPECIAL) || atomic_load(&c->jump_stale) ||
+        (c->direct && soft_direct_asks(c)))
+        return false;
+    const void *code = cached_code(c);
+    if (!code)
+        return false;
+    c->sysflags &= ~(uint64_t)FLAG_RF;
+    c->exit_link = 0;
+    c->page_rip = soft_page_rip(c->key, c->rip);
+    c->resume = (uint64_t)(uintptr_t)code;
+    return true;
+}
+
 /* Called by translated code for instructions with a handler. */
 uint64_t soft_call_handler(struct soft_vcpu *c, const struct soft_call *call)
 {
     uint64_t before = atomic_load(&c->soft->invalidations);
+    bool special = c->key & KEY_SPECIAL;
 
     c->stats.handlers++;
     c->rip = c->page_rip + call->rip;
@@ -331,8 +359,14 @@ uint64_t soft_call_handler(struct soft_vcpu *c, const struct soft_call *call)
             c->rip = (uint32_t)c->rip;
         rc = SOFT_JUMP;
     }
+    if (rc == SOFT_NEXT) {
+        c->resume = (uint64_t)(uintptr_t)call->resume;
+        return 0;
+    }
+    if (rc == SOFT_JUMP && !special && jumps_on(c))
+        return 0;
     c->result = (uint64_t)rc;
-    return rc == SOFT_NEXT ? 0 : LEFT_HANDLER;
+    return LEFT_HANDLER;
 }
 
 /* Traps that a finished instruction leaves behind: single step and data breakpoints. */

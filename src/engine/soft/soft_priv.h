@@ -425,7 +425,7 @@ void soft_signals_thread_end(struct soft_vcpu *c);
 /* ---- run.c ---- */
 /* `shadow`: that of the instruction before, after which only one instruction is run; 0 for none. */
 int soft_run_once(struct soft_vcpu *c, unsigned shadow);
-/* Called by the stubs: 0 to go on after the instruction, else LEFT_HANDLER with c->result. */
+/* Called by the stubs: 0 to go on at c->resume, else LEFT_HANDLER with c->result. */
 uint64_t soft_call_handler(struct soft_vcpu *c, const struct soft_call *call);
 void soft_request(struct soft_vcpu *c, uint32_t request);
 

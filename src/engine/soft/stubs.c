@@ -149,10 +149,6 @@ static void generate_call(struct soft *s, struct emitter *e)
     uint8_t *on = e->p++;
     leave(e);
     *on = (uint8_t)(e->p - (on + 1));
-    emit_load(e, CPU_RSI, FIELD(scratch[6]));
-    emit_bytes(e, "\x48\x8b\x46", 3); /* mov rax, [rsi + resume] */
-    emit1(e, offsetof(struct soft_call, resume));
-    emit_store(e, FIELD(resume), CPU_RAX);
     load_flags(e);
     load_registers(e, FIELD(gpr));
     emit_jmp_gs(e, FIELD(resume));
