@@ -266,21 +266,35 @@ static int validate_copies(struct direct_space *space, struct soft_vcpu *c)
 
 /* ---- mapping ---- */
 
-/* `code`: the page at `index`, or a copy of it. */
-static enum direct_verdict scan(const struct soft_vcpu *c, const struct direct_tables *t, unsigned index,
-                                const uint8_t *code, struct direct_sites *sites)
+static struct direct_scan how_to_scan(const struct soft_vcpu *c)
 {
-    const struct direct_scan scan = {.amd = c->soft->amd, .more_state = c->xcr0 != c->soft->host_xcr0};
-    uint64_t entry = index ? allowed(t, index - 1) : 0;
-    const uint8_t *before = entry & HAS_EXEC ? soft_ram_page(c->soft, entry & PTE_ADDRESS) : NULL;
-    uint64_t hash = direct_scan_hash(&scan, before, code);
-    _Atomic uint64_t *known = &c->soft->direct_harmless[hash % DIRECT_HARMLESS_PAGES];
+    return (struct direct_scan){.amd = c->soft->amd, .more_state = c->xcr0 != c->soft->host_xcr0};
+}
 
-    if (atomic_load_explicit(known, memory_order_relaxed) == hash)
-        return DIRECT_HARMLESS;
-    enum direct_verdict verdict = direct_scan_page(&scan, before, code, sites);
-    if (verdict == DIRECT_HARMLESS)
-        atomic_store_explicit(known, hash, memory_order_relaxed);
+/* The page before the one at `index`, if code may run on from there; else NULL. */
+static const uint8_t *page_before(const struct soft_vcpu *c, const struct direct_tables *t, unsigned index)
+{
+    uint64_t entry = index ? allowed(t, index - 1) : 0;
+
+    return entry & HAS_EXEC ? soft_ram_page(c->soft, entry & PTE_ADDRESS) : NULL;
+}
+
+/* Of the page at `index`. Programs have the same pages again and again: verdicts are kept. */
+static enum direct_verdict verdict_on(const struct soft_vcpu *c, const struct direct_tables *t,
+                                      unsigned index)
+{
+    struct direct_scan how = how_to_scan(c);
+    const uint8_t *before = page_before(c, t, index);
+    const uint8_t *page = soft_ram_page(c->soft, allowed(t, index) & PTE_ADDRESS);
+    uint64_t hash = direct_scan_hash(&how, before, page) & ~3ull;
+    _Atomic uint64_t *kept = &c->soft->direct_verdicts[(hash >> 2) % DIRECT_VERDICTS];
+    uint64_t known = atomic_load_explicit(kept, memory_order_relaxed);
+    struct direct_sites sites;
+
+    if (known && (known & ~3ull) == hash)
+        return (enum direct_verdict)((known & 3) - 1);
+    enum direct_verdict verdict = direct_scan_page(&how, before, page, &sites);
+    atomic_store_explicit(kept, hash | (verdict + 1), memory_order_relaxed);
     return verdict;
 }
 
@@ -289,6 +303,7 @@ static bool make_copy(struct direct_space *space, struct soft_vcpu *c, struct di
                       const struct direct_tables *t, unsigned index)
 {
     struct direct_copy *copy = &space->copies[space->n_copies];
+    struct direct_scan how = how_to_scan(c);
     struct direct_sites sites;
 
     if (chunk->pages[index] & IS_COPY) /* it is there, and as good as when it was made */
@@ -297,7 +312,7 @@ static bool make_copy(struct direct_space *space, struct soft_vcpu *c, struct di
         return false;
     memcpy(copy->source, soft_ram_page(c->soft, allowed(t, index) & PTE_ADDRESS), PAGE);
     /* It may have changed since it was looked at. */
-    if (scan(c, t, index, copy->source, &sites) != DIRECT_CERTAIN)
+    if (direct_scan_page(&how, page_before(c, t, index), copy->source, &sites) != DIRECT_CERTAIN)
         return false;
     uint8_t *changed = direct_stub_copy(&space->stub, copy->number);
     memcpy(changed, copy->source, PAGE);
@@ -317,7 +332,6 @@ static uint64_t for_stub(struct direct_space *space, struct soft_vcpu *c, struct
     uint64_t page = allowed(t, index), gpa = page & PTE_ADDRESS;
     uint64_t number = soft_page_number(c->soft, gpa);
     bool writable = page & HAS_WRITE;
-    struct direct_sites sites;
 
     if (!page || number >= c->soft->n_pages)
         return 0;
@@ -328,7 +342,7 @@ static uint64_t for_stub(struct direct_space *space, struct soft_vcpu *c, struct
     }
     if (!(page & HAS_EXEC))
         return page;
-    switch (scan(c, t, index, soft_ram_page(c->soft, gpa), &sites)) {
+    switch (verdict_on(c, t, index)) {
     case DIRECT_HARMLESS:
         return page;
     case DIRECT_CERTAIN:

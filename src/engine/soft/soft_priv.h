@@ -20,12 +20,12 @@
 #define CODE_SIZE (24u << 20)
 #define META_SIZE (14u << 20)
 /* What each further vCPU takes of these, so that a guest of eight costs the host no more than one of one. */
-#define DIRECT_HARMLESS_PAGES 8192u
-#define CODE_LESS             (5u << 18)
-#define META_LESS             (3u << 18)
-#define MAX_BLOCKS            (102u << 10)
-#define HASH_SIZE             (256u << 10)
-#define BLOCK_INSNS           32
+#define DIRECT_VERDICTS 8192u
+#define CODE_LESS       (5u << 18)
+#define META_LESS       (3u << 18)
+#define MAX_BLOCKS      (102u << 10)
+#define HASH_SIZE       (256u << 10)
+#define BLOCK_INSNS     32
 /* No block's code or metadata gets larger than this. */
 #define BLOCK_CODE_MAX (48u << 10)
 #define BLOCK_META_MAX (16u << 10)
@@ -205,8 +205,9 @@ struct soft {
      * have become code pages since. */
     _Atomic uint64_t *direct_writable;
     _Atomic uint64_t direct_code_pages;
-    /* Pages of code that every program may have anew, by their direct_scan_hash. */
-    _Atomic uint64_t direct_harmless[DIRECT_HARMLESS_PAGES];
+    /* On pages of code, which every program may have anew: direct_scan_hash but for its lowest two bits,
+     * which hold enum direct_verdict + 1. */
+    _Atomic uint64_t direct_verdicts[DIRECT_VERDICTS];
 
     /* One vCPU alone, to empty the cache or for a locked operand in two places: `exclusive` keeps the others
      * from entering translated code. */
