@@ -13,7 +13,7 @@ import time
 TREE = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(TREE / "tests/cli"))
 from life import wait_until  # noqa: E402 pylint: disable=wrong-import-position
-from program import TABIQUE  # noqa: E402 pylint: disable=wrong-import-position
+from program import BUILD  # noqa: E402 pylint: disable=wrong-import-position
 
 LIMIT = 120  # seconds, for what takes a moment on an idle host
 
@@ -37,15 +37,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.b
 """
 
 
-def runtime_under_test(directory):
-    """The program under the name that makes an OCI runtime of it; TABIQUE_OCI_RUNTIME names another runtime."""
-    other = os.environ.get("TABIQUE_OCI_RUNTIME")
-    if other:
-        return other
-    link = pathlib.Path(directory) / "tabique-oci"
-    if not link.exists():
-        link.symlink_to(TABIQUE)
-    return str(link)
+RUNTIME = os.environ.get("TABIQUE_OCI_RUNTIME", str(BUILD / "tabique-oci"))  # to try the tests themselves: /usr/sbin/runc
 
 
 def lacking(*programs):
@@ -63,7 +55,7 @@ class Podman:
         config.write_text(PODMAN_CONF, encoding="ascii")
         self.environment = dict(os.environ, CONTAINERS_CONF=str(config))
         self.command = ["podman", "--root", self.directory / "root", "--runroot", self.directory / "run", "--tmpdir",
-                        self.directory / "tmp", "--storage-driver", "vfs", "--runtime", runtime_under_test(directory)]
+                        self.directory / "tmp", "--storage-driver", "vfs", "--runtime", RUNTIME]
 
     def popen(self, *args, **options):
         return subprocess.Popen([*map(str, self.command), *map(str, args)], env=self.environment, **options)
@@ -106,7 +98,7 @@ class Containerd:
 
     def __init__(self, directory):
         self.directory = pathlib.Path(directory)
-        self.runtime = runtime_under_test(directory)
+        self.runtime = RUNTIME
         (self.directory / "config.toml").write_text(CONTAINERD_CONF.format(root=directory), encoding="ascii")
         self.log = open(self.directory / "log", "wb")  # pylint: disable=consider-using-with
         self.process = subprocess.Popen(["containerd", "--config", str(self.directory / "config.toml")], stdin=subprocess.DEVNULL,
