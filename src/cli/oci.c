@@ -26,8 +26,9 @@ static const struct oci_flag globals[] = {
 };
 
 static const struct oci_verb *const verbs[] = {
-    &oci_create_verb, &oci_delete_verb, &oci_exec_verb, &oci_features_verb, &oci_kill_verb,
-    &oci_list_verb,   &oci_run_verb,    &oci_spec_verb, &oci_start_verb,    &oci_state_verb,
+    &oci_create_verb, &oci_delete_verb, &oci_events_verb, &oci_exec_verb,  &oci_features_verb,
+    &oci_kill_verb,   &oci_list_verb,   &oci_pause_verb,  &oci_ps_verb,    &oci_resume_verb,
+    &oci_run_verb,    &oci_spec_verb,   &oci_start_verb,  &oci_state_verb, &oci_update_verb,
 };
 
 /* ---- errors ---- */

@@ -99,4 +99,17 @@ json_t *container_spec(bool rootless);
 int container_open_cgroup(const struct container_runtime *runtime, const char *id, struct cgroup **cgroup,
                           enum container_status *status, struct error **err);
 
+/* ---- by its groups (groups.c) ---- */
+
+int container_pause(const struct container_runtime *runtime, const char *id, struct error **err);
+int container_resume(const struct container_runtime *runtime, const char *id, struct error **err);
+/* Changes what `resources` sets (as linux.resources), and leaves the rest. */
+int container_update(const struct container_runtime *runtime, const char *id, json_t *resources,
+                     struct error **err);
+/* All its processes, by their numbers on the host in ascending order: an array to be freed. */
+int container_processes(const struct container_runtime *runtime, const char *id, pid_t **pids, size_t *n,
+                        struct error **err);
+/* What runc's `events --stats` gives as "data"; NULL with *err. */
+json_t *container_stats(const struct container_runtime *runtime, const char *id, struct error **err);
+
 #endif

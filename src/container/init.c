@@ -25,8 +25,10 @@
 #include <linux/close_range.h>
 #include <linux/keyctl.h>
 #include <linux/seccomp.h>
+#include <net/if.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -63,6 +65,20 @@ static int run_own_hooks(const struct container_setup *setup, enum container_hoo
 
 /* ---- before the file system ---- */
 
+/* In a network of the container's own: without it 127.0.0.1 answers nobody, and nothing else there is up. */
+static int raise_loopback(const struct container_config *config, struct error **err)
+{
+    struct ifreq lo = {.ifr_name = "lo"};
+
+    if (!config->has_namespace[CONTAINER_NS_NETWORK] || config->namespace_path[CONTAINER_NS_NETWORK])
+        return 0;
+    cleanup_close int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 && errno == EAFNOSUPPORT)
+        return 0; /* a kernel without any network */
+    lo.ifr_flags = IFF_UP | IFF_RUNNING;
+    return fd < 0 || ioctl(fd, SIOCSIFFLAGS, &lo) < 0 ? error_set_errno(err, errno, "loopback interface") : 0;
+}
+
 static int begin(struct container_setup *setup, struct error **err)
 {
     const struct container_config *config = setup->config;
@@ -92,7 +108,7 @@ static int begin(struct container_setup *setup, struct error **err)
         return error_set_errno(err, errno, "hostname");
     if (config->domainname && setdomainname(config->domainname, strlen(config->domainname)) < 0)
         return error_set_errno(err, errno, "domainname");
-    return 0;
+    return raise_loopback(config, err);
 }
 
 /* ---- hooks ---- */
