@@ -353,7 +353,7 @@ void cgroup_free(struct cgroup *cgroup)
 
 int cgroup_directory(struct cgroup *cgroup)
 {
-    if (cgroup->layout != CGROUP_UNIFIED || !cgroup_v2(cgroup))
+    if (!cgroup_v2(cgroup))
         return -ENOTSUP;
     if (cgroup->fd < 0)
         cgroup->fd = open(cgroup_v2(cgroup), O_PATH | O_DIRECTORY | O_CLOEXEC);

@@ -71,8 +71,9 @@ const struct cgroup_hierarchy *cgroup_hierarchies(const struct cgroup *cgroup, s
 int cgroup_apply(struct cgroup *cgroup, const struct container_resources *resources, struct error **err);
 
 /*
- * A descriptor of the group for clone3 with CLONE_INTO_CGROUP: the child then needs no cgroup_enter. It
- * belongs to `cgroup`. -ENOTSUP where v1 is in use, or another -errno: use cgroup_enter.
+ * A descriptor of v2's group for clone3 with CLONE_INTO_CGROUP, which spares the kernel's lock against all
+ * forks and exits: the child is born there, and its cgroup_enter with pid 0 has v1's groups left to enter. It
+ * belongs to `cgroup`. -ENOTSUP where there is no v2, or another -errno: cgroup_enter does all then.
  */
 int cgroup_directory(struct cgroup *cgroup);
 

@@ -44,6 +44,9 @@ static int enter_tree(const struct cgroup_hierarchy *tree, pid_t pid)
 int cgroup_enter(struct cgroup *cgroup, pid_t pid, struct error **err)
 {
     for (size_t i = 0; i < cgroup->n_trees; i++) {
+        /* Who was born in v2's group is there (cgroup_directory). */
+        if (pid == 0 && cgroup->fd >= 0 && !*cgroup->trees[i].controllers)
+            continue;
         int rc = enter_tree(&cgroup->trees[i], pid);
 
         if ((rc == -EACCES || rc == -EPERM) && cgroup->unit)

@@ -204,7 +204,7 @@ static pid_t fork_inside(struct execution *e, struct error **err)
     prctl(PR_SET_DUMPABLE, 0);
     if (numbers && (own < 0 || setns(e->target, CLONE_NEWPID) < 0))
         return error_set_errno(err, errno, "joining the container's process namespace");
-    pid_t pid = namespaces_clone(0);
+    pid_t pid = namespaces_clone(0, e->cgroup ? cgroup_directory(e->cgroup) : -1);
     if (pid == 0)
         inside(e);
     int errnum = errno;

@@ -149,6 +149,16 @@ int container_kill(const struct container_runtime *runtime, const char *id, int 
 
 /* ---- delete ---- */
 
+static bool is_empty(const struct cgroup *group)
+{
+    pid_t *pids = NULL;
+    size_t n = 0;
+    int rc = cgroup_processes(group, &pids, &n, NULL);
+
+    free(pids);
+    return rc == 0 && n == 0;
+}
+
 static void kill_and_wait(struct container *c, struct cgroup *group)
 {
     cleanup_close int fd = c->pid > 0 ? pidfd_open(c->pid, 0) : -1;
@@ -157,12 +167,13 @@ static void kill_and_wait(struct container *c, struct cgroup *group)
         struct pollfd p = {.fd = fd, .events = POLLIN};
 
         pidfd_send_signal(fd, SIGKILL, NULL, 0);
-        if (group)
+        /* What is frozen would not hear it. */
+        if (group && (cgroup_is_frozen(group) || json_is_true(json_object_get(c->json, "shares_pids"))))
             cgroup_signal_all(group, SIGKILL, NULL);
         /* Its end is told also when nobody has waited for it. */
         poll(&p, 1, 10000);
     }
-    if (group)
+    if (group && !is_empty(group))
         cgroup_signal_all(group, SIGKILL, NULL);
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "container/cgroup.h"
 #include "container/message_priv.h"
 #include "container/setup_priv.h"
 
@@ -28,10 +29,14 @@ static const enum container_namespace early[] = {CONTAINER_NS_IPC, CONTAINER_NS_
                                                  CONTAINER_NS_PID, CONTAINER_NS_TIME};
 #define EARLY (sizeof(early) / sizeof(early[0]))
 
-pid_t namespaces_clone(uint64_t flags)
+pid_t namespaces_clone(uint64_t flags, int group)
 {
     struct clone_args args = {.flags = flags, .exit_signal = SIGCHLD};
 
+    if (group >= 0) {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = (uint64_t)(unsigned)group;
+    }
     return (pid_t)syscall(SYS_clone3, &args, sizeof(args));
 }
 
@@ -139,7 +144,7 @@ static __attribute__((noreturn)) void pass_through(struct container_setup *setup
         message_send(setup->sync, MESSAGE_FAILED, errno, "becoming root in the user namespace", -1);
         _exit(1);
     }
-    pid_t pid = namespaces_clone(flags | CLONE_PARENT);
+    pid_t pid = namespaces_clone(flags | CLONE_PARENT, -1);
     if (pid == 0)
         main(setup);
     if (pid < 0)
@@ -169,7 +174,7 @@ pid_t namespaces_fork(struct container_setup *setup, void (*main)(struct contain
         uint64_t flags = new_flags(config);
 
         *two_steps = user >= 0;
-        pid = namespaces_clone(user >= 0 ? 0 : flags);
+        pid = namespaces_clone(user >= 0 ? 0 : flags, setup->cgroup ? cgroup_directory(setup->cgroup) : -1);
         if (pid == 0 && user >= 0)
             pass_through(setup, user, flags, main);
         if (pid == 0)

@@ -18,7 +18,8 @@ struct error;
 pid_t namespaces_fork(struct container_setup *setup, void (*main)(struct container_setup *), bool *two_steps,
                       struct error **err);
 
-/* A fork by clone3(2) with these flags. As fork(2). */
-pid_t namespaces_clone(uint64_t flags);
+/* A fork by clone3(2) with these flags, into the group of cgroup v2 that `group` is a descriptor of, if it is
+ * not negative. As fork(2). */
+pid_t namespaces_clone(uint64_t flags, int group);
 
 #endif
