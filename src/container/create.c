@@ -229,7 +229,7 @@ static int learn_pid(struct creation *c, struct error **err)
     if (message_receive(c->sync, &m, NULL) < 0 || (m.kind != MESSAGE_PID && m.kind != MESSAGE_FAILED))
         return error_set(err, ECHILD, "the container's process ended while it joined namespaces");
     if (m.kind == MESSAGE_FAILED)
-        return error_set(err, m.number & 0xffff, "%s", m.text);
+        return error_set_errno(err, m.number & 0xffff, "%s", m.text);
     waitpid(c->container->pid, NULL, 0);
     c->container->pid = m.number;
     return 0;

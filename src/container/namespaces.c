@@ -31,7 +31,8 @@ static const enum container_namespace early[] = {CONTAINER_NS_IPC, CONTAINER_NS_
 
 pid_t namespaces_clone(uint64_t flags, int group)
 {
-    struct clone_args args = {.flags = flags, .exit_signal = SIGCHLD};
+    /* A sibling has the signal of the one that forks it. */
+    struct clone_args args = {.flags = flags, .exit_signal = flags & CLONE_PARENT ? 0 : SIGCHLD};
 
     if (group >= 0) {
         args.flags |= CLONE_INTO_CGROUP;
@@ -135,6 +136,14 @@ static uint64_t new_flags(const struct container_config *config)
 static __attribute__((noreturn)) void pass_through(struct container_setup *setup, int user, uint64_t flags,
                                                    void (*main)(struct container_setup *))
 {
+    struct error *err = NULL;
+
+    /* While it has the right to; its sibling is born there. */
+    if (setup->cgroup && cgroup_enter(setup->cgroup, 0, &err)) {
+        message_send(setup->sync, MESSAGE_FAILED, error_errno(err), error_message(err), -1);
+        _exit(1);
+    }
+    setup->cgroup = NULL;
     if (setns(user, CLONE_NEWUSER) < 0) {
         message_send(setup->sync, MESSAGE_FAILED, errno, "joining the user namespace", -1);
         _exit(1);
