@@ -18,6 +18,8 @@
 #include "container/message_priv.h"
 #include "container/namespaces.h"
 #include "container/notify.h"
+#include "container/program.h"
+#include "container/sealed.h"
 #include "container/state_priv.h"
 
 #include <errno.h>
@@ -55,6 +57,14 @@ static int resolve(struct creation *c, struct error **err)
     if (!S_ISDIR(st.st_mode))
         return error_set(err, ENOTDIR, "config.json: root.path: rootfs (%s) is no directory", c->root_path);
     return 0;
+}
+
+/* In a process namespace that others are in, the container's process is among them from its first moment. */
+static int protect_program(const struct creation *c, struct error **err)
+{
+    bool alone = c->config->has_namespace[CONTAINER_NS_PID] && !c->config->namespace_path[CONTAINER_NS_PID];
+
+    return alone || !program_is_in_danger(c->config) ? 0 : sealed_ensure(err);
 }
 
 static int check_request(const struct creation *c, struct error **err)
@@ -393,6 +403,8 @@ int creation_make(struct creation *c, int *status, struct error **err)
     int rc = resolve(c, err);
     if (rc == 0)
         rc = check_request(c, err);
+    if (rc == 0)
+        rc = protect_program(c, err);
     if (rc == 0)
         rc = state_make(c->runtime, c->request->id, &c->container, err);
     if (rc)

@@ -20,6 +20,7 @@
 #include "container/namespaces.h"
 #include "container/notify.h"
 #include "container/program.h"
+#include "container/sealed.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -163,6 +164,8 @@ static int open_container(struct execution *e, const struct container_runtime *r
     if (e->target < 0 || !state_is_alive(e->container))
         return error_set(err, ESRCH, "cannot exec in a stopped container");
     rc = state_load_config(e->container, &e->config, err);
+    if (rc == 0 && program_is_in_danger(e->config))
+        rc = sealed_ensure(err);
     return rc ? rc : lifecycle_open_group(e->container, &e->cgroup, err);
 }
 

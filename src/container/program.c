@@ -10,10 +10,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/close_range.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
+
+bool program_is_in_danger(const struct container_config *config)
+{
+    const struct container_process *p = &config->process;
+
+    return !config->has_namespace[CONTAINER_NS_USER] &&
+           (!p->has_capabilities || p->capabilities.bounding >> CAP_SYS_PTRACE & 1);
+}
 
 int program_open_label(const struct container_process *process, int *fd, const char **label,
                        struct error **err)

@@ -23,6 +23,13 @@ struct program {
     char **environment;
 };
 
+/*
+ * Whether the container's processes may look into one of the runtime's that comes among them, though it is
+ * not dumpable: that takes CAP_SYS_PTRACE, and no user namespace around it. Then the runtime's file is to be
+ * out of reach (sealed.h).
+ */
+bool program_is_in_danger(const struct container_config *config);
+
 /* Opens where the security module's label is written, while /proc is the host's. *fd is -1 where none is
  * asked for. */
 int program_open_label(const struct container_process *process, int *fd, const char **label,

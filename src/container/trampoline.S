@@ -22,6 +22,9 @@ trampoline_code:
     syscall
     testq %rax, %rax
     jns 5f
+    movl $126, %edi
+    cmpq $-9, %rax                  /* EBADF: it is closed, so this is the second execution. The program, or */
+    je 4f                           /* its interpreter, is /proc/self/exe: that would go on for ever. */
     movslq 4(%rbx), %rdi
     movl $3, %eax                   /* close: the filter forbids the other */
     syscall
