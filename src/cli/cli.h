@@ -34,6 +34,7 @@ struct cli_argument {
     const char *metavar;  /* of the value, in help */
     const char *fallback; /* the value if it is not given, as one would type it; or NULL */
     const char *help;     /* a sentence or more; becomes a paragraph */
+    const char *kind;     /* of `run`: the kind of guest that it is for; NULL: each */
     bool required;
     bool repeatable;
     bool positional;
@@ -110,6 +111,9 @@ const char *cli_string(const struct cli_values *values, const char *name);
 uint64_t cli_uint(const struct cli_values *values, const char *name);
 bool cli_bool(const struct cli_values *values, const char *name);
 const char **cli_list(const struct cli_values *values, const char *name, size_t *n);
+
+/* Whether it was given, and is not the fallback. */
+bool cli_given(const struct cli_values *values, const char *name);
 
 /* The name of the operation that they belong to. */
 const char *cli_verb(const struct cli_values *values);

@@ -39,6 +39,13 @@ static const char *watchdog_choice(size_t i)
     return i < ARRAY_SIZE(choices) ? choices[i] : NULL;
 }
 
+static const char *kind_choice(size_t i)
+{
+    static const char *const choices[] = {"vm", "container"};
+
+    return i < ARRAY_SIZE(choices) ? choices[i] : NULL;
+}
+
 static const struct cli_argument run_arguments[] = {
     {.name = "IMAGE",
      .type = CLI_STRING,
@@ -47,6 +54,20 @@ static const struct cli_argument run_arguments[] = {
      .help = "The image that the guest is made from: 'tabique image ls' lists them. It gets a disk of its "
              "own over the "
              "image's, which stays with it until it is removed."},
+    {.name = "COMMAND",
+     .kind = "container",
+     .type = CLI_STRING,
+     .positional = true,
+     .repeatable = true,
+     .help = "What to run in a container instead of what its image says, with its arguments, after '--'."},
+    {.name = "kind",
+     .type = CLI_ENUM,
+     .metavar = "KIND",
+     .fallback = "vm",
+     .choice = kind_choice,
+     .help = "vm, a virtual machine; or container: programs on the host's kernel, with files, processes and "
+             "a network of "
+             "their own."},
     {.name = "name",
      .type = CLI_STRING,
      .metavar = "NAME",
@@ -76,6 +97,7 @@ static const struct cli_argument run_arguments[] = {
              "minute while its "
              "runs are short."},
     {.name = "firmware",
+     .kind = "vm",
      .type = CLI_PATH,
      .metavar = "bios|FILE",
      .help =
@@ -83,19 +105,26 @@ static const struct cli_argument run_arguments[] = {
          "SeaBIOS (package seabios), FILE a flat image that is mapped so that it ends at 4 GiB. bios is the "
          "default when there is a disk and no kernel."},
     {.name = "firmware-log",
+     .kind = "vm",
      .type = CLI_PATH,
      .metavar = "FILE",
      .help = "Append what the firmware logs (to port 0x402) to this file."},
     {.name = "kernel",
+     .kind = "vm",
      .type = CLI_PATH,
      .metavar = "FILE",
      .help = "The kernel: a Linux bzImage, an ELF file with a PVH entry note, or a Multiboot 1 kernel. Which "
              "one it is, is told from its content."},
     {.name = "initrd",
+     .kind = "vm",
      .type = CLI_PATH,
      .metavar = "FILE",
      .help = "The initial RAM disk given to the kernel."},
-    {.name = "append", .type = CLI_STRING, .metavar = "TEXT", .help = "The kernel's command line."},
+    {.name = "append",
+     .kind = "vm",
+     .type = CLI_STRING,
+     .metavar = "TEXT",
+     .help = "The kernel's command line."},
     {.name = "memory",
      .type = CLI_SIZE,
      .metavar = "SIZE",
@@ -103,15 +132,20 @@ static const struct cli_argument run_arguments[] = {
      .min = GUEST_MEMORY_MIN,
      .max = GUEST_MEMORY_MAX,
      .multiple = GUEST_PAGE_SIZE,
-     .help = "The guest's RAM. The host's memory is used only as the guest touches its own."},
+     .help = "The guest's RAM. The host's memory is used only as the guest touches its own. Of a container "
+             "the most that "
+             "it may use; without it there is no limit."},
     {.name = "cpus",
      .type = CLI_UINT,
      .metavar = "N",
      .fallback = "1",
      .min = 1,
      .max = ENGINE_MAX_CPUS,
-     .help = "How many virtual processors the guest has."},
+     .help = "How many virtual processors the guest has. Of a container: the time of how many processors it "
+             "may use; "
+             "without it there is no limit."},
     {.name = "engine",
+     .kind = "vm",
      .type = CLI_ENUM,
      .metavar = "ENGINE",
      .fallback = "auto",
@@ -121,6 +155,7 @@ static const struct cli_argument run_arguments[] = {
          "soft is Tabique's processor in software and needs none. auto takes the first that this host can "
          "run; 'tabique check' tells which."},
     {.name = "disk",
+     .kind = "vm",
      .type = CLI_STRING,
      .metavar = "FILE[,OPTION...]",
      .repeatable = true,
@@ -132,6 +167,7 @@ static const struct cli_argument run_arguments[] = {
          "the disk by it). Only one virtual machine may write an image at a time. A comma in the file's name "
          "is written twice."},
     {.name = "cloud-init",
+     .kind = "vm",
      .type = CLI_STRING,
      .metavar = "FILE[,OPTION...]",
      .check = cli_check_cloud_init,
@@ -141,10 +177,12 @@ static const struct cli_argument run_arguments[] = {
              "meta-data=FILE, "
              "network-config=FILE. A comma in a file's name is written twice."},
     {.name = "debug-exit",
+     .kind = "vm",
      .type = CLI_BOOL,
      .help = "Let the guest leave by writing a value to port 0xF4. The exit status is (value << 1) | 1, as "
              "with QEMU's isa-debug-exit."},
     {.name = "vsock",
+     .kind = "vm",
      .type = CLI_PATH,
      .metavar = "PATH",
      .help = "Let programs of host and guest talk by sockets (AF_VSOCK in the guest). The Unix socket PATH "
@@ -154,6 +192,7 @@ static const struct cli_argument run_arguments[] = {
              "a number. What the guest connects to at CID 2 is the socket PATH_PORT, where a program of the "
              "host listens."},
     {.name = "vsock-cid",
+     .kind = "vm",
      .type = CLI_UINT,
      .metavar = "N",
      .fallback = "3",
@@ -161,6 +200,7 @@ static const struct cli_argument run_arguments[] = {
      .max = VSOCK_CID_MAX,
      .help = "The guest's address among sockets of that kind."},
     {.name = "balloon",
+     .kind = "vm",
      .type = CLI_SIZE,
      .metavar = "SIZE",
      .fallback = "0",
@@ -170,6 +210,7 @@ static const struct cli_argument run_arguments[] = {
              "memory balloon. "
              "Pages that the guest frees go back without being asked for."},
     {.name = "watchdog",
+     .kind = "vm",
      .type = CLI_ENUM,
      .metavar = "ACTION",
      .fallback = "reset",
@@ -186,8 +227,9 @@ static const struct cli_argument run_arguments[] = {
          "through connections of this host, with DHCP and DNS, needing no privileges; the guest is "
          "10.0.2.15, the host 10.0.2.2; user,restrict: the same, but the guest reaches nothing and only its "
          "published ports work. tap=INTERFACE: a tap interface of the host; tap=INTERFACE,create makes it "
-         "first. none: no card."},
+         "first. none: no card. A container has one network: user, none, or host, which is this host's own."},
     {.name = "mac",
+     .kind = "vm",
      .type = CLI_STRING,
      .metavar = "ADDRESS",
      .repeatable = true,
@@ -202,20 +244,99 @@ static const struct cli_argument run_arguments[] = {
          "Connections to port HOST of this host (at ADDRESS only, if that is given) go to port GUEST of the "
          "guest. For the user network. May be given more than once."},
     {.name = "module",
+     .kind = "vm",
      .type = CLI_STRING,
      .metavar = "FILE[=TEXT]",
      .repeatable = true,
      .help = "A module for a Multiboot or PVH kernel, with its command line after the '='. May be given more "
              "than once; the kernel sees them in this order."},
+    {.name = "pids",
+     .kind = "container",
+     .type = CLI_UINT,
+     .metavar = "N",
+     .min = 1,
+     .max = 4194304,
+     .help = "How many processes and threads the container may have."},
+    {.name = "io-weight",
+     .kind = "container",
+     .type = CLI_UINT,
+     .metavar = "N",
+     .min = 10,
+     .max = 1000,
+     .help = "The container's share of disks that several want, against 100 of others; 10 to 1000."},
+    {.name = "volume",
+     .kind = "container",
+     .type = CLI_STRING,
+     .metavar = "SOURCE:DESTINATION[:ro]",
+     .repeatable = true,
+     .help = "Show a directory or file of the host in the container; ro: not to be written to. A SOURCE "
+             "without a slash is "
+             "the name of a volume, which is made and stays. May be given more than once."},
+    {.name = "env",
+     .kind = "container",
+     .type = CLI_STRING,
+     .metavar = "NAME=VALUE",
+     .repeatable = true,
+     .help = "A variable of the program's environment. May be given more than once."},
+    {.name = "user",
+     .kind = "container",
+     .type = CLI_STRING,
+     .metavar = "USER[:GROUP]",
+     .help = "Who the program runs as: names of the container's /etc/passwd and /etc/group, or numbers. "
+             "Default: as the "
+             "image says, else root."},
+    {.name = "workdir",
+     .kind = "container",
+     .type = CLI_STRING,
+     .metavar = "DIR",
+     .help = "The program's working directory, in the container."},
+    {.name = "hostname",
+     .kind = "container",
+     .type = CLI_STRING,
+     .metavar = "NAME",
+     .help = "The container's host name. Default: the guest's name."},
+    {.name = "privileged",
+     .kind = "container",
+     .type = CLI_BOOL,
+     .help = "Take down the walls: all capabilities, devices and system calls. What runs in it can do what "
+             "root of the host "
+             "can."},
+    {.name = "read-only",
+     .kind = "container",
+     .type = CLI_BOOL,
+     .help = "Nothing of the root file system can be changed; volumes can."},
+    {.name = "cap-add",
+     .kind = "container",
+     .type = CLI_STRING,
+     .metavar = "CAPABILITY",
+     .repeatable = true,
+     .help = "A capability more, such as NET_ADMIN, or ALL. May be given more than once."},
+    {.name = "cap-drop",
+     .kind = "container",
+     .type = CLI_STRING,
+     .metavar = "CAPABILITY",
+     .repeatable = true,
+     .help =
+         "A capability less, or ALL, of which --cap-add then gives some back. May be given more than once."},
+    {.name = "security-opt",
+     .kind = "container",
+     .type = CLI_STRING,
+     .metavar = "OPTION",
+     .repeatable = true,
+     .help =
+         "no-new-privileges: set-id programs give nobody more rights. seccomp=unconfined: all system calls; "
+         "seccomp=FILE: those of a profile. apparmor=PROFILE, label=LABEL: of these security modules."},
 };
 
 static const struct cli_status run_statuses[] = {
-    {"0", "the guest powered off"},
+    {"0", "the guest powered off; of a container: its program's own"},
     {"1", "the virtual machine could not be built or started; the message says why"},
     {"3", "the guest reported a panic"},
     {"4", "the engine could not go on; the message says why"},
     {"5", "the guest's watchdog expired (--watchdog poweroff only)"},
     {"(value << 1) | 1", "the guest left through the debug-exit port (low eight bits; --debug-exit only)"},
+    {"126", "the program of the container can't be executed"},
+    {"127", "the program of the container is not there"},
     {"130", "you left with Ctrl-] or an interrupt"},
     {"128 + N", "signal N ended it: 143 after SIGTERM, 129 after SIGHUP"},
 };
@@ -407,6 +528,9 @@ static const struct cli_operation operations[] = {
          "Builds a virtual PC, boots an image, a kernel or a disk in it, and connects the guest's console "
          "(its first serial line, and a virtio console where the guest uses one) to standard input and "
          "output. Ends when the guest powers off.\n\n"
+         "Or, with --kind container, runs a program on this host's kernel in a root file system of its own, "
+         "which is the "
+         "image's with what the container changes on top. Ends with the program.\n\n"
          "On a terminal every key goes to the guest, Ctrl-C too; Ctrl-] leaves. Input and output may as well "
          "be pipes or files.",
      ARGUMENTS(run_arguments),

@@ -18,6 +18,7 @@ struct cli_value {
     const char **texts; /* as given, with room for one that is not: the fallback */
     size_t n;
     uint64_t number; /* of the last text, for CLI_UINT and CLI_SIZE */
+    bool fallback;   /* it was not given */
 };
 
 struct cli_values {
@@ -258,6 +259,7 @@ static int complete(struct cli_values *values, struct error **err)
             int rc = take_value(a, v, a->fallback, err);
             if (rc)
                 return rc;
+            v->fallback = true;
         }
     }
     return 0;
@@ -334,6 +336,13 @@ bool cli_bool(const struct cli_values *values, const char *name)
 {
     const struct cli_value *v = find_value(values, name);
     return v && v->n;
+}
+
+bool cli_given(const struct cli_values *values, const char *name)
+{
+    const struct cli_value *v = find_value(values, name);
+
+    return v && v->n && !v->fallback;
 }
 
 const char **cli_list(const struct cli_values *values, const char *name, size_t *n)

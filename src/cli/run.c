@@ -5,6 +5,7 @@
 #include "cli/guests.h"
 #include "guest/config.h"
 
+#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -40,6 +41,9 @@ int cli_run(const struct cli_values *values, int *status, struct error **err)
     struct guest_spec spec = {.name = cli_string(values, "name"), .config = config};
     int rc = config ? check_config(config, status, err) : -error_errno(*err);
 
+    if (rc == -EINVAL)
+        *status = CLI_STATUS_USAGE;
+
     if (rc == 0)
         rc = home_find(&home, err);
 
@@ -58,7 +62,9 @@ int cli_run(const struct cli_values *values, int *status, struct error **err)
             *status = CLI_STATUS_FAILED;
         return rc;
     }
-    if (isatty(STDIN_FILENO))
+    size_t words;
+    cli_list(values, "COMMAND", &words);
+    if (isatty(STDIN_FILENO) && !words)
         fputs("tabique: the console of the guest; Ctrl-] leaves\n", stderr);
     return guest_run(&guest, true, status, err);
 }

@@ -94,6 +94,8 @@ char *cli_run_config(const struct cli_values *values, struct error **err)
 {
     const struct cli_operation *op = cli_find_operation("run");
     cleanup_free char *directory = getcwd(NULL, 0);
+    const char *kind = cli_string(values, "kind");
+    bool container = strcmp(kind, "container") == 0;
     json_t *config = json_object();
     char *text = NULL;
 
@@ -103,6 +105,15 @@ char *cli_run_config(const struct cli_values *values, struct error **err)
 
         cli_list(values, a->name, &n);
         if (!n || is_of_this_run(a->name))
+            continue;
+        if (a->kind && strcmp(a->kind, kind) != 0 && cli_given(values, a->name)) {
+            error_set(err, EINVAL, "%s%s is for --kind %s, and this guest is of the kind %s",
+                      a->positional ? "" : "--", a->name, a->kind, kind);
+            json_decref(config);
+            return NULL;
+        }
+        /* What a machine must have a container need not be limited to. */
+        if ((a->kind && strcmp(a->kind, kind) != 0) || (container && !cli_given(values, a->name)))
             continue;
         json_t *value = value_json(values, a, err);
         if (!value) {
@@ -116,6 +127,10 @@ char *cli_run_config(const struct cli_values *values, struct error **err)
     /* A working directory that was removed has no name; then paths must be absolute. */
     if (directory)
         json_object_set_new(config, "directory", json_string(directory));
+    if (container)
+        json_object_set_new(
+            config, "interactive",
+            json_boolean(isatty(STDIN_FILENO) && isatty(STDOUT_FILENO) && !cli_bool(values, "detach")));
     if (config)
         text = json_dumps(config, JSON_COMPACT);
     json_decref(config);

@@ -3,9 +3,11 @@
 #include "guest/config.h"
 
 #include "base/error.h"
+#include "guest/bundle.h"
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 static const char *string_of(const json_t *json, const char *key)
 {
@@ -113,6 +115,25 @@ static int read_nets(struct guest_config *config, const char *name, struct error
     return rc;
 }
 
+/* The user network takes no card, but the network process is told the same. */
+static int read_container(struct guest_config *config, const char *name, struct error **err)
+{
+    const char *net = json_string_value(json_array_get(json_object_get(config->json, "net"), 0));
+
+    config->container = true;
+    config->vm.cpus = 1;
+    config->vm.console_fd = config->vm.control_fd = -1;
+    int rc = bundle_check(config->json, err);
+    return rc || (net && strncmp(net, "user", 4) != 0) ? rc : read_nets(config, name, err);
+}
+
+static bool is_container(const json_t *json)
+{
+    const char *kind = string_of(json, "kind");
+
+    return kind && strcmp(kind, "container") == 0;
+}
+
 int guest_config_parse(struct guest_config *out, const char *text, const char *name, struct error **err)
 {
     json_error_t where;
@@ -120,10 +141,13 @@ int guest_config_parse(struct guest_config *out, const char *text, const char *n
 
     if (!config.json)
         return error_set(err, EINVAL, "its configuration can't be read: %s", where.text);
-    int rc = json_is_object(config.json) ? read_vm(&config.vm, config.json) : -EINVAL;
-    if (rc)
+    bool container = is_container(config.json);
+    int rc = container                     ? read_container(&config, name, err)
+             : json_is_object(config.json) ? read_vm(&config.vm, config.json)
+                                           : -EINVAL;
+    if (rc && !container)
         error_set(err, -rc, "its configuration is not one that this Tabique understands");
-    else
+    else if (rc == 0 && !container)
         rc = read_nets(&config, name, err);
     const char *restart = string_of(config.json, "restart");
     if (rc == 0)

@@ -16,6 +16,7 @@ struct error;
 
 struct guest_config {
     json_t *json;
+    bool container;      /* its kind; then of `vm` only the terminal's size counts */
     struct vm_config vm; /* what it points to belongs to `json`, or to this structure */
     struct net_options nets;
     struct policy restart;

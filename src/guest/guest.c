@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/suggest.h"
+#include "guest/container_process.h"
 #include "guest/guest_priv.h"
 #include "guest/lock.h"
 #include "guest/names.h"
@@ -98,6 +99,7 @@ int guest_bury(const struct home *home, struct registry *registry, const char *n
 
         if (run)
             home_remove_tree(run);
+        container_process_clean(home, name, NULL);
         make_crashed(&row);
         rc = registry_add_event(registry, name, "crashed", "{\"reason\":\"its supervisor was killed\"}", err);
         if (rc == 0 && leaves_nothing(&row))

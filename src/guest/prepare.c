@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "disk/disk.h"
+#include "guest/bundle.h"
 #include "guest/guest.h"
 #include "guest/seed.h"
 #include "image/image.h"
@@ -14,6 +15,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <jansson.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
@@ -131,11 +133,69 @@ static int make_seed(struct guest *guest, json_t *config, const json_t *cloud_in
     return rc;
 }
 
+/* A person at a terminal has one inside; so has a whole system, whose console one may look at later. */
+static int choose_terminal(json_t *config, const struct image *image, struct error **err)
+{
+    json_t *document = json_load_file(image->config, 0, NULL);
+    const json_t *of_image = json_object_get(document, "config");
+    json_t *args = bundle_args(config, of_image, err);
+    bool terminal =
+        json_is_true(json_object_get(config, "interactive")) || bundle_is_system(config, of_image);
+
+    json_object_del(config, "interactive");
+    json_object_set_new(config, "terminal", json_boolean(terminal));
+    json_decref(document);
+    if (!args)
+        return -EINVAL;
+    json_decref(args);
+    return 0;
+}
+
+/* A container has its image's layers under what it writes; they are unpacked here if they have not been. */
+static int make_container_root(struct guest *guest, json_t *config, const char *name, struct error **err)
+{
+    cleanup_image struct image *image = NULL;
+    json_t *layers = json_array();
+    int rc = name
+                 ? image_hold(guest->home->state, name, guest->row.name, guest->directory, &image, err)
+                 : error_set(err, EINVAL, "a container is made from an image: 'tabique image ls' lists them");
+
+    if (rc == 0 && !image->n_layers)
+        rc = error_set(err, EINVAL,
+                       "image '%s' is a disk for virtual machines: run it without --kind container", name);
+    if (rc == 0)
+        rc = image_unpack(guest->home->state, image, NULL, err);
+    for (size_t i = 0; rc == 0 && i < image->n_layers; i++) {
+        cleanup_free char *tree = image_layer_tree(&image->layers[i]);
+
+        if (json_array_append_new(layers, json_string(tree)) < 0)
+            rc = error_set_errno(err, ENOMEM, "image '%s'", name);
+    }
+    if (rc == 0)
+        rc = choose_terminal(config, image, err);
+    json_object_set(config, "layers", layers);
+    json_decref(layers);
+    if (rc == 0 && (json_object_set_new(config, "image-config", json_string(image->config)) < 0 ||
+                    json_object_set_new(config, "image-id", json_string(image->id)) < 0))
+        rc = error_set_errno(err, ENOMEM, "image '%s'", name);
+    return rc;
+}
+
+static bool is_container(const json_t *config)
+{
+    const char *kind = json_string_value(json_object_get(config, "kind"));
+
+    return kind && strcmp(kind, "container") == 0;
+}
+
 static int make_all(struct guest *guest, json_t *config, struct error **err)
 {
     const char *image = json_string_value(json_object_get(config, "image"));
     const json_t *cloud_init = json_object_get(config, "cloud-init");
-    int rc = image ? make_root_disk(guest, config, image, err) : 0;
+    bool container = is_container(config);
+    int rc = container ? make_container_root(guest, config, image, err)
+             : image   ? make_root_disk(guest, config, image, err)
+                       : 0;
 
     if (rc == 0 && cloud_init)
         rc = make_seed(guest, config, cloud_init, err);

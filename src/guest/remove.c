@@ -6,6 +6,7 @@
  */
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "guest/container_process.h"
 #include "guest/guest_priv.h"
 #include "guest/lock.h"
 #include "guest/names.h"
@@ -45,6 +46,10 @@ int guest_erase_locked(const struct home *home, struct registry *registry, const
         return rc;
     if (run)
         home_remove_tree(run);
+    /* Of a container that nobody could end in order; nothing for others. */
+    rc = container_process_clean(home, name, err);
+    if (rc)
+        return error_wrap(err, "guest '%s'", name);
     rc = move_to_trash(home, name);
     if (rc)
         return error_set_errno(err, -rc, "guest '%s': removing its directory", name);

@@ -9,6 +9,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "guest/container_process.h"
 #include "guest/lock.h"
 #include "guest/supervisor_priv.h"
 #include "host/confine.h"
@@ -61,6 +62,19 @@ static void fail(struct supervisor *s, struct error *err)
 
 static void on_control(void *opaque, uint32_t events);
 
+static int start_container(struct supervisor *s, struct error **err)
+{
+    const struct container_process config = {
+        .guest = s->guest,
+        .flags = s->config.json,
+        .net = s->config.vm.n_nets ? &s->config.vm.nets[0].config : NULL,
+        .columns = s->config.vm.columns,
+        .rows = s->config.vm.rows,
+    };
+
+    return container_process_start(&s->vm, &config, err);
+}
+
 static int start_vm(struct supervisor *s, struct error **err)
 {
     int inherited[] = {lock_share(s->guest->directory), s->vsock_fd, -1};
@@ -74,8 +88,8 @@ static int start_vm(struct supervisor *s, struct error **err)
     s->phase = PHASE_STARTING;
     s->config.vm.inherited = inherited;
     s->config.vm.n_inherited = ARRAY_SIZE(inherited);
-    int rc = supervisor_vsock_begin(s, &inherited[2], err);
-    if (rc == 0)
+    int rc = s->config.container ? start_container(s, err) : supervisor_vsock_begin(s, &inherited[2], err);
+    if (rc == 0 && !s->config.container)
         rc = vm_process_start(&s->vm, &s->config.vm, err);
     close(inherited[0]);
     cleanup_close_fn(&inherited[2]);
@@ -306,16 +320,20 @@ static void on_vm_gone(struct supervisor *s, bool nonsense)
     int console_fd = steal_fd(s->vm.console_fd);
     int status = vm_process_end(&s->vm);
     s->vm.console_fd = console_fd;
+    /* What was killed could not clear away what it had made. */
+    if (s->config.container)
+        container_process_clean(s->guest->home, s->guest->row.name, NULL);
     if (!s->reported) {
+        const char *what = s->config.container ? "the container's process" : "the virtual machine's process";
         const char *violation = confine_violation(status);
 
         s->end = (struct vm_message){.type = VM_ENDED, .end = VM_END_FAILED, .status = VM_EXIT_FAILED};
         if (WIFSIGNALED(status))
             s->end.status = GUEST_EXIT_SIGNAL + WTERMSIG(status);
         if (nonsense)
-            snprintf(s->crash, sizeof(s->crash), "the virtual machine's process sent what it never would");
+            snprintf(s->crash, sizeof(s->crash), "%s sent what it never would", what);
         else if (!s->ending && !s->left)
-            snprintf(s->crash, sizeof(s->crash), "the virtual machine's process ended by %s %d%s%s",
+            snprintf(s->crash, sizeof(s->crash), "%s ended by %s %d%s%s", what,
                      WIFSIGNALED(status) ? "signal" : "itself with status",
                      WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status), violation ? ": " : "",
                      violation ? violation : "");

@@ -110,7 +110,10 @@ int supervisor_console_begin(struct supervisor *s, struct error **err)
     };
 
     s->console_ended = false;
-    return stream_open(&s->console, &config, err);
+    int rc = stream_open(&s->console, &config, err);
+    if (rc == 0 && s->input_ended)
+        stream_end_output(s->console);
+    return rc;
 }
 
 void supervisor_console_end(struct supervisor *s)
@@ -131,6 +134,16 @@ static void on_terminal_takes_more(void *opaque)
 
     if (s->console)
         stream_input_ready(s->console);
+}
+
+/* A program sees the end of its input; a machine's console has none. */
+static void on_terminal_ended(void *opaque)
+{
+    struct supervisor *s = opaque;
+
+    s->input_ended = s->config.container;
+    if (s->input_ended && s->console)
+        stream_end_output(s->console);
 }
 
 static void on_leave(void *opaque)
@@ -159,6 +172,7 @@ int supervisor_console_open(struct supervisor *s, struct error **err)
     static const struct terminal_events events = {
         .input = on_typed,
         .output_ready = on_terminal_takes_more,
+        .input_ended = on_terminal_ended,
         .leave = on_leave,
         .ended = on_signal_ended,
         .resized = on_resized,

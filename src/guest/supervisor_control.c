@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "guest/container_process.h"
 #include "guest/control_socket.h"
 #include "guest/engine_stats.h"
 #include "guest/proc_stats.h"
@@ -27,7 +28,7 @@
 #define CLOSE_WAIT_MS 500
 /* A VM process's loop answers at once, on a busy host later; a command waits a little longer. */
 #define VM_ANSWER_NS (8000 * 1000000ull)
-#define VM_HANGS     "the virtual machine's process does not answer; 'tabique kill' ends it"
+#define VM_HANGS     "the guest's process does not answer; 'tabique kill' ends it"
 
 struct connection {
     struct supervisor *supervisor;
@@ -140,18 +141,41 @@ static json_t *stats_json(const struct supervisor *s, const struct proc_stats *s
     return json;
 }
 
+static int64_t number_at(const json_t *json, const char *a, const char *b, const char *c)
+{
+    const json_t *inner = json_object_get(json_object_get(json, a), b);
+
+    return json_integer_value(c ? json_object_get(inner, c) : inner);
+}
+
+/* Of a container its groups count, and what they tell is told whole. */
+static json_t *container_stats(const struct supervisor *s, struct proc_stats *stats)
+{
+    json_t *json = container_process_stats(s->guest->home, s->guest->row.name);
+
+    stats->cpu_ns = (uint64_t)number_at(json, "cpu", "usage", "total");
+    stats->resident = (uint64_t)number_at(json, "memory", "usage", "usage");
+    stats->threads = (unsigned)number_at(json, "pids", "current", NULL);
+    return json;
+}
+
 void supervisor_control_stats(struct supervisor *s, const struct vm_message *m)
 {
     struct proc_stats stats = {0};
 
-    if (s->vm.pid)
+    json_t *container = s->config.container ? container_stats(s, &stats) : NULL;
+    if (s->vm.pid && !container)
         proc_stats_read(s->vm.pid, &stats);
     for (struct connection *c = s->connections; c; c = c->next) {
         if (!c->waits_for_stats)
             continue;
         c->waits_for_stats--;
-        answer(c, stats_json(s, &stats, m));
+        json_t *json = stats_json(s, &stats, m);
+        if (container)
+            json_object_set(json, "container", container);
+        answer(c, json);
     }
+    json_decref(container);
 }
 
 /* Samples are given once: to whoever asked first. */
@@ -318,11 +342,18 @@ static void act_on(struct connection *c, const struct control_request *r)
         ask_vm(c, &(const struct vm_message){.type = VM_STATS_WANTED}, &c->waits_for_stats);
         break;
     case CONTROL_PROFILE:
-        ask_vm(c, &(const struct vm_message){.type = VM_PROFILE_WANTED, .value = r->frequency},
-               &c->waits_for_profile);
+        if (s->config.container)
+            answer_error(
+                c, "a container's programs run as the host's do: 'perf record' of the host looks at them");
+        else
+            ask_vm(c, &(const struct vm_message){.type = VM_PROFILE_WANTED, .value = r->frequency},
+                   &c->waits_for_profile);
         break;
     case CONTROL_BALLOON:
-        set_balloon(c, r->memory_bytes);
+        if (s->config.container)
+            answer_error(c, "a container has no memory balloon: 'tabique update --memory' changes its limit");
+        else
+            set_balloon(c, r->memory_bytes);
         break;
     case CONTROL_CONSOLE:
         answer(c, json_pack("{s:b}", "ok", 1));

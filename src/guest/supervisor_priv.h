@@ -69,6 +69,7 @@ struct supervisor {
     /* Console */
     struct stream *console; /* the VM process's; NULL while there is none */
     bool console_ended;
+    bool input_ended; /* a program's: there will be no more */
     struct console_log log;
     char last_line[256]; /* what was written since the last newline: a prompt, for who attaches */
     size_t last_line_len;

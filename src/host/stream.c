@@ -54,6 +54,7 @@ struct stream {
     bool out_armed;              /* the timer or the watch will flush */
     bool out_refused;            /* output_ready is owed */
     bool out_broken;             /* nobody reads: bytes are dropped */
+    bool out_ends;               /* nothing is written any more */
     uint8_t out[OUTPUT_SIZE];
 };
 
@@ -139,6 +140,8 @@ static void flush(struct stream *s)
         if (s->out_watch)
             loop_watch_modify(s->out_watch, 0);
         s->out_armed = false;
+        if (rc == 0 && s->out_ends && s->out_kind == OUT_SOCKET)
+            shutdown(s->out_fd, SHUT_WR);
         if (rc < 0 && !s->out_broken) {
             broke = s->out_broken = true;
             s->out_tail = s->out_head;
@@ -192,6 +195,18 @@ size_t stream_write(struct stream *stream, const void *bytes, size_t len)
     if (taken < len)
         s->out_refused = true;
     return taken;
+}
+
+void stream_end_output(struct stream *stream)
+{
+    struct stream *s = stream;
+    LOCK_SCOPE(&s->lock);
+
+    s->out_ends = true;
+    if (!s->out_armed) {
+        s->out_armed = true;
+        loop_timer_arm(s->out_timer, 0);
+    }
 }
 
 size_t stream_room(struct stream *stream)

@@ -50,6 +50,9 @@ void stream_close(struct stream *stream, unsigned wait_ms);
 /* Takes output. Returns how many bytes, 0..len; after fewer, output_ready comes. Any thread; does not block.
  */
 size_t stream_write(struct stream *stream, const void *bytes, size_t len);
+/* No more output: once what there is has been written to a socket, its reader is told that this was the end.
+ */
+void stream_end_output(struct stream *stream);
 /* See input. Any thread. */
 void stream_input_ready(struct stream *stream);
 /* How many bytes stream_write would take. With 0, output_ready comes. Any thread. */

@@ -66,6 +66,14 @@ static size_t on_examine(void *opaque, const uint8_t *bytes, size_t len)
     return (size_t)(key - bytes);
 }
 
+static void on_input_ended(void *opaque)
+{
+    struct terminal *t = opaque;
+
+    if (!t->interactive && t->events->input_ended)
+        t->events->input_ended(t->opaque);
+}
+
 static void on_output_broke(void *opaque)
 {
     struct terminal *t = opaque;
@@ -77,6 +85,7 @@ static const struct stream_events stream_events = {
     .input = on_input,
     .output_ready = on_output_ready,
     .examine = on_examine,
+    .input_ended = on_input_ended,
     .output_broke = on_output_broke,
 };
 

@@ -30,6 +30,8 @@ struct terminal_events {
     /* SIGINT, SIGTERM or SIGHUP came, or SIGPIPE's cause: nobody reads the output any more (told once). A
      * second signal before terminal_close ends the process at once. */
     void (*ended)(void *opaque, int signal);
+    /* No more input comes, and it was no terminal's: a file or a pipe is at its end. May be NULL. */
+    void (*input_ended)(void *opaque);
     /* The terminal has another size. NULL if nobody minds; otherwise SIGWINCH is blocked in this thread, so
      * open the terminal before others are made. */
     void (*resized)(void *opaque, uint16_t columns, uint16_t rows);

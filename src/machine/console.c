@@ -67,7 +67,7 @@ void console_init(struct console *c)
             (struct char_backend){.output = port_output, .input_ready = port_input_ready, .opaque = c};
 }
 
-int console_open(struct console *c, struct loop *loop, int fd, struct error **err)
+int console_begin(struct console *c, struct loop *loop, int fd, struct error **err)
 {
     static const struct stream_events events = {.input = on_input, .output_ready = on_output_ready};
     struct stream_config config = {

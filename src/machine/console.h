@@ -29,7 +29,7 @@ struct console {
 /* Makes the ports; nothing is connected yet. */
 void console_init(struct console *console);
 /* Connects them to the socket `fd`, which stays the caller's. Before the vCPUs run. 0 or -errno with *err. */
-int console_open(struct console *console, struct loop *loop, int fd, struct error **err);
+int console_begin(struct console *console, struct loop *loop, int fd, struct error **err);
 /* Disconnects, with all output written. After the devices are gone; fine if it was never opened. */
 void console_close(struct console *console);
 

@@ -548,7 +548,7 @@ static int build(struct vm *vm, struct error **err)
     if (rc == 0)
         rc = boot(vm, err);
     if (rc == 0 && config->console_fd >= 0)
-        rc = console_open(&vm->console, vm->loop, config->console_fd, err);
+        rc = console_begin(&vm->console, vm->loop, config->console_fd, err);
     if (rc == 0 && config->control_fd >= 0) {
         rc = loop_watch_add(vm->loop, config->control_fd, EPOLLIN, on_control, vm, &vm->control_watch);
         if (rc)

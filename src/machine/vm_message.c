@@ -81,7 +81,7 @@ const char *vm_end_name(enum vm_end end)
     static const char *const names[VM_ENDS] = {
         [VM_END_POWEROFF] = "power-off", [VM_END_PANIC] = "panic",   [VM_END_DEBUG_EXIT] = "debug-exit",
         [VM_END_ENGINE] = "engine",      [VM_END_FAILED] = "failed", [VM_END_QUIT] = "quit",
-        [VM_END_WATCHDOG] = "watchdog",
+        [VM_END_WATCHDOG] = "watchdog",  [VM_END_EXITED] = "exited",
     };
 
     return names[end];

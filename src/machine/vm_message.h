@@ -52,6 +52,7 @@ enum vm_end {
     VM_END_ENGINE,   /* the engine could not go on */
     VM_END_FAILED,   /* it could not be built or booted */
     VM_END_WATCHDOG, /* the guest's watchdog expired and was to switch off */
+    VM_END_EXITED,   /* the program of a container has ended, with `status` */
     VM_END_QUIT,     /* VM_QUIT came, or nobody supervises it any more */
     VM_ENDS,
 };

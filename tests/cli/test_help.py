@@ -9,9 +9,11 @@ import pytest
 from program import TABIQUE, TREE, run
 
 VERBS = {
-    "run": ["--name", "--detach", "--rm", "--restart", "--firmware", "--firmware-log", "--kernel", "--initrd", "--append",
+    "run": ["--kind", "--name", "--detach", "--rm", "--restart", "--firmware", "--firmware-log", "--kernel", "--initrd", "--append",
             "--memory", "--cpus", "--engine", "--disk", "--cloud-init", "--debug-exit", "--vsock", "--vsock-cid",
-            "--balloon", "--watchdog", "--net", "--mac", "--publish", "--module"],
+            "--balloon", "--watchdog", "--net", "--mac", "--publish", "--module", "--pids", "--io-weight", "--volume",
+            "--env", "--user", "--workdir", "--hostname", "--privileged", "--read-only", "--cap-add", "--cap-drop",
+            "--security-opt"],
     "ps": ["--all", "--quiet", "--json"],
     "console": [],
     "logs": ["--follow"],

@@ -73,7 +73,7 @@ static void on_ended(void *opaque, int sig)
     loop_stop(f->loop, 0);
 }
 
-static const struct terminal_events events = {on_input, on_output_ready, on_leave, on_ended, NULL};
+static const struct terminal_events events = {on_input, on_output_ready, on_leave, on_ended, NULL, NULL};
 
 static void on_limit(void *opaque)
 {

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The parts of the container process: container_process.c (the container's life), container_rootfs.c (what it
+ * finds in its root), container_relay.c (its console), container_net.c (its network). One process, one
+ * thread, one loop: no locks.
+ */
+#ifndef TABIQUE_GUEST_CONTAINER_PRIV_H
+#define TABIQUE_GUEST_CONTAINER_PRIV_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct error;
+struct loop;
+struct net_backend;
+
+/* ---- container_rootfs.c ---- */
+
+/* Mounts the image's layers at DIRECTORY/root, in a mount namespace that this process is in from then on. 0
+ * or -errno with *err. */
+int container_rootfs_mount(const char *directory, const json_t *flags, struct error **err);
+/* The image's object "config", of the file that the guest's configuration names; NULL with *err. */
+json_t *container_rootfs_config(const json_t *flags, struct error **err);
+/* Writes what is shown in its etc/: resolv.conf, hosts, hostname. 0 or -errno with *err. */
+int container_rootfs_etc(const char *directory, const char *hostname, const json_t *flags,
+                         struct error **err);
+
+/* ---- container_relay.c: bytes from one descriptor to another, until the first has no more ---- */
+
+struct relay;
+
+/* Owns both descriptors. When all is written that came, or nobody reads it any more, `to` is closed and
+ * `ended` called. 0 or -errno. */
+int relay_open(struct relay **out, struct loop *loop, int from, int to, void (*ended)(void *opaque),
+               void *opaque);
+void relay_close(struct relay *relay);
+
+/* ---- container_net.c ---- */
+
+struct container_net;
+
+/*
+ * Gives the container whose process `pid` is an Ethernet interface, eth0, with an address of the user network
+ * that `backend` speaks for, and moves frames between the two. Without a backend only its own lo is there. 0
+ * or -errno with *err.
+ */
+int container_net_open(struct container_net **out, struct loop *loop, pid_t pid, struct net_backend *backend,
+                       struct error **err);
+void container_net_close(struct container_net *net);
+
+#endif

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The root file system of a container guest: its image's layers under its own, and what is its own in etc/.
+ * Called by the container process, and by those who look into a container that does not run. No state. */
+#include "guest/container_priv.h"
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "container/overlay.h"
+
+#include <errno.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+
+#define NAME_SERVER "10.0.2.3" /* of the user network */
+
+/* What is mounted from here on goes with the processes of this namespace, however they end. */
+static int leave_mounts(struct error **err)
+{
+    if (unshare(CLONE_NEWNS) < 0)
+        return error_set_errno(err, errno, "a mount namespace of its own");
+    return mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0
+               ? error_set_errno(err, errno, "mount namespace")
+               : 0;
+}
+
+int container_rootfs_mount(const char *directory, const json_t *flags, struct error **err)
+{
+    const json_t *list = json_object_get(flags, "layers");
+    size_t n = json_array_size(list);
+    cleanup_free const char **layers = calloc(n + 1, sizeof(*layers));
+    int rc = layers ? leave_mounts(err) : error_set_errno(err, ENOMEM, "layers");
+
+    for (size_t i = 0; rc == 0 && i < n; i++)
+        if (!(layers[i] = json_string_value(json_array_get(list, i))))
+            rc = error_set(err, EINVAL, "its configuration of layers can't be read");
+    return rc ? rc : overlay_mount(directory, layers, n, err);
+}
+
+json_t *container_rootfs_config(const json_t *flags, struct error **err)
+{
+    const char *path = json_string_value(json_object_get(flags, "image-config"));
+    json_error_t why;
+    json_t *document = path ? json_load_file(path, 0, &why) : NULL;
+
+    if (!document) {
+        error_set(err, EINVAL, "its image's configuration can't be read: %s",
+                  path ? why.text : "none is known");
+        return NULL;
+    }
+    json_t *config = json_incref(json_object_get(document, "config"));
+    json_decref(document);
+    return json_is_object(config) ? config : json_object();
+}
+
+static int write_text(const char *directory, const char *name, const char *text, struct error **err)
+{
+    cleanup_free char *path = NULL;
+
+    if (asprintf(&path, "%s/%s", directory, name) < 0)
+        return error_set_errno(err, ENOMEM, "%s", name);
+    cleanup_fclose FILE *f = fopen(path, "we");
+    return !f || fputs(text, f) == EOF || fflush(f) ? error_set_errno(err, errno, "%s", path) : 0;
+}
+
+/* The host's name servers, but for those that are only there for the host itself. */
+static int copy_resolv_conf(const char *directory, struct error **err)
+{
+    cleanup_fclose FILE *f = fopen("/etc/resolv.conf", "re");
+    char text[8192] = "";
+    size_t n = f ? fread(text, 1, sizeof(text) - 1, f) : 0;
+
+    text[n] = '\0';
+    return write_text(directory, "resolv.conf", text, err);
+}
+
+int container_rootfs_etc(const char *directory, const char *hostname, const json_t *flags, struct error **err)
+{
+    const char *net = json_string_value(json_array_get(json_object_get(flags, "net"), 0));
+    bool user = !net || strncmp(net, "user", 4) == 0;
+    char text[512];
+    int rc;
+
+    if (net && strcmp(net, "host") == 0)
+        rc = copy_resolv_conf(directory, err);
+    else
+        rc = write_text(directory, "resolv.conf", user ? "nameserver " NAME_SERVER "\n" : "", err);
+    if (rc == 0 && user)
+        rc = write_text(directory, "resolved.conf", "[Resolve]\nDNS=" NAME_SERVER "\n", err);
+    snprintf(text, sizeof(text),
+             "127.0.0.1\tlocalhost\n::1\t\tlocalhost ip6-localhost ip6-loopback\n%s\t%s\n",
+             user ? "10.0.2.15" : "127.0.1.1", hostname);
+    if (rc == 0)
+        rc = write_text(directory, "hosts", text, err);
+    snprintf(text, sizeof(text), "%s\n", hostname);
+    return rc ? rc : write_text(directory, "hostname", text, err);
+}
