@@ -42,13 +42,14 @@ static __attribute__((noreturn)) void fail(const struct execution *e, int status
     _exit(status);
 }
 
-static int join(const struct execution *e, struct error **err)
+/* `numbers`: also the namespace that children are born in. */
+static int join(const struct execution *e, bool numbers, struct error **err)
 {
     const struct container_config *config = e->config;
     int flags = 0;
 
     for (size_t i = 0; i < CONTAINER_NAMESPACES; i++)
-        if (config->has_namespace[i] && i != CONTAINER_NS_PID)
+        if (config->has_namespace[i] && (i != CONTAINER_NS_PID || numbers))
             flags |= container_namespace_flags[i];
     if (flags && setns(e->target, flags) < 0)
         return error_set_errno(err, errno, "joining the container's namespaces");
@@ -117,10 +118,11 @@ static __attribute__((noreturn)) void inside(struct execution *e)
         error_set_errno(&err, errno, "process.execCPUAffinity.initial");
         fail(e, 1, err);
     }
-    if (e->cgroup && cgroup_enter(e->cgroup, 0, &err))
+    if (!e->joined && ((e->cgroup && cgroup_enter(e->cgroup, 0, &err)) || execution_enter_group(e, &err)))
         fail(e, 1, err);
     wait_for_go(e);
-    if (program_open_label(&e->process, &program.label_fd, &program.label, &err) || join(e, &err))
+    if (program_open_label(&e->process, &program.label_fd, &program.label, &err) ||
+        (!e->joined && join(e, false, &err)))
         fail(e, 1, err);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     prctl(PR_SET_DUMPABLE, 0);
@@ -145,6 +147,30 @@ static __attribute__((noreturn)) void inside(struct execution *e)
     int rc = program_execute(&program, e->sync);
     error_set_errno(&err, -rc, "exec %s", program.path);
     fail(e, CONTAINER_STATUS_NOT_EXECUTABLE, err);
+}
+
+/*
+ * A person has the right to the container's other namespaces in its user namespace only: this process goes
+ * there, and what it forks then, as its sibling, is born in all of them.
+ */
+static __attribute__((noreturn)) void pass_through(struct execution *e)
+{
+    struct error *err = NULL;
+
+    if ((e->cgroup && cgroup_enter(e->cgroup, 0, &err)) || execution_enter_group(e, &err) ||
+        join(e, true, &err))
+        fail(e, 1, err);
+    prctl(PR_SET_DUMPABLE, 0);
+    e->joined = true;
+    pid_t pid = namespaces_clone(CLONE_PARENT, -1);
+    if (pid == 0)
+        inside(e);
+    if (pid < 0) {
+        error_set_errno(&err, errno, "fork");
+        fail(e, 1, err);
+    }
+    message_send(e->sync, MESSAGE_PID, pid, NULL, -1);
+    _exit(0);
 }
 
 /* ---- outside ---- */
@@ -198,9 +224,9 @@ static int prepare(struct execution *e, struct error **err)
 }
 
 /* A child in the container's process namespace; this process stays where it is. */
-static pid_t fork_inside(struct execution *e, struct error **err)
+static pid_t fork_inside(struct execution *e, bool two_steps, struct error **err)
 {
-    bool numbers = e->config->has_namespace[CONTAINER_NS_PID];
+    bool numbers = e->config->has_namespace[CONTAINER_NS_PID] && !two_steps;
     cleanup_close int own = numbers ? open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC) : -1;
 
     /* The child is one that others in there might look into from its first moment. */
@@ -208,6 +234,8 @@ static pid_t fork_inside(struct execution *e, struct error **err)
     if (numbers && (own < 0 || setns(e->target, CLONE_NEWPID) < 0))
         return error_set_errno(err, errno, "joining the container's process namespace");
     pid_t pid = namespaces_clone(0, e->cgroup ? cgroup_directory(e->cgroup) : -1);
+    if (pid == 0 && two_steps)
+        pass_through(e);
     if (pid == 0)
         inside(e);
     int errnum = errno;
@@ -215,6 +243,21 @@ static pid_t fork_inside(struct execution *e, struct error **err)
         setns(own, CLONE_NEWPID);
     prctl(PR_SET_DUMPABLE, 1);
     return pid < 0 ? error_set_errno(err, errnum, "fork") : pid;
+}
+
+/* From the process on the way: the number of the right one. */
+static int learn_pid(pid_t *pid, int sync, struct error **err)
+{
+    struct message m;
+    int rc = message_receive(sync, &m, NULL);
+
+    waitpid(*pid, NULL, 0);
+    if (rc < 0 || (m.kind != MESSAGE_PID && m.kind != MESSAGE_FAILED))
+        return error_set(err, ECHILD, "the process ended while it joined the container");
+    if (m.kind == MESSAGE_FAILED)
+        return error_set(err, m.number & 0xffff, "%s", m.text);
+    *pid = m.number;
+    return 0;
 }
 
 static int follow(struct execution *e, pid_t pid, int sync, int *status, struct error **err)
@@ -251,11 +294,15 @@ static int execute(struct execution *e, int signals, int receiver, int *status, 
         return error_set_errno(err, errno, "socketpair");
     cleanup_close int sync = sockets[0];
     e->sync = sockets[1];
-    pid_t pid = fork_inside(e, err);
+    bool two_steps = geteuid() != 0 && e->config->has_namespace[CONTAINER_NS_USER];
+    pid_t pid = fork_inside(e, two_steps, err);
     close(sockets[1]);
     if (pid < 0)
         return (int)pid;
-    int rc = identity_limit(pid, &e->process, err);
+    int rc = two_steps ? learn_pid(&pid, sync, err) : 0;
+    if (rc)
+        return rc;
+    rc = identity_limit(pid, &e->process, err);
     if (rc == 0 && message_send(sync, MESSAGE_GO, pid, NULL, -1) < 0)
         rc = follow(e, pid, sync, status, err); /* it has told why, or is gone */
     else if (rc == 0)

@@ -18,6 +18,7 @@ struct execution {
     int target;  /* the container's first process */
     int console; /* where the terminal's master goes */
     int sync;    /* the process's end */
+    bool joined; /* the process is born in the container's namespaces and groups */
     struct config_pool pool;
     json_t *document; /* of the process file */
     struct container_process process;
@@ -28,6 +29,9 @@ struct execution {
 /* Fills `process`: by the file, or by the container's own with what the request says. */
 int execution_describe(struct execution *e, struct error **err);
 void execution_free(struct execution *e);
+
+/* exec_group.c: the calling process goes into the group that the request names, if it names one. */
+int execution_enter_group(const struct execution *e, struct error **err);
 
 /* run.c: after MESSAGE_READY, until the program is executed. *status is set where that fails. */
 int run_wait_for_exec(int sync, int *status, struct error **err);

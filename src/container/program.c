@@ -12,9 +12,11 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/close_range.h>
+#include <linux/magic.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 
 bool program_is_in_danger(const struct container_config *config)
 {
@@ -48,6 +50,10 @@ int program_open_label(const struct container_process *process, int *fd, const c
         *fd = open("/proc/thread-self/attr/exec", O_WRONLY | O_CLOEXEC);
     if (*fd < 0)
         return error_set_errno(err, errno, "process label");
+    /* Where the container's own /proc is the only one in sight, something else could be there. */
+    struct statfs fs;
+    if (fstatfs(*fd, &fs) < 0 || fs.f_type != PROC_SUPER_MAGIC)
+        return error_set(err, ENODEV, "process label: /proc is not the kernel's");
     *label = apparmor ? process->apparmor_profile : process->selinux_label;
     return 0;
 }

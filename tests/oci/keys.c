@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Runs in a container: `keys find NAME` looks for a key in reach of the session keyring, `keys add NAME` adds one
- * outside and executes what follows. */
+/* Runs in a container: `keys find NAME` looks for a key in reach of the session keyring, `keys add NAME` adds
+ * one outside and executes what follows. */
 #include <errno.h>
 #include <linux/keyctl.h>
 #include <stdio.h>

@@ -146,3 +146,22 @@ def test_a_killed_create_leaves_what_delete_cleans(bundle, oci):
     wait_for(lambda: not os.path.exists(f"/proc/{pid}") or open(f"/proc/{pid}/stat").read().split()[2] == "Z")
     oci("delete", "--force", name)
     assert list(oci.state.iterdir()) == []
+
+
+def test_exec_in_a_group_below(bundle, oci):
+    name = bundle.start("sleep", "1000")
+    pid = oci.status(name)["pid"]
+    number, controllers, path = next(line.strip().split(":", 2) for line in open(f"/proc/{pid}/cgroup")
+                                     if "pids" in line or line.startswith("0::"))
+    below = f"/sys/fs/cgroup/{controllers}{path}/below"
+    os.mkdir(below)
+    try:
+        flag = f"{controllers}:/below" if controllers else "/below"
+        oci("exec", "--detach", "--cgroup", flag, "--pid-file", bundle.directory / "pid", name, "sleep", "77",
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        assert (bundle.directory / "pid").read_text() in open(f"{below}/cgroup.procs").read().split()
+        result = oci("exec", "--cgroup", flag + "er", name, "true", check=False)
+        assert result.returncode == 1 and "belower" in result.stderr
+    finally:
+        oci("delete", "--force", name)
+    assert not os.path.exists(below)
