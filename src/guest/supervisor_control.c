@@ -149,7 +149,7 @@ static int64_t number_at(const json_t *json, const char *a, const char *b, const
 }
 
 /* Of a container its groups count, and what they tell is told whole. */
-static json_t *container_stats(const struct supervisor *s, struct proc_stats *stats)
+static json_t *take_container_stats(const struct supervisor *s, struct proc_stats *stats)
 {
     json_t *json = container_process_stats(s->guest->home, s->guest->row.name);
 
@@ -163,7 +163,7 @@ void supervisor_control_stats(struct supervisor *s, const struct vm_message *m)
 {
     struct proc_stats stats = {0};
 
-    json_t *container = s->config.container ? container_stats(s, &stats) : NULL;
+    json_t *container = s->config.container ? take_container_stats(s, &stats) : NULL;
     if (s->vm.pid && !container)
         proc_stats_read(s->vm.pid, &stats);
     for (struct connection *c = s->connections; c; c = c->next) {
