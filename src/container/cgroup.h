@@ -71,9 +71,9 @@ const struct cgroup_hierarchy *cgroup_hierarchies(const struct cgroup *cgroup, s
 int cgroup_apply(struct cgroup *cgroup, const struct container_resources *resources, struct error **err);
 
 /*
- * A descriptor of v2's group for clone3 with CLONE_INTO_CGROUP, which spares the kernel's lock against all
- * forks and exits: the child is born there, and its cgroup_enter with pid 0 has v1's groups left to enter. It
- * belongs to `cgroup`. -ENOTSUP where there is no v2, or another -errno: cgroup_enter does all then.
+ * A descriptor of v2's group for clone3 with CLONE_INTO_CGROUP, which spares the child what cgroup_enter
+ * costs there. On hosts with v1's trees it must enter those still; cgroup_enter knows what is left to do. It
+ * belongs to `cgroup`. -ENOTSUP where there is no v2, or another -errno.
  */
 int cgroup_directory(struct cgroup *cgroup);
 

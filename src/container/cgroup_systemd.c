@@ -207,8 +207,9 @@ int cgroup_systemd_enter(struct cgroup *cgroup, pid_t pid, struct error **err)
 
     if (rc)
         return rc;
+    /* 0 is whoever asks, whose own number may be one of another PID namespace. */
     rc = lib->sd_bus_call_method(bus, MANAGER, "AttachProcessesToUnit", &why, NULL, "ssau", cgroup->unit, "",
-                                 1, (uint32_t)(pid ? pid : getpid()));
+                                 1, (uint32_t)pid);
     if (rc < 0)
         failed(lib, &why, rc, "take a process into", cgroup->unit, err);
     lib->sd_bus_flush_close_unref(bus);
