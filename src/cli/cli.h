@@ -145,6 +145,9 @@ int cli_restart(const struct cli_values *values, int *status, struct error **err
 int cli_pause(const struct cli_values *values, int *status, struct error **err);
 int cli_resume(const struct cli_values *values, int *status, struct error **err);
 int cli_balloon(const struct cli_values *values, int *status, struct error **err);
+int cli_exec(const struct cli_values *values, int *status, struct error **err);
+int cli_cp(const struct cli_values *values, int *status, struct error **err);
+int cli_update(const struct cli_values *values, int *status, struct error **err);
 int cli_rm(const struct cli_values *values, int *status, struct error **err);
 int cli_events(const struct cli_values *values, int *status, struct error **err);
 int cli_check(const struct cli_values *values, int *status, struct error **err);

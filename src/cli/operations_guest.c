@@ -183,6 +183,76 @@ static const struct cli_argument balloon_arguments[] = {
              "nothing from it any more."},
 };
 
+static const struct cli_argument exec_arguments[] = {
+    {.name = "user",
+     .type = CLI_STRING,
+     .metavar = "USER[:GROUP]",
+     .help = "Who the program runs as, as with 'run'. Default: as the container's own."},
+    {.name = "workdir", .type = CLI_STRING, .metavar = "DIR", .help = "The program's working directory."},
+    {.name = "env",
+     .type = CLI_STRING,
+     .metavar = "NAME=VALUE",
+     .repeatable = true,
+     .help = "A variable more in its environment. May be given more than once."},
+    NAME_OF(RUNNING),
+    {.name = "COMMAND",
+     .type = CLI_STRING,
+     .positional = true,
+     .required = true,
+     .repeatable = true,
+     .help = "The program and its arguments; after '--', so that those are not taken for flags of this one."},
+};
+
+static const struct cli_status exec_statuses[] = {
+    {"1", "the container does not run, or can't be reached; the message says why"},
+    {"126", "the program can't be executed"},
+    {"127", "the program is not there"},
+    {"128 + N", "signal N ended it"},
+    {"other", "the program's own"},
+};
+
+static const struct cli_argument cp_arguments[] = {
+    {.name = "FROM",
+     .type = CLI_PATH,
+     .positional = true,
+     .required = true,
+     .help = "A file or directory of the host, or NAME:PATH in a container."},
+    {.name = "TO",
+     .type = CLI_PATH,
+     .positional = true,
+     .required = true,
+     .help = "The other side. A directory that is there gets the file under its own name."},
+};
+
+static const struct cli_argument update_arguments[] = {
+    {.name = "memory",
+     .type = CLI_SIZE,
+     .metavar = "SIZE",
+     .min = GUEST_MEMORY_MIN,
+     .max = GUEST_MEMORY_MAX,
+     .multiple = GUEST_PAGE_SIZE,
+     .help = "The most memory that it may use."},
+    {.name = "cpus",
+     .type = CLI_UINT,
+     .metavar = "N",
+     .min = 1,
+     .max = 4096,
+     .help = "The time of how many processors it may use."},
+    {.name = "pids",
+     .type = CLI_UINT,
+     .metavar = "N",
+     .min = 1,
+     .max = 4194304,
+     .help = "How many processes and threads it may have."},
+    {.name = "io-weight",
+     .type = CLI_UINT,
+     .metavar = "N",
+     .min = 10,
+     .max = 1000,
+     .help = "Its share of disks, against 100 of others."},
+    NAME_OF(ALL),
+};
+
 static const struct cli_argument rm_arguments[] = {
     {.name = "force", .letter = 'f', .type = CLI_BOOL, .help = "Kill a guest that runs."},
     NAMES_OF(ALL),
@@ -324,6 +394,31 @@ const struct cli_operation cli_guest_operations[] = {
      STATUSES(statuses),
      .example = "tabique balloon web 512M",
      .run = cli_balloon},
+    {.name = "exec",
+     .summary = "Run a program in a container",
+     .description = "The program runs beside those that are there, with this terminal, or standard input and "
+                    "output, as its "
+                    "own. Ends with it.",
+     ARGUMENTS(exec_arguments),
+     STATUSES(exec_statuses),
+     .example = "tabique exec web -- ps aux",
+     .run = cli_exec},
+    {.name = "cp",
+     .summary = "Copy files into a container or out of it",
+     .description = "Copies a file, or a directory with all that is in it; the container need not run. What "
+                    "comes in is root's "
+                    "there, what comes out yours. Links in the container lead nowhere else than in it.",
+     ARGUMENTS(cp_arguments),
+     STATUSES(statuses),
+     .example = "tabique cp a.txt web:/tmp/",
+     .run = cli_cp},
+    {.name = "update",
+     .summary = "Change a container's limits",
+     .description = "At once where it runs, and for its later starts. What is not given stays as it is.",
+     ARGUMENTS(update_arguments),
+     STATUSES(statuses),
+     .example = "tabique update web --memory 1G",
+     .run = cli_update},
     {.name = "rm",
      .summary = "Remove guests",
      .description = "Removes them with their disks and logs. One that runs is left alone, but with --force.",

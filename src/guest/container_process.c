@@ -593,15 +593,23 @@ int container_process_clean(const struct home *home, const char *name, struct er
     return rc ? rc : remove_groups(home, name, err);
 }
 
+int container_process_update(const struct home *home, const char *name, const json_t *limits,
+                             struct error **err)
+{
+    cleanup_free char *root = container_process_root(home);
+    const struct container_runtime runtime = {.root = root};
+    json_t *resources = bundle_limits(limits);
+    int rc = root && resources ? container_update(&runtime, name, resources, err)
+                               : error_set_errno(err, ENOMEM, "container");
+
+    json_decref(resources);
+    return rc;
+}
+
 json_t *container_process_stats(const struct home *home, const char *name)
 {
     cleanup_free char *root = container_process_root(home);
     const struct container_runtime runtime = {.root = root};
-    struct cgroup *cgroup = NULL;
 
-    if (!root || container_open_cgroup(&runtime, name, &cgroup, NULL, NULL) < 0)
-        return NULL;
-    json_t *stats = cgroup_stats(cgroup, NULL);
-    cgroup_free(cgroup);
-    return stats;
+    return root ? container_stats(&runtime, name, NULL) : NULL;
 }

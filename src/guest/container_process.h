@@ -36,6 +36,10 @@ char *container_process_root(const struct home *home);
  * there is nothing. 0 or -errno with *err. */
 int container_process_clean(const struct home *home, const char *name, struct error **err);
 
+/* Changes the limits of one that runs: flags of `run`. 0 or -errno with *err. */
+int container_process_update(const struct home *home, const char *name, const json_t *limits,
+                             struct error **err);
+
 /* What the container uses, as `stats` tells it; to be released. NULL if it does not run. */
 json_t *container_process_stats(const struct home *home, const char *name);
 

@@ -9,7 +9,7 @@
 #include <string.h>
 
 static const char *const verbs[CONTROL_VERBS] = {
-    "status", "stop", "kill", "pause", "resume", "stats", "console", "resize", "balloon", "profile",
+    "status", "stop", "kill", "pause", "resume", "stats", "console", "resize", "balloon", "profile", "update",
 };
 
 /* A number that need not be given. 0 with *out, or -EINVAL with *err. */
@@ -33,6 +33,7 @@ static int parse_object(const json_t *object, struct control_request *out, struc
     const char *verb = json_string_value(json_object_get(object, "request"));
     struct control_request request = {.verb = CONTROL_VERBS};
     uint64_t timeout = CONTROL_TIMEOUT_MS, columns = 0, rows = 0, memory = 0, frequency = CONTROL_FREQUENCY;
+    uint64_t cpus = 0, pids = 0, io_weight = 0;
 
     if (!verb)
         return error_set(err, EINVAL, "no 'request' that is a string");
@@ -50,6 +51,12 @@ static int parse_object(const json_t *object, struct control_request *out, struc
         rc = take_number(object, "memory-bytes", INT64_MAX, &memory, err);
     if (rc == 0)
         rc = take_number(object, "frequency", ENGINE_PROFILE_HZ_MAX, &frequency, err);
+    if (rc == 0)
+        rc = take_number(object, "cpus", UINT16_MAX, &cpus, err);
+    if (rc == 0)
+        rc = take_number(object, "pids", UINT32_MAX, &pids, err);
+    if (rc == 0)
+        rc = take_number(object, "io-weight", 1000, &io_weight, err);
     if (rc == 0 && !frequency)
         rc = error_set(err, EINVAL, "'frequency' is 0");
     if (rc == 0 && request.verb == CONTROL_BALLOON && !json_object_get(object, "memory-bytes"))
@@ -65,6 +72,9 @@ static int parse_object(const json_t *object, struct control_request *out, struc
     request.rows = (uint16_t)rows;
     request.memory_bytes = memory;
     request.frequency = frequency;
+    request.cpus = cpus;
+    request.pids = pids;
+    request.io_weight = io_weight;
     *out = request;
     return 0;
 }
@@ -95,7 +105,12 @@ char *control_format(const struct control_request *r)
         json_object_set_new(object, "columns", json_integer(r->columns));
         json_object_set_new(object, "rows", json_integer(r->rows));
     }
-    if (r->verb == CONTROL_BALLOON)
+    if (r->verb == CONTROL_UPDATE) {
+        json_object_set_new(object, "cpus", json_integer((json_int_t)r->cpus));
+        json_object_set_new(object, "pids", json_integer((json_int_t)r->pids));
+        json_object_set_new(object, "io-weight", json_integer((json_int_t)r->io_weight));
+    }
+    if (r->verb == CONTROL_BALLOON || r->verb == CONTROL_UPDATE)
         json_object_set_new(object, "memory-bytes", json_integer((json_int_t)r->memory_bytes));
     if (r->verb == CONTROL_PROFILE)
         json_object_set_new(object, "frequency", json_integer((json_int_t)r->frequency));

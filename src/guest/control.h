@@ -29,6 +29,7 @@ enum control_verb {
     CONTROL_RESIZE,
     CONTROL_BALLOON,
     CONTROL_PROFILE,
+    CONTROL_UPDATE,
     CONTROL_VERBS,
 };
 
@@ -38,7 +39,9 @@ struct control_request {
     bool shutdown;          /* CONTROL_STOP: the host goes down; nobody stops this guest by hand */
     uint16_t columns, rows; /* CONTROL_CONSOLE, CONTROL_RESIZE: 0 for unknown */
     uint64_t frequency;     /* CONTROL_PROFILE: looks a second, 1..ENGINE_PROFILE_HZ_MAX */
-    uint64_t memory_bytes;  /* CONTROL_BALLOON: what the guest is to keep; always given */
+    uint64_t memory_bytes;  /* CONTROL_BALLOON: what the guest is to keep; always given. CONTROL_UPDATE: 0 for
+                               as it is */
+    uint64_t cpus, pids, io_weight; /* CONTROL_UPDATE: likewise */
 };
 
 #define CONTROL_FREQUENCY      99u

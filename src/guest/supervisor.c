@@ -44,6 +44,18 @@ static void record(struct supervisor *s, const char *type, json_t *details)
     json_decref(details);
 }
 
+int supervisor_configure(struct supervisor *s, json_t *changes)
+{
+    if (json_object_update(s->config.json, changes) < 0)
+        return -ENOMEM;
+    char *text = json_dumps(s->config.json, JSON_COMPACT);
+    if (!text)
+        return -ENOMEM;
+    free(s->guest->row.config);
+    s->guest->row.config = text;
+    return guest_record(s->guest, "updated", NULL, NULL);
+}
+
 static void set_text(char **to, const char *text)
 {
     free(*to);

@@ -316,6 +316,33 @@ static void set_balloon(struct connection *c, uint64_t keep)
     answer_error(c, why);
 }
 
+/* Now, and for its later starts. */
+static void update(struct connection *c, const struct control_request *r)
+{
+    struct supervisor *s = c->supervisor;
+    cleanup_error struct error *err = NULL;
+    json_t *limits = json_object();
+    const struct {
+        const char *key;
+        uint64_t value;
+    } given[] = {
+        {"memory", r->memory_bytes}, {"cpus", r->cpus}, {"pids", r->pids}, {"io-weight", r->io_weight}};
+
+    for (size_t i = 0; i < ARRAY_SIZE(given); i++)
+        if (given[i].value)
+            json_object_set_new(limits, given[i].key, json_integer((json_int_t)given[i].value));
+    if (!s->config.container)
+        answer_error(c, "a virtual machine's memory and processors are those that it was made with");
+    else if (s->phase == PHASE_RUNNING &&
+             container_process_update(s->guest->home, s->guest->row.name, limits, &err))
+        answer_error(c, error_message(err));
+    else if (supervisor_configure(s, limits))
+        answer_error(c, "its configuration could not be written");
+    else
+        answer(c, json_pack("{s:b}", "ok", 1));
+    json_decref(limits);
+}
+
 static void act_on(struct connection *c, const struct control_request *r)
 {
     struct supervisor *s = c->supervisor;
@@ -354,6 +381,9 @@ static void act_on(struct connection *c, const struct control_request *r)
             answer_error(c, "a container has no memory balloon: 'tabique update --memory' changes its limit");
         else
             set_balloon(c, r->memory_bytes);
+        break;
+    case CONTROL_UPDATE:
+        update(c, r);
         break;
     case CONTROL_CONSOLE:
         answer(c, json_pack("{s:b}", "ok", 1));

@@ -104,6 +104,8 @@ void supervisor_kill(struct supervisor *s);
 /* Has the VM process stop its vCPUs, or let them go on. 0: it will answer by the number s->pauses_asked; or
  * -errno: -EAGAIN if it leaves too much unanswered. */
 int supervisor_ask_pause(struct supervisor *s, bool pause);
+/* Changes what the guest's configuration says, and records it. 0 or -errno. */
+int supervisor_configure(struct supervisor *s, json_t *changes);
 /* A person at the terminal, or a signal, ends it: the VM is given the time to leave its disks in order. */
 void supervisor_leave(struct supervisor *s, int status);
 

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="only root may make t
               pytest.mark.skipif(not BUSYBOX, reason="the program busybox is not installed")]
 
 APPLETS = ("sh", "cat", "echo", "id", "ls", "sleep", "hostname", "pwd", "env", "true", "false", "kill", "touch", "mkdir", "ip",
-           "head", "tr", "nc", "ps", "stat", "wc", "rm", "mount", "grep", "nslookup", "dd", "seq", "printf", "trap", "test")
+           "head", "tr", "nc", "ps", "ln", "stat", "wc", "rm", "mount", "grep", "nslookup", "dd", "seq", "printf", "trap", "test")
 
 
 def busybox_layer():
@@ -284,6 +284,85 @@ def test_on_a_terminal(home):
     finally:
         os.environ["TABIQUE_HOME"] = before
     expect_nothing_left(home)
+
+
+# ---- into it ----
+
+
+def test_exec(home):
+    serve(home, "web")
+    result = home.run("exec", "web", "--", "sh", "-c", "echo out; cat; exit 5", stdin=None, input="in\n")
+    assert (result.returncode, result.stdout) == (5, "out\nin\n")
+    assert home.run("exec", "web", "--", "nothing").returncode == 127
+    assert home.do("exec", "--workdir", "/bin", "--env", "A=b", "web", "--", "sh", "-c", "pwd; echo $A") == "/bin\nb\n"
+    shown = home.do("exec", "--user", "web", "web", "--", "sh", "-c", "id; grep -E 'Cap(Eff|Prm)' /proc/self/status")
+    assert shown.startswith("uid=1000(web) gid=1001(web) groups=1001(web),1002(logs)\n") and shown.count("0000000000000000") == 2
+    assert "sleep 0.1" in home.do("exec", "web", "--", "ps")  # the same processes
+    assert "no user 'nobody'" in home.fail("exec", "--user", "nobody", "web", "--", "id")
+    home.do("pause", "web")
+    assert "is paused" in home.fail("exec", "web", "--", "id")
+    home.do("kill", "web")
+    assert "is stopped" in home.fail("exec", "web", "--", "id")
+    assert "no guest 'wob': did you mean 'web'?" in home.fail("exec", "wob", "--", "id")
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_cp(home, tmp_path, runs):
+    serve(home, "web")
+    if not runs:
+        home.do("kill", "web")
+    (tmp_path / "tree/sub").mkdir(parents=True)
+    (tmp_path / "tree/sub/file").write_text("content")
+    (tmp_path / "tree/link").symlink_to("sub/file")
+    (tmp_path / "tree/sub/file").chmod(0o640)
+    home.do("cp", tmp_path / "tree/sub/file", "web:/tmp/")
+    home.do("cp", tmp_path / "tree/sub/file", "web:/tmp/other")
+    home.do("cp", tmp_path / "tree", "web:/root")
+    home.do("cp", "web:/root/tree", tmp_path / "back")
+    assert (tmp_path / "back/sub/file").read_text() == "content" and os.readlink(tmp_path / "back/link") == "sub/file"
+    assert (tmp_path / "back/sub/file").stat().st_mode & 0o777 == 0o640
+    home.do("cp", "web:/tmp/other", tmp_path / "one")
+    assert (tmp_path / "one").read_text() == "content"
+    for args, why in ((["web:/none", tmp_path], "No such file"), ([tmp_path / "one", tmp_path / "two"], "has to be in a container"),
+                      (["web:", tmp_path], "names no file"), ([tmp_path / "one", "web:/none/x"], "No such file")):
+        assert why in home.fail("cp", *args)
+    if not runs:
+        home.do("start", "web")
+    assert home.do("exec", "web", "--", "cat", "/tmp/file", "/root/tree/link") == "contentcontent"
+
+
+def test_cp_stays_in_the_container(home, tmp_path):
+    """Links that lead to the host's files, as the container's programs may make them."""
+    serve(home, "web")
+    secret, target = tmp_path / "secret", tmp_path / "target"
+    secret.write_text("the host's")
+    target.mkdir()
+    home.do("exec", "web", "--", "sh", "-c", f"ln -s {secret} /tmp/file; ln -s {target} /tmp/dir; ln -s / /tmp/up; "
+                                             "ln -s ../../../../../../proc/1/root/etc /tmp/proc")
+    assert "No such file" in home.fail("cp", "web:/tmp/dir/x", tmp_path / "got")
+    home.do("cp", "web:/tmp/file", tmp_path / "got")  # the link itself
+    assert os.readlink(tmp_path / "got") == str(secret)
+    (tmp_path / "mine").write_text("mine")
+    assert home.run("cp", tmp_path / "mine", "web:/tmp/dir/").returncode == 1
+    assert os.listdir(target) == [] and secret.read_text() == "the host's"
+    home.do("cp", tmp_path / "mine", "web:/tmp/file")  # takes the link's place
+    assert secret.read_text() == "the host's" and home.do("exec", "web", "--", "cat", "/tmp/file") == "mine"
+    home.do("cp", tmp_path / "mine", "web:/tmp/up/")
+    assert not os.path.exists("/mine") and home.do("exec", "web", "--", "cat", "/mine") == "mine"
+
+
+def test_update(home):
+    serve(home, "web")
+    home.do("update", "web", "--memory", "64M", "--pids", "50", "--cpus", "2")
+    config = home.inspect("web")["config"]
+    assert (config["memory"], config["pids"], config["cpus"]) == (64 << 20, 50, 2)
+    assert json.loads(home.do("stats", "--json", "web"))["container"]["memory"]["usage"]["limit"] == 64 << 20
+    home.do("kill", "web")
+    home.do("update", "web", "--memory", "32M")
+    home.do("start", "web")
+    stats = json.loads(home.do("stats", "--json", "web"))["container"]
+    assert stats["memory"]["usage"]["limit"] == 32 << 20 and stats["pids"]["limit"] == 50
+    assert home.run("update", "web").returncode == 2
 
 
 # ---- killed ----
