@@ -487,6 +487,7 @@ _Noreturn static void process_main(struct process *p)
     p->end = (struct vm_message){.type = VM_ENDED, .end = VM_END_FAILED, .status = status};
     if (rc == 0) {
         p->end.end = VM_END_QUIT;
+        vm_message_set_text(&ready, "container");
         vm_message_send(p->control, &ready);
         rc = loop_run(p->loop);
     } else {

@@ -9,14 +9,17 @@ import shutil
 import signal
 import socket
 import subprocess
-import tarfile
+import sys
 import time
 
 import pytest
 
 from life import Home, children, wait_until
-from oci_images import Layout, directory, entry, file, symlink, tar
-from program import Terminal
+from oci_images import Layout, directory, file, symlink, tar
+from program import TABIQUE, TREE, Terminal
+
+sys.path.insert(0, str(TREE / "tests/guest"))
+import built_image  # noqa: E402 pylint: disable=wrong-import-position
 
 BUSYBOX = shutil.which("busybox")
 pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="only root may make the groups of containers here"),
@@ -365,6 +368,34 @@ def test_update(home):
     assert home.run("update", "web").returncode == 2
 
 
+# ---- a whole system ----
+
+
+@pytest.mark.skipif(bool(built_image.missing()), reason="missing: " + " ".join(built_image.missing()))
+def test_a_whole_system(home):
+    """The image that serves virtual machines, with systemd inside and a shell on this terminal."""
+    name = built_image.build(TABIQUE, "bookworm")["name"]
+    system = Home(built_image.HOME)
+    os.environ["TABIQUE_HOME"], before = str(system.path), os.environ["TABIQUE_HOME"]
+    try:
+        terminal = Terminal("run", "--kind", "container", "--rm", "--name", "whole-system", name)
+        terminal.expect(rb"root@whole-system:~# ", timeout=120)
+        terminal.send(b"systemctl is-system-running --wait; cat /proc/1/comm\n")
+        terminal.expect(rb"[\r\n](running|degraded)\r", timeout=60)
+        terminal.expect(rb"[\r\n]systemd\r")
+        terminal.send(b"systemctl --failed --no-legend --plain | wc -l\n")
+        failed = int(terminal.expect(rb"[\r\n](\d+)\r").group(1))
+        assert failed == 0
+        assert "systemd" in system.do("exec", "whole-system", "--", "ps", "-p", "1", "-o", "comm=")
+        result = system.run("stop", "whole-system")
+        assert result.returncode == 0, result
+        assert terminal.wait(30) == 0  # an orderly end: it was asked in the way that systemd understands
+        assert b"Reached target" in terminal.output and b"System Shutdown" in terminal.output
+    finally:
+        system.run("rm", "-f", "whole-system")
+        os.environ["TABIQUE_HOME"] = before
+
+
 # ---- killed ----
 
 
@@ -394,7 +425,7 @@ def test_killed_processes_leave_nothing(home, who):
 
 def test_killed_at_any_moment(home):
     """Any process of it, whatever it is just doing."""
-    rounds = int(os.environ.get("TABIQUE_KILLS", "20"))
+    rounds = int(os.environ.get("TABIQUE_KILLS", "200"))
     chance = random.Random(1)
     for _ in range(rounds):
         child = home.popen("run", "--kind", "container", "-d", "--net", "none", "--name", "soak", "serve")
