@@ -129,6 +129,8 @@ static int describe(struct creation *c, struct error **err)
     return state_save(c->container, err);
 }
 
+/* What is to be made is written down before it is: should this process be killed in between, delete finds it.
+ */
 static int make_group(struct creation *c, struct error **err)
 {
     const struct cgroup_request request = {
@@ -138,8 +140,14 @@ static int make_group(struct creation *c, struct error **err)
         .rootless = c->runtime->rootless,
     };
 
-    int rc = cgroup_create(&request, &c->cgroup, err);
-
+    json_object_set_new(c->container->json, "cgroup_request",
+                        json_pack("{s:s?, s:s, s:b, s:b}", "path", request.path, "id", request.id, "systemd",
+                                  request.systemd, "rootless", request.rootless));
+    int rc = state_save(c->container, err);
+    if (rc == 0)
+        rc = cgroup_create(&request, &c->cgroup, err);
+    /* Known exactly from now on. */
+    json_object_del(c->container->json, "cgroup_request");
     return rc ? rc : cgroup_apply(c->cgroup, &c->config->resources, err);
 }
 

@@ -85,6 +85,9 @@ static int begin(struct container_setup *setup, struct error **err)
 
     /* Whoever is not yet in a container must not outlive who makes it. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    /* The container's lock is its maker's alone, and goes with it. */
+    close(setup->container->dir);
+    setup->container->dir = -1;
     if (setup->cgroup && cgroup_enter(setup->cgroup, 0, err))
         return -1;
     if (wait_for_go(setup) < 0)

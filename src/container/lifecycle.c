@@ -99,7 +99,19 @@ int lifecycle_open_group(const struct container *c, struct cgroup **out, struct 
     json_t *saved = json_object_get(c->json, "cgroup");
 
     *out = NULL;
-    return json_is_object(saved) ? cgroup_open_saved(saved, out, err) : 0;
+    if (json_is_object(saved))
+        return cgroup_open_saved(saved, out, err);
+    json_t *asked = json_object_get(c->json, "cgroup_request");
+    if (!json_is_object(asked))
+        return 0;
+    /* Its maker was killed while it made them: made once more, they are known. */
+    const struct cgroup_request request = {
+        .path = json_string_value(json_object_get(asked, "path")),
+        .id = json_string_value(json_object_get(asked, "id")),
+        .systemd = json_is_true(json_object_get(asked, "systemd")),
+        .rootless = json_is_true(json_object_get(asked, "rootless")),
+    };
+    return request.id ? cgroup_create(&request, out, err) : 0;
 }
 
 /* By a descriptor that was held against the start time: the number can't become another process's meanwhile.

@@ -165,3 +165,18 @@ def test_exec_in_a_group_below(bundle, oci):
     finally:
         oci("delete", "--force", name)
     assert not os.path.exists(below)
+
+
+def test_features(oci):
+    features = json.loads(oci("features").stdout)
+    assert features["ociVersionMin"] == "1.0.0" and features["ociVersionMax"] == "1.2.0"
+    assert features["hooks"] == ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"]
+    assert {"ro", "rro", "idmap", "tmpcopyup", "rbind"} <= set(features["mountOptions"])
+    linux = features["linux"]
+    assert "time" in linux["namespaces"] and "CAP_CHECKPOINT_RESTORE" in linux["capabilities"]
+    assert linux["cgroup"]["v2"] and linux["seccomp"]["enabled"] and linux["mountExtensions"]["idmap"]["enabled"]
+
+
+def test_version(oci):
+    out = oci("--version").stdout.splitlines()
+    assert out[0].startswith("tabique-oci version ") and "spec: 1.2.0" in out
