@@ -29,7 +29,7 @@ enum cli_type {
 
 struct cli_argument {
     const char *name; /* without "--"; of a positional argument its name in help */
-    char letter;      /* CLI_BOOL: the flag's short form, such as 'd' for -d; 0: none */
+    char letter;      /* the flag's short form, such as 'd' for -d; 0: none */
     enum cli_type type;
     const char *metavar;  /* of the value, in help */
     const char *fallback; /* the value if it is not given, as one would type it; or NULL */
@@ -70,9 +70,9 @@ struct cli_operation {
 /* The i-th of all, in the order in which they are told of; NULL after the last. */
 const struct cli_operation *cli_operation(size_t i);
 
-/* Those that operations.c does not hold itself: operations_guest.c. */
-extern const struct cli_operation cli_guest_operations[];
-extern const size_t cli_n_guest_operations;
+/* Those that operations.c does not hold itself: operations_guest.c, operations_disk.c. */
+extern const struct cli_operation cli_guest_operations[], cli_disk_operations[];
+extern const size_t cli_n_guest_operations, cli_n_disk_operations;
 
 /* Operations on one kind of thing, with a first word in common. */
 struct cli_group {
@@ -157,6 +157,11 @@ int cli_image_export(const struct cli_values *values, int *status, struct error 
 int cli_image_ls(const struct cli_values *values, int *status, struct error **err);
 int cli_image_inspect(const struct cli_values *values, int *status, struct error **err);
 int cli_image_rm(const struct cli_values *values, int *status, struct error **err);
+int cli_disk_create(const struct cli_values *values, int *status, struct error **err);
+int cli_disk_info(const struct cli_values *values, int *status, struct error **err);
+int cli_disk_map(const struct cli_values *values, int *status, struct error **err);
+int cli_disk_compare(const struct cli_values *values, int *status, struct error **err);
+int cli_disk_convert(const struct cli_values *values, int *status, struct error **err);
 int cli_help(const struct cli_values *values, int *status, struct error **err);
 int cli_generate(const struct cli_values *values, int *status, struct error **err);
 

@@ -4,25 +4,12 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "cli/cli.h"
+#include "cli/show.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <jansson.h>
 #include <string.h>
-
-/* With one digit behind the point where it says something: "4G", "371M", "1.5K". */
-static const char *human_size(uint64_t bytes, char buf[16])
-{
-    static const char units[] = "BKMGT";
-    double n = (double)bytes;
-    int unit = 0;
-
-    for (; n >= 1024 && unit < 4; unit++)
-        n /= 1024;
-    bool whole = n >= 10 || n == (double)(uint64_t)n;
-    snprintf(buf, 16, whole ? "%.0f%c" : "%.1f%c", n, units[unit]);
-    return buf;
-}
 
 static const char *local_time(time_t t, char buf[24])
 {
@@ -34,34 +21,9 @@ static const char *local_time(time_t t, char buf[24])
 
 /* ---- build ---- */
 
-struct bar {
-    bool terminal;
-    char last[96];
-};
-
 static void on_progress(void *opaque, const char *what, double fraction)
 {
-    struct bar *bar = opaque;
-    char filled[31];
-
-    if (!bar->terminal) {
-        if (strcmp(bar->last, what) != 0)
-            fprintf(stderr, "%s\n", what);
-        snprintf(bar->last, sizeof(bar->last), "%s", what);
-        return;
-    }
-    for (int i = 0; i < 30; i++)
-        filled[i] = i < (int)(fraction * 30 + 0.5) ? '#' : '.';
-    filled[30] = '\0';
-    fprintf(stderr, "\r[%s] %3d%% %.40s\033[K", filled, (int)(fraction * 100), what);
-    snprintf(bar->last, sizeof(bar->last), "%s", what);
-}
-
-/* Wipes the bar away. */
-static void bar_end(struct bar *bar)
-{
-    if (bar->terminal && bar->last[0])
-        fputs("\r\033[K", stderr);
+    cli_bar_show(opaque, what, fraction);
 }
 
 static const char *layers_text(const struct image *image, char buf[32])
@@ -71,22 +33,24 @@ static const char *layers_text(const struct image *image, char buf[32])
 }
 
 /* Says what there is now, or sets the status for what went wrong. */
-static int end_of_making(int rc, struct bar *bar, const struct image *image, const char *more, int *status)
+static int end_of_making(int rc, struct cli_bar *bar, const struct image *image, const char *more,
+                         int *status)
 {
     char bytes[16], size[16], layers[32];
 
-    bar_end(bar);
+    cli_bar_end(bar);
     *status = rc == 0 ? 0 : rc == -EINTR ? CLI_STATUS_INTERRUPTED : CLI_STATUS_FAILED;
     if (rc == 0)
         printf("image %s: %s, %.*s, %s of %s that take%s %s%s\n", image->name, image->origin, IMAGE_ID_SHORT,
-               image->id, image->disk ? "a disk" : layers_text(image, layers), human_size(image->size, size),
-               image->disk || image->n_layers == 1 ? "s" : "", human_size(image->bytes, bytes), more);
+               image->id, image->disk ? "a disk" : layers_text(image, layers),
+               cli_human_size(image->size, size), image->disk || image->n_layers == 1 ? "s" : "",
+               cli_human_size(image->bytes, bytes), more);
     return rc;
 }
 
 int cli_image_build(const struct cli_values *values, int *status, struct error **err)
 {
-    struct bar bar = {.terminal = isatty(STDERR_FILENO)};
+    struct cli_bar bar = {.terminal = isatty(STDERR_FILENO)};
     const struct image_progress progress = {.report = on_progress, .opaque = &bar};
     struct image_build request = {
         .name = cli_string(values, "name"),
@@ -106,7 +70,7 @@ int cli_image_build(const struct cli_values *values, int *status, struct error *
 
 int cli_image_import(const struct cli_values *values, int *status, struct error **err)
 {
-    struct bar bar = {.terminal = isatty(STDERR_FILENO)};
+    struct cli_bar bar = {.terminal = isatty(STDERR_FILENO)};
     const struct image_progress progress = {.report = on_progress, .opaque = &bar};
     const struct image_import request = {
         .file = cli_string(values, "FILE"),
@@ -121,11 +85,11 @@ int cli_image_import(const struct cli_values *values, int *status, struct error 
 
 int cli_image_export(const struct cli_values *values, int *status, struct error **err)
 {
-    struct bar bar = {.terminal = isatty(STDERR_FILENO)};
+    struct cli_bar bar = {.terminal = isatty(STDERR_FILENO)};
     const struct image_progress progress = {.report = on_progress, .opaque = &bar};
     int rc = image_export(NULL, cli_string(values, "IMAGE"), cli_string(values, "TARGET"), &progress, err);
 
-    bar_end(&bar);
+    cli_bar_end(&bar);
     *status = rc == 0 ? 0 : rc == -EINTR ? CLI_STATUS_INTERRUPTED : CLI_STATUS_FAILED;
     return rc;
 }
@@ -182,8 +146,9 @@ static void print_table(struct image **images, size_t n)
     for (size_t i = 0; i < n; i++) {
         const struct image *image = images[i];
         printf("%-20s  %-12.*s  %-13s  %-24s  %6s  %8s  %-16s  %zu\n", image->name ? image->name : "-",
-               IMAGE_ID_SHORT, image->id, image_kinds(image), image->origin, human_size(image->size, size),
-               human_size(image->bytes, bytes), local_time(image->created, created), image->n_guests);
+               IMAGE_ID_SHORT, image->id, image_kinds(image), image->origin,
+               cli_human_size(image->size, size), cli_human_size(image->bytes, bytes),
+               local_time(image->created, created), image->n_guests);
     }
 }
 

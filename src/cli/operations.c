@@ -622,20 +622,27 @@ static const struct cli_operation operations[] = {
      .run = cli_generate},
 };
 
-/* The guests' verbs come after the first, which makes guests. */
+/* The guests' verbs come after the first, which makes guests; the disks' after the images'. */
 const struct cli_operation *cli_operation(size_t i)
 {
-    size_t rest = i - 1 - cli_n_guest_operations;
+    const size_t last = 2; /* of those here: help, generate */
 
     if (i == 0)
         return &operations[0];
-    if (i <= cli_n_guest_operations)
-        return &cli_guest_operations[i - 1];
-    return rest + 1 < ARRAY_SIZE(operations) ? &operations[rest + 1] : NULL;
+    if (--i < cli_n_guest_operations)
+        return &cli_guest_operations[i];
+    i -= cli_n_guest_operations;
+    if (++i < ARRAY_SIZE(operations) - last)
+        return &operations[i];
+    if (i - (ARRAY_SIZE(operations) - last) < cli_n_disk_operations)
+        return &cli_disk_operations[i - (ARRAY_SIZE(operations) - last)];
+    i -= cli_n_disk_operations;
+    return i < ARRAY_SIZE(operations) ? &operations[i] : NULL;
 }
 
 const struct cli_group cli_groups[] = {
     {.name = "image", .summary = "Images: what guests are made from"},
+    {.name = "disk", .summary = "Disks: image files of every format"},
 };
 
 const size_t cli_n_groups = ARRAY_SIZE(cli_groups);

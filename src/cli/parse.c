@@ -210,8 +210,10 @@ static int take_flag(struct cli_values *values, const char *word, int *i, int ar
     return take_value(a, v, next, err);
 }
 
-/* `word` is a dash and letters. */
-static int take_letters(struct cli_values *values, const char *word, struct error **err)
+/* `word` is a dash and letters. What follows the letter of a flag that has a value is the value, or the next
+ * word is. */
+static int take_letters(struct cli_values *values, const char *word, int *i_word, int argc, char **argv,
+                        struct error **err)
 {
     const struct cli_operation *op = values->operation;
 
@@ -223,7 +225,13 @@ static int take_letters(struct cli_values *values, const char *word, struct erro
                 a = &op->arguments[i];
         if (!a)
             return error_set(err, EINVAL, "unknown flag -%s: flags begin with two dashes", letter);
-        int rc = take_value(a, &values->values[a - op->arguments], "yes", err);
+        struct cli_value *v = &values->values[a - op->arguments];
+        if (a->type != CLI_BOOL) {
+            if (!letter[1] && *i_word + 1 >= argc)
+                return error_set(err, EINVAL, "-%c needs a value: -%c %s", *letter, *letter, a->metavar);
+            return take_value(a, v, letter[1] ? letter + 1 : argv[++*i_word], err);
+        }
+        int rc = take_value(a, v, "yes", err);
         if (rc)
             return rc;
     }
@@ -293,7 +301,7 @@ int cli_parse(const struct cli_operation *operation, int argc, char **argv, stru
         } else if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
             return -ECANCELED;
         } else if (word[1] != '-') {
-            rc = take_letters(values, word, err);
+            rc = take_letters(values, word, &i, argc, argv, err);
         } else {
             rc = take_flag(values, word, &i, argc, argv, err);
         }

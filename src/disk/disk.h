@@ -29,7 +29,7 @@ struct loop;
 /* An image may have this many files: itself and those it is based on. */
 #define DISK_FILES_MAX 32u
 
-/* The formats' names: "raw", "qcow2". NULL after the last one. */
+/* The formats' names: "raw", "qcow2", ... NULL after the last one. */
 const char *disk_format_name(size_t i);
 
 struct disk_file {
@@ -55,6 +55,12 @@ struct disk_files {
  */
 int disk_files_open(struct disk_files **out, const char *path, const char *format, bool read_only,
                     struct error **err);
+/*
+ * For commands that read an image, whoever it is from. Files that it names are opened only if `follow`;
+ * without that such an image is refused, and the message says so. 0 or -errno with *err.
+ */
+int disk_files_open_to_read(struct disk_files **out, const char *path, const char *format, bool follow,
+                            struct error **err);
 /* The same for file descriptors that are open (and owned from then on, also if this fails). No locking. */
 int disk_files_new(struct disk_files **out, const struct disk_file *files, unsigned n, bool read_only,
                    struct error **err);
@@ -78,17 +84,63 @@ bool disk_is_read_only(const struct disk *disk);
 /* In how large pieces, in bytes, it takes and frees space: a power of two. */
 uint32_t disk_granularity(const struct disk *disk);
 
+enum disk_compression { DISK_COMPRESS_NONE, DISK_COMPRESS_ZLIB, DISK_COMPRESS_ZSTD };
+
 struct disk_create {
-    const char *format; /* "raw" or "qcow2" */
+    const char *format; /* one that disk_format_can_create */
     uint64_t size;      /* bytes, a multiple of DISK_SECTOR */
     /* qcow2 only: the image that has all that is never written to the new one; NULL: none. As it is to be
      * found from the new image's directory. */
     const char *backing;
     const char *backing_format; /* must be given then */
+    /* What -o says; disk_create_option sets it. 0, NULL: the format's own choice. */
+    uint32_t cluster_size;
+    enum disk_compression compression;
+    const char *subformat;
+    bool compress; /* what is written while it is made */
 };
+
+/* Sets what one "name=value" of -o says; strings stay the caller's. 0, or -EINVAL with *err. */
+int disk_create_option(struct disk_create *what, const char *name, const char *value, struct error **err);
+bool disk_format_can_create(const char *name);
 
 /* Makes a new file, which must not exist; a failure leaves none. 0 or -errno with *err. */
 int disk_create(const char *path, const struct disk_create *what, struct error **err);
+
+/* ---- what is in an image ---- */
+
+enum disk_extent_kind { DISK_EXTENT_ZEROS, DISK_EXTENT_DATA, DISK_EXTENT_PACKED };
+
+struct disk_piece {
+    enum disk_extent_kind kind;
+    bool allocated; /* by some file of the image; where none has it, zeros are read */
+    unsigned file;  /* which of the image's files has it: 0 is the image itself */
+    uint64_t start, length;
+    uint64_t offset; /* data: in that file */
+};
+
+/* What is at `start` of the disk, as far as it is alike, and looking no further than `length` bytes. No
+ * request may be pending. 0 or -errno. */
+int disk_map(struct disk *disk, uint64_t start, uint64_t length, struct disk_piece *out);
+
+#define DISK_DETAILS_MAX 12u
+struct disk_info {
+    char format[16];
+    uint64_t size;                  /* of the disk */
+    uint64_t file_size, host_bytes; /* of the file, and what it takes */
+    char *backing, *backing_format; /* as the image names them; NULL */
+    struct {
+        char name[32], value[64];
+    } details[DISK_DETAILS_MAX];
+    unsigned n_details;
+};
+
+/* What the header of an image says; opens nothing else. `format` NULL: told by the content. 0 or -errno with
+ * *err; then there is nothing to free. */
+int disk_read_info(const char *path, const char *format, struct disk_info *out, struct error **err);
+void disk_info_free(struct disk_info *info);
+/* The size of what->backing for an image at `path`. 0 or -errno with *err. */
+int disk_backing_size(const char *path, const struct disk_create *what, uint64_t *out, struct error **err);
 
 enum disk_request_kind {
     DISK_READ,

@@ -8,6 +8,8 @@
 
 #include <sys/types.h>
 
+struct disk_packer;
+
 struct disk {
     const struct disk_format *format;
     struct disk_files *files;
@@ -19,6 +21,48 @@ struct disk {
     uint32_t granularity;
     bool read_only;
     struct disk *backing; /* reads what this one does not have; NULL if there is none */
+};
+
+/* A piece of a disk, all of it alike. */
+struct disk_extent {
+    enum disk_extent_kind kind;
+    bool allocated;          /* some file of the image has something to say of it */
+    const struct disk *disk; /* the one that has it: the image itself, or one of those behind it */
+    uint64_t length;         /* bytes of the disk */
+    uint64_t offset;         /* data: in that one's file */
+    uint64_t entry;          /* packed: the format's own */
+    uint32_t skip;           /* packed: it begins so many bytes into what is unpacked */
+};
+
+/*
+ * Making an image whole (create.c, convert.c): the disk's content comes in units, those that are not all
+ * zeros, each once, in about the order in which they lie; then the tables. The file is new and nobody else's,
+ * so all may be written in whatever order is quick.
+ */
+struct disk_build {
+    const struct disk_format *format;
+    int fd;
+    const struct disk_create *what;
+    uint32_t unit;   /* bytes, a power of two */
+    bool whole;      /* a last unit that the disk ends in is written whole, with zeros */
+    size_t pack_max; /* bytes that `pack` may need; 0: units go in as they are */
+    uint64_t end;    /* of what is in the file so far */
+    void *own;
+};
+
+struct disk_build_ops {
+    /* Sets all but the first three. Checks what->..., as it is given by a person. 0 or -errno with *err. */
+    int (*begin)(struct disk_build *build, struct error **err);
+    /* Where the unit is to be written, `length` bytes of it. One call at a time. 0 or -errno. */
+    int (*place)(struct disk_build *build, uint64_t index, uint32_t length, bool packed, uint64_t *offset);
+    /* Packs a unit into `out`: how many bytes that takes; 0: it stays as it is. Any thread. Where there is
+     * `pack_max`. */
+    size_t (*pack)(const struct disk_build *build, struct disk_packer *packer, uint64_t index,
+                   const uint8_t *unit, uint8_t *out);
+    /* Writes all the rest. 0 or -errno. */
+    int (*end)(struct disk_build *build);
+    /* Of `own`; NULL: nothing to be freed. */
+    void (*free)(struct disk_build *build);
 };
 
 struct disk_format {
@@ -35,9 +79,32 @@ struct disk_format {
     /* Reads at once; the range is within the disk. 0 or -errno. */
     int (*read)(struct disk *disk, uint64_t offset, void *buf, size_t len);
     int (*close)(struct disk *disk);
+    /* What is at `offset`, looking no further than `length` bytes; no request may be pending. 0 or -errno. */
+    int (*extent)(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *out);
+    /* Reads of a packed extent all its bytes. Any thread, while the disk is open. 0 or -errno. Optional. */
+    int (*unpack)(const struct disk_extent *extent, uint8_t *buf);
+    /* Adds what its header says to what is known already: size and name. 0 or -errno with *err. */
+    int (*describe)(int fd, struct disk_info *info, struct error **err);
+    const struct disk_build_ops *build; /* NULL: can't be made */
 };
 
 extern const struct disk_format disk_format_raw, disk_format_qcow2;
+
+/* ---- info.c ---- */
+
+bool disk_is_zero(const uint8_t *p, size_t len);
+/* Reads the first `len` bytes of an extent. Any thread, while the disk is open. 0 or -errno. */
+int disk_extent_read(const struct disk_extent *extent, uint8_t *buf, size_t len);
+/* Adds a line to what is known of an image. */
+void disk_info_add(struct disk_info *info, const char *name, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* ---- create.c ---- */
+
+/* Begins to make an image in an empty file. 0 or -errno with *err. */
+int disk_build_begin(struct disk_build *build, int fd, const struct disk_create *what, struct error **err);
+/* Writes the rest, if `ok`, and frees. 0 or -errno with *err. */
+int disk_build_end(struct disk_build *build, bool ok, struct error **err);
 
 /* NULL if there is none of that name. */
 const struct disk_format *disk_format_find(const char *name);
@@ -46,6 +113,14 @@ const struct disk_format *disk_format_probe(const uint8_t *head, size_t len);
 /* Opens files->files[file] and what follows it. */
 int disk_open_file(struct disk **out, struct disk_files *files, unsigned file, struct loop *loop,
                    struct error **err);
+
+/* Opens and locks the image alone, to read its header; what it is based on is not looked for. Without I/O. */
+int disk_files_open_first(struct disk_files **out, const char *path, const char *format, struct error **err);
+/* A name as it is meant in the directory of the file `path`; to be freed. NULL if there is no memory. */
+char *disk_name_beside(const char *path, const char *name);
+/* A descriptor that excludes all other users of the file at `path`, which must be open as `fd`: -errno with
+ * *err. */
+int disk_lock_file(int fd, const char *path, bool read_only, struct error **err);
 
 /* ---- io.c ---- */
 

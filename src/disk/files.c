@@ -26,12 +26,28 @@
 
 #define HEAD 64u
 
+/* Which files that an image names are opened. */
+enum follow {
+    FOLLOW_DECLARED, /* those of an image whose format is declared */
+    FOLLOW_ALLOWED,  /* those of the image too, if it is not */
+    FOLLOW_REFUSED,  /* none: an image that names one is refused */
+    FOLLOW_NOT,      /* none: nobody looks for them */
+};
+
 static int lock_range(int fd, bool exclusive, off_t start, off_t len)
 {
     struct flock lock = {
         .l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET, .l_start = start, .l_len = len};
 
     return fcntl(fd, F_OFD_SETLK, &lock) < 0 ? -errno : 0;
+}
+
+/* Whether others hold a lock on a byte, of whatever kind. */
+static bool is_locked(int fd, off_t at)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = at, .l_len = 1};
+
+    return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
 static int take_lock(int fd, bool read_only)
@@ -42,6 +58,9 @@ static int take_lock(int fd, bool read_only)
         rc = lock_range(fd, false, QEMU_LOCK_USES + QEMU_LOCK_READ, 1);
         if (rc == 0)
             rc = lock_range(fd, false, QEMU_LOCK_REFUSES + QEMU_LOCK_WRITE, 1);
+        /* Who says what it does does not keep others from refusing it: they have to look, once they have. */
+        if (rc == 0 && is_locked(fd, QEMU_LOCK_USES + QEMU_LOCK_WRITE))
+            rc = -EAGAIN;
     } else {
         rc = lock_range(fd, true, QEMU_LOCK_USES, QEMU_LOCK_RANGE);
         if (rc == 0)
@@ -55,7 +74,7 @@ static int take_lock(int fd, bool read_only)
  * own, for the lock goes with the last reference to that, and io_uring keeps its files for a while after the
  * end of a process.
  */
-static int lock_file(int fd, const char *path, bool read_only, struct error **err)
+int disk_lock_file(int fd, const char *path, bool read_only, struct error **err)
 {
     cleanup_close int lock_fd =
         open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
@@ -88,7 +107,7 @@ static int open_and_lock(const char *path, bool read_only, int *lock_fd, struct 
         return error_set(err, EINVAL, "disk '%s' is neither a file nor a block device", path);
     /* It was for FIFOs. With it, io_uring would fail where it should wait. */
     fcntl(fd, F_SETFL, 0);
-    int rc = lock_file(fd, path, read_only, err);
+    int rc = disk_lock_file(fd, path, read_only, err);
     if (rc < 0)
         return rc;
     *lock_fd = rc;
@@ -106,8 +125,7 @@ static int told_format(const struct disk_file *file, const struct disk_format **
     return 0;
 }
 
-/* A name relative to the directory of the file that it was found in. */
-static char *beside(const char *path, const char *name)
+char *disk_name_beside(const char *path, const char *name)
 {
     const char *slash = strrchr(path, '/');
     char *whole;
@@ -119,7 +137,8 @@ static char *beside(const char *path, const char *name)
 
 /* Looks for what `file`, with its format not yet set where nobody has declared one, is based on. *name and
  * *format are that file's, NULL if there is none. */
-static int look_behind(struct disk_file *file, char **name, char **format, struct error **err)
+static int look_behind(struct disk_file *file, enum follow follow, char **name, char **format,
+                       struct error **err)
 {
     bool declared = file->format, other = false;
     const struct disk_format *f = declared ? disk_format_find(file->format) : NULL;
@@ -138,16 +157,21 @@ static int look_behind(struct disk_file *file, char **name, char **format, struc
         if (!file->format)
             return error_set_errno(err, ENOMEM, "disk '%s'", file->name);
     }
-    if (f->backing)
+    if (f->backing && follow != FOLLOW_NOT)
         rc = f->backing(file->fd, &found, format, &other, err);
     if (rc)
         return error_wrap(err, "disk '%s'", file->name);
-    if (!declared && (found || other))
+    if (follow == FOLLOW_REFUSED && (found || other))
+        return error_set(err, EPERM,
+                         "disk '%s' is based on the file '%s': if it is from somebody you trust, let that be "
+                         "opened with --follow",
+                         file->name, found ? found : "(of its data)");
+    if (!declared && (found || other) && follow != FOLLOW_ALLOWED)
         return error_set(err, EINVAL,
                          "disk '%s' looks like %s and names another file, which a guest could have written "
                          "there: say format=%s if it is yours",
                          file->name, f->name, f->name);
-    *name = found ? beside(file->name, found) : NULL;
+    *name = found ? disk_name_beside(file->name, found) : NULL;
     return found && !*name ? error_set_errno(err, ENOMEM, "disk '%s'", file->name) : 0;
 }
 
@@ -157,7 +181,8 @@ static int wrap_behind(const struct disk_files *files, unsigned file, struct err
     return file ? error_wrap(err, "what disk '%s' is based on", files->files[file - 1].name) : rc;
 }
 
-static int open_chain(struct disk_files *files, const char *path, const char *format, struct error **err)
+static int open_chain(struct disk_files *files, const char *path, const char *format, enum follow follow,
+                      struct error **err)
 {
     cleanup_free char *name = strdup(path);
     cleanup_free char *declared = format ? strdup(format) : NULL;
@@ -175,23 +200,26 @@ static int open_chain(struct disk_files *files, const char *path, const char *fo
         struct disk_file *file = &files->files[files->n++];
         *file = (struct disk_file){
             .fd = fd, .lock_fd = lock_fd, .name = steal_ptr(name), .format = steal_ptr(declared)};
-        int rc = look_behind(file, &name, &declared, err);
+        int rc = look_behind(file, follow, &name, &declared, err);
         if (rc)
             return wrap_behind(files, files->n - 1, err, rc);
+        /* The person has spoken of the image, not of what is behind it. */
+        if (follow == FOLLOW_ALLOWED)
+            follow = FOLLOW_DECLARED;
     }
     return 0;
 }
 
-int disk_files_open(struct disk_files **out, const char *path, const char *format, bool read_only,
-                    struct error **err)
+static int open_files(struct disk_files **out, const char *path, const char *format, bool read_only,
+                      enum follow follow, struct error **err)
 {
     struct disk_files *files = calloc(1, sizeof(*files));
 
     if (!files)
         return error_set_errno(err, ENOMEM, "disk '%s'", path);
     files->read_only = read_only;
-    int rc = open_chain(files, path, format, err);
-    if (rc == 0) {
+    int rc = open_chain(files, path, format, follow, err);
+    if (rc == 0 && follow != FOLLOW_NOT) {
         rc = disk_io_create(&files->io, files->files, files->n);
         if (rc)
             error_set_errno(err, -rc, "disk '%s'", path);
@@ -202,6 +230,23 @@ int disk_files_open(struct disk_files **out, const char *path, const char *forma
     }
     *out = files;
     return 0;
+}
+
+int disk_files_open(struct disk_files **out, const char *path, const char *format, bool read_only,
+                    struct error **err)
+{
+    return open_files(out, path, format, read_only, FOLLOW_DECLARED, err);
+}
+
+int disk_files_open_to_read(struct disk_files **out, const char *path, const char *format, bool follow,
+                            struct error **err)
+{
+    return open_files(out, path, format, true, follow ? FOLLOW_ALLOWED : FOLLOW_REFUSED, err);
+}
+
+int disk_files_open_first(struct disk_files **out, const char *path, const char *format, struct error **err)
+{
+    return open_files(out, path, format, true, FOLLOW_NOT, err);
 }
 
 int disk_files_new(struct disk_files **out, const struct disk_file *list, unsigned n, bool read_only,

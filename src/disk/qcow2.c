@@ -239,6 +239,33 @@ int qcow2_read(struct disk *disk, uint64_t offset, void *buf, size_t len)
     return 0;
 }
 
+static int qcow2_extent(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *out)
+{
+    struct qcow2 *q = qcow2_of(disk);
+    struct disk *backing = disk->backing;
+    struct qcow2_extent e;
+    int rc = qcow2_map(q, offset, length, &e);
+
+    if (rc)
+        return rc;
+    if (e.length > length)
+        e.length = length;
+    if (e.kind == QCOW2_KIND_NONE && backing && offset < backing->size) {
+        uint64_t there = backing->size - offset;
+        return backing->format->extent(backing, offset, e.length < there ? e.length : there, out);
+    }
+    *out = (struct disk_extent){.kind = e.kind == QCOW2_KIND_DATA     ? DISK_EXTENT_DATA
+                                        : e.kind == QCOW2_KIND_PACKED ? DISK_EXTENT_PACKED
+                                                                      : DISK_EXTENT_ZEROS,
+                                .allocated = e.kind != QCOW2_KIND_NONE,
+                                .disk = disk,
+                                .length = e.length,
+                                .offset = e.offset,
+                                .entry = e.entry,
+                                .skip = (uint32_t)qcow2_in_cluster(q, offset)};
+    return 0;
+}
+
 /* ---- requests ---- */
 
 static void completed(struct disk_io_op *op, int result)
@@ -477,4 +504,8 @@ const struct disk_format disk_format_qcow2 = {
     .submit = qcow2_submit,
     .read = qcow2_read,
     .close = qcow2_close,
+    .extent = qcow2_extent,
+    .unpack = qcow2_unpack_extent,
+    .describe = qcow2_describe,
+    .build = &qcow2_build,
 };

@@ -237,3 +237,23 @@ int qcow2_read_header(int fd, bool read_only, struct qcow2_header *out, uint64_t
     *file_end = (uint64_t)end;
     return 0;
 }
+
+int qcow2_describe(int fd, struct disk_info *info, struct error **err)
+{
+    struct qcow2_header h;
+    int rc = read_header(fd, &h, err);
+
+    if (rc)
+        return rc;
+    info->size = h.size;
+    disk_info_add(info, "version", "%u", h.version);
+    disk_info_add(info, "cluster-size", "%u", 1u << h.cluster_bits);
+    disk_info_add(info, "compression-type", h.compression == QCOW2_ZSTD ? "zstd" : "zlib");
+    disk_info_add(info, "refcount-bits", "%u", h.refcount_order <= 6 ? 1u << h.refcount_order : 0);
+    disk_info_add(info, "snapshots", "%" PRIu32, h.snapshots);
+    disk_info_add(info, "corrupt", h.incompatible & QCOW2_CORRUPT ? "yes" : "no");
+    disk_info_add(info, "dirty", h.incompatible & QCOW2_DIRTY ? "yes" : "no");
+    disk_info_add(info, "extended-l2", h.incompatible & QCOW2_EXTENDED_L2 ? "yes" : "no");
+    disk_info_add(info, "data-file", h.incompatible & QCOW2_DATA_FILE ? "yes" : "no");
+    return 0;
+}

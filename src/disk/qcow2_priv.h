@@ -169,6 +169,7 @@ int qcow2_backing(int fd, char **name, char **format, bool *other, struct error 
 /* Reads and checks. 0 or -errno with *err. */
 int qcow2_read_header(int fd, bool read_only, struct qcow2_header *out, uint64_t *file_end,
                       struct error **err);
+int qcow2_describe(int fd, struct disk_info *info, struct error **err);
 
 /* ---- qcow2_cache.c ---- */
 
@@ -234,6 +235,8 @@ void qcow2_release_entry(struct qcow2 *q, uint64_t entry);
 void qcow2_packed_place(const struct qcow2 *q, uint64_t entry, uint64_t *offset, uint32_t *length);
 /* Unpacks a cluster into q->unpacked. 0 or -errno. */
 int qcow2_unpack(struct qcow2 *q, uint64_t entry);
+/* disk_format's `unpack`. */
+int qcow2_unpack_extent(const struct disk_extent *e, uint8_t *buf);
 
 /* ---- qcow2_write.c ---- */
 
@@ -254,6 +257,10 @@ void qcow2_submit_flush(struct qcow2 *q, struct disk_request *request);
 void qcow2_flush_soon(struct qcow2 *q);
 /* An operation on data is done. */
 void qcow2_data_done(struct qcow2 *q);
+
+/* ---- qcow2_build.c ---- */
+
+extern const struct disk_build_ops qcow2_build;
 
 /* ---- qcow2.c ---- */
 

@@ -142,10 +142,85 @@ static int raw_open(struct disk **out, const struct disk *common, struct error *
     return 0;
 }
 
+/* What the file system says; where it has no holes to tell of, all is data. */
+static int raw_extent(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *out)
+{
+    off_t data = lseek(disk->fd, (off_t)offset, SEEK_DATA), end = (off_t)(offset + length);
+    bool hole = false;
+
+    if (data < 0 && errno == ENXIO) {
+        hole = true; /* to the end */
+    } else if (data > (off_t)offset) {
+        hole = true;
+        if (data < end)
+            end = data;
+    } else if (data >= 0) {
+        off_t next = lseek(disk->fd, (off_t)offset, SEEK_HOLE);
+        /* Sectors are not torn: the last one may end behind the file. */
+        if (next > (off_t)offset && ALIGN_UP(next, DISK_SECTOR) < end)
+            end = ALIGN_UP(next, DISK_SECTOR);
+    }
+    /* A hole may begin and end where no sector does, on unusual file systems: then it is read as data. */
+    if (hole && ((uint64_t)end % DISK_SECTOR)) {
+        hole = false;
+        end = ALIGN_UP(end, DISK_SECTOR);
+    }
+    *out = (struct disk_extent){.kind = hole ? DISK_EXTENT_ZEROS : DISK_EXTENT_DATA,
+                                .allocated = true,
+                                .disk = disk,
+                                .length = (uint64_t)end - offset,
+                                .offset = offset};
+    return 0;
+}
+
+static int raw_describe(int fd, struct disk_info *info, struct error **err)
+{
+    off_t end = lseek(fd, 0, SEEK_END);
+
+    if (end < 0)
+        return error_set_errno(err, errno, "finding out its size");
+    info->size = ALIGN_UP((uint64_t)end, DISK_SECTOR);
+    return 0;
+}
+
+/* ---- making one ---- */
+
+static int raw_build_begin(struct disk_build *build, struct error **err)
+{
+    const struct disk_create *what = build->what;
+
+    if (what->backing)
+        return error_set(err, EINVAL, "a raw image can't be based on another");
+    if (what->cluster_size || what->compression || what->subformat || what->compress)
+        return error_set(err, EINVAL, "the format raw has no options and no compression");
+    if (ftruncate(build->fd, (off_t)what->size) < 0)
+        return error_set_errno(err, errno, "setting its size");
+    build->unit = GRANULARITY;
+    return 0;
+}
+
+static int raw_build_place(struct disk_build *build, uint64_t index, uint32_t length, bool packed,
+                           uint64_t *offset)
+{
+    *offset = index * GRANULARITY;
+    return 0;
+}
+
+static int raw_build_end(struct disk_build *build)
+{
+    return 0;
+}
+
+static const struct disk_build_ops raw_build = {
+    .begin = raw_build_begin, .place = raw_build_place, .end = raw_build_end};
+
 const struct disk_format disk_format_raw = {
     .name = "raw",
     .open = raw_open,
     .submit = raw_submit,
     .read = raw_read,
     .close = raw_close,
+    .extent = raw_extent,
+    .describe = raw_describe,
+    .build = &raw_build,
 };

@@ -39,9 +39,14 @@ VERBS = {
     "image ls": ["--json", "--quiet"],
     "image inspect": [],
     "image rm": [],
+    "disk create": ["--format", "--option", "--backing", "--backing-format"],
+    "disk info": ["--format", "--json"],
+    "disk map": ["--format", "--json", "--follow"],
+    "disk compare": ["--format", "--format2", "--strict", "--follow"],
+    "disk convert": ["--format", "--output-format", "--option", "--compress", "--no-sync", "--follow"],
     "help": [],
 }
-GROUPS = ["image"]
+GROUPS = ["image", "disk"]
 
 
 def words(group=None):

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the verbs `disk ...` have in common. */
+#ifndef TABIQUE_CLI_DISKS_H
+#define TABIQUE_CLI_DISKS_H
+
+#include "cli/cli.h"
+#include "cli/show.h"
+#include "disk/job.h"
+
+/* A job with its bar on the terminal, which SIGINT, SIGTERM and SIGHUP end in an orderly way. */
+struct cli_disk_job {
+    struct disk_job job;
+    struct cli_bar bar;
+    const char *what;
+};
+
+void cli_disk_job_begin(struct cli_disk_job *j, const char *what);
+void cli_disk_job_end(struct cli_disk_job *j);
+
+/* What the flags -o say, "name=value" and commas between. The strings stay in use; *kept is to be freed
+ * behind them. 0; or -EINVAL with *err. */
+int cli_disk_options(const struct cli_values *values, struct disk_create *what, char **kept,
+                     struct error **err);
+
+/* The i-th format that can be created; NULL after the last. */
+const char *cli_disk_created_format(size_t i);
+
+#endif

@@ -1,0 +1,175 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The operations on image files, one row each; flags as qemu-img has them. See operations.c. */
+#include "cli/cli.h"
+
+#include "base/bytes.h"
+#include "cli/disks.h"
+#include "disk/disk.h"
+
+#define FORMAT                                                                                               \
+    {                                                                                                        \
+        .name = "format", .letter = 'f', .type = CLI_ENUM, .metavar = "FORMAT", .choice = disk_format_name,  \
+        .help = "The image's format. It is told by the content if it is not given."                          \
+    }
+#define OPTION                                                                                               \
+    {                                                                                                        \
+        .name = "option", .letter = 'o', .type = CLI_STRING, .metavar = "NAME=VALUE[,...]",                  \
+        .repeatable = true,                                                                                  \
+        .help = "What the new format leaves open: cluster_size (qcow2), compression_type=zlib|zstd (qcow2)." \
+    }
+#define FOLLOW                                                                                               \
+    {                                                                                                        \
+        .name = "follow", .type = CLI_BOOL,                                                                  \
+        .help = "Open the files too that the image names, such as the one it is based on. An image that "    \
+                "you have from somebody else could name any file of yours; so it is refused without this."   \
+    }
+#define JSON                                                                                                 \
+    {                                                                                                        \
+        .name = "json", .type = CLI_BOOL, .help = "Print JSON, for programs."                                \
+    }
+#define FILE_ARGUMENT                                                                                        \
+    {                                                                                                        \
+        .name = "FILE", .type = CLI_PATH, .positional = true, .required = true, .help = "The image."         \
+    }
+
+static const struct cli_argument create_arguments[] = {
+    {.name = "format",
+     .letter = 'f',
+     .type = CLI_ENUM,
+     .metavar = "FORMAT",
+     .fallback = "raw",
+     .choice = cli_disk_created_format,
+     .help = "The new image's format."},
+    OPTION,
+    {.name = "backing",
+     .letter = 'b',
+     .type = CLI_PATH,
+     .metavar = "BASE",
+     .help = "The image that has all that is never written to the new one (qcow2); as its name is seen from "
+             "the new one's directory. It must not change any more."},
+    {.name = "backing-format",
+     .letter = 'F',
+     .type = CLI_ENUM,
+     .metavar = "FORMAT",
+     .choice = disk_format_name,
+     .help = "That one's format."},
+    {.name = "FILE", .type = CLI_PATH, .positional = true, .required = true, .help = "The new file."},
+    {.name = "SIZE",
+     .type = CLI_SIZE,
+     .positional = true,
+     .min = DISK_SECTOR,
+     .max = INT64_MAX / DISK_SECTOR * DISK_SECTOR,
+     .multiple = DISK_SECTOR,
+     .help = "The disk's size. With --backing it is that one's if it is not given."},
+};
+
+static const struct cli_argument info_arguments[] = {FORMAT, JSON, FILE_ARGUMENT};
+
+static const struct cli_argument map_arguments[] = {FORMAT, JSON, FOLLOW, FILE_ARGUMENT};
+
+static const struct cli_argument compare_arguments[] = {
+    FORMAT,
+    {.name = "format2",
+     .letter = 'F',
+     .type = CLI_ENUM,
+     .metavar = "FORMAT",
+     .choice = disk_format_name,
+     .help = "The second image's format."},
+    {.name = "strict",
+     .letter = 's',
+     .type = CLI_BOOL,
+     .help = "They must have the same size too; otherwise the longer one may end in zeros."},
+    FOLLOW,
+    FILE_ARGUMENT,
+    {.name = "FILE2", .type = CLI_PATH, .positional = true, .required = true, .help = "The second image."},
+};
+
+static const struct cli_argument convert_arguments[] = {
+    FORMAT,
+    {.name = "output-format",
+     .letter = 'O',
+     .type = CLI_ENUM,
+     .metavar = "FORMAT",
+     .fallback = "raw",
+     .choice = cli_disk_created_format,
+     .help = "The new image's format."},
+    OPTION,
+    {.name = "compress", .letter = 'c', .type = CLI_BOOL, .help = "Compress what the disk has (qcow2)."},
+    {.name = "no-sync",
+     .type = CLI_BOOL,
+     .help =
+         "Be done before the new file is on the disk, as qemu-img is: if the host loses power then, so may "
+         "the file be lost."},
+    FOLLOW,
+    {.name = "SOURCE", .type = CLI_PATH, .positional = true, .required = true, .help = "The image to read."},
+    {.name = "TARGET",
+     .type = CLI_PATH,
+     .positional = true,
+     .required = true,
+     .help = "The new file. What has this name already is replaced at the end."},
+};
+
+static const struct cli_status statuses[] = {
+    {"0", "done"},
+    {"1", "it could not be done; the message says why, and nothing has changed"},
+};
+
+static const struct cli_status compare_statuses[] = {
+    {"0", "the disks are identical"},
+    {"1", "they differ"},
+    {"3", "they could not be compared; the message says why"},
+    {"130", "you interrupted it"},
+};
+
+static const struct cli_status convert_statuses[] = {
+    {"0", "the new image is there"},
+    {"1", "it could not be made; the message says why, and nothing has changed"},
+    {"130", "you interrupted it; nothing has changed"},
+};
+
+#define ARGUMENTS(a) .arguments = (a), .n_arguments = ARRAY_SIZE(a)
+#define STATUSES(a)  .statuses = (a), .n_statuses = ARRAY_SIZE(a)
+
+const struct cli_operation cli_disk_operations[] = {
+    {.name = "disk create",
+     .summary = "Make an empty image, or one on top of another",
+     .description = "Makes a new file. The host gives space to what is written to it only.",
+     ARGUMENTS(create_arguments),
+     STATUSES(statuses),
+     .example = "tabique disk create -f qcow2 a.qcow2 20G\n"
+                "tabique disk create -f qcow2 -b a.qcow2 -F qcow2 child.qcow2",
+     .run = cli_disk_create},
+    {.name = "disk info",
+     .summary = "Tell what an image is",
+     .description = "Prints its format, its size as a guest sees it, what it takes on this host, what it is "
+                    "based on, and what its header says besides. Opens no other file.",
+     ARGUMENTS(info_arguments),
+     STATUSES(statuses),
+     .run = cli_disk_info},
+    {.name = "disk map",
+     .summary = "Tell where a disk's content is",
+     .description =
+         "Prints a line for each piece of the disk that is not zeros: where it begins, how long it "
+         "is, and which file has it where. With --json all pieces, as qemu-img does.",
+     ARGUMENTS(map_arguments),
+     STATUSES(statuses),
+     .run = cli_disk_map},
+    {.name = "disk compare",
+     .summary = "Tell whether two disks have the same content",
+     .description = "Compares what guests would read, whatever the images' formats.",
+     ARGUMENTS(compare_arguments),
+     STATUSES(compare_statuses),
+     .example = "tabique disk compare a.qcow2 a.raw",
+     .run = cli_disk_compare},
+    {.name = "disk convert",
+     .summary = "Copy a disk into an image of another format",
+     .description =
+         "Copies all that a guest would read. Zeros take no space in the new image. The file gets its name "
+         "when it is whole; until then, and if anything goes wrong, what was there stays as it was.",
+     ARGUMENTS(convert_arguments),
+     STATUSES(convert_statuses),
+     .example = "tabique disk convert -O qcow2 -c -o compression_type=zstd a.raw a.qcow2",
+     .run = cli_disk_convert},
+};
+
+const size_t cli_n_disk_operations = ARRAY_SIZE(cli_disk_operations);

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Copying a disk's content into a new image. Several threads each take the next piece of the disk, read it,
+ * look for what is zeros, compress it if that is wanted, are told where it goes, and write it there; so
+ * reads, processors and writes are busy at the same time. Only finding out where a piece is, in either image,
+ * is done by one at a time, under the lock of `struct convert`.
+ */
+#include "disk/job.h"
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "disk/disk_priv.h"
+#include "disk/new_file.h"
+#include "disk/pack.h"
+#include "host/thread.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define CHUNK       (1u << 20)
+#define THREADS_MIN 2u
+#define THREADS_MAX 8u
+/* Zeros of this length and alignment are not written, even in a unit that has others. */
+#define HOLE 65536u
+
+struct convert {
+    pthread_mutex_t lock;
+    struct disk *source;
+    struct disk_build build;
+    const struct disk_job *job;
+    uint32_t chunk;
+    uint64_t at; /* of the disk: from here on nobody has begun */
+    int result;
+    const char *doing; /* when that happened */
+};
+
+struct worker {
+    struct convert *c;
+    uint8_t *buf, *packed;
+    struct disk_packer *packer;
+    uint64_t at; /* its piece */
+    uint32_t length;
+    struct disk_extent *extents;
+    unsigned n;
+};
+
+static bool ended(const struct convert *c)
+{
+    return c->result || (c->job->cancel && *c->job->cancel);
+}
+
+static int fail(struct convert *c, int rc, const char *doing)
+{
+    pthread_mutex_lock(&c->lock);
+    if (!c->result) {
+        c->result = rc;
+        c->doing = doing;
+    }
+    pthread_mutex_unlock(&c->lock);
+    return rc;
+}
+
+/* ---- taking a piece ---- */
+
+/* Jumps over zeros, by whole units. */
+static int skip_zeros(struct convert *c)
+{
+    struct disk_extent e;
+
+    while (c->at < c->source->size && !ended(c)) {
+        int rc = c->source->format->extent(c->source, c->at, c->source->size - c->at, &e);
+        if (rc)
+            return rc;
+        uint64_t end = c->at + e.length;
+        if (end < c->source->size)
+            end = ALIGN_DOWN(end, (uint64_t)c->build.unit);
+        if (e.kind != DISK_EXTENT_ZEROS || end <= c->at)
+            return 0;
+        c->at = end;
+    }
+    return 0;
+}
+
+static int take_extents(struct convert *c, struct worker *w)
+{
+    uint64_t left = c->source->size - c->at;
+
+    w->at = c->at;
+    w->length = (uint32_t)(left < c->chunk ? left : c->chunk - c->at % c->chunk);
+    if (w->length > left)
+        w->length = (uint32_t)left;
+    w->n = 0;
+    for (uint32_t done = 0; done < w->length;) {
+        struct disk_extent *e = &w->extents[w->n++];
+        int rc = c->source->format->extent(c->source, w->at + done, w->length - done, e);
+        if (rc)
+            return rc;
+        done += (uint32_t)e->length;
+    }
+    c->at += w->length;
+    return 0;
+}
+
+/* False when nothing is left to do. */
+static bool take(struct convert *c, struct worker *w)
+{
+    LOCK_SCOPE(&c->lock);
+    int rc = ended(c) ? 0 : skip_zeros(c);
+
+    if (rc == 0 && (ended(c) || c->at == c->source->size))
+        return false;
+    if (rc == 0)
+        rc = take_extents(c, w);
+    if (rc) {
+        c->result = rc;
+        c->doing = "reading";
+        return false;
+    }
+    if (c->job->report)
+        c->job->report(c->job->opaque, (double)w->at / (double)c->source->size);
+    return true;
+}
+
+/* ---- copying it ---- */
+
+static int read_piece(struct worker *w)
+{
+    uint32_t at = 0;
+
+    for (unsigned i = 0; i < w->n; i++) {
+        int rc = disk_extent_read(&w->extents[i], w->buf + at, w->extents[i].length);
+        if (rc)
+            return rc;
+        at += (uint32_t)w->extents[i].length;
+    }
+    return 0;
+}
+
+/* The file is new: what is not written reads as zeros. */
+static int write_run(struct convert *c, const uint8_t *p, uint64_t len, uint64_t offset)
+{
+    if (c->build.unit <= HOLE)
+        return disk_write_at(c->build.fd, p, len, offset);
+    for (uint64_t done = 0; done < len; done += HOLE) {
+        uint64_t n = len - done < HOLE ? len - done : HOLE;
+        int rc = disk_is_zero(p + done, n) ? 0 : disk_write_at(c->build.fd, p + done, n, offset + done);
+        if (rc)
+            return rc;
+    }
+    return 0;
+}
+
+static int place(struct convert *c, uint64_t index, uint32_t length, bool packed, uint64_t *offset)
+{
+    LOCK_SCOPE(&c->lock);
+    return c->build.format->build->place(&c->build, index, length, packed, offset);
+}
+
+static int write_packed(struct worker *w, uint64_t index, const uint8_t *unit, bool *done)
+{
+    struct convert *c = w->c;
+    size_t n = c->build.format->build->pack(&c->build, w->packer, index, unit, w->packed);
+    uint64_t offset;
+
+    *done = n;
+    if (!n)
+        return 0;
+    int rc = place(c, index, (uint32_t)n, true, &offset);
+    return rc ? rc : disk_write_at(c->build.fd, w->packed, n, offset);
+}
+
+/* Writes the piece, unit by unit; those that come to lie in a row, at once. */
+static int write_piece(struct worker *w)
+{
+    struct convert *c = w->c;
+    uint32_t unit = c->build.unit, filled = ALIGN_UP(w->length, unit), run_at = 0, run = 0;
+    uint64_t run_offset = 0, offset;
+    int rc = 0;
+
+    memset(w->buf + w->length, 0, filled - w->length);
+    for (uint32_t at = 0; rc == 0 && at < filled; at += unit) {
+        uint64_t index = (w->at + at) / unit;
+        uint32_t length = c->build.whole || at + unit <= w->length ? unit : w->length - at;
+        bool done = disk_is_zero(w->buf + at, unit);
+        if (!done && c->build.pack_max)
+            rc = write_packed(w, index, w->buf + at, &done);
+        if (done || rc)
+            continue;
+        rc = place(c, index, length, false, &offset);
+        if (rc)
+            break;
+        if (run && (run_at + run != at || run_offset + run != offset)) {
+            rc = write_run(c, w->buf + run_at, run, run_offset);
+            run = 0;
+        }
+        if (!run) {
+            run_at = at;
+            run_offset = offset;
+        }
+        run += length;
+    }
+    return rc || !run ? rc : write_run(c, w->buf + run_at, run, run_offset);
+}
+
+static void work(struct worker *w)
+{
+    int rc;
+
+    while (take(w->c, w)) {
+        rc = read_piece(w);
+        if (rc) {
+            fail(w->c, rc, "reading");
+            return;
+        }
+        rc = write_piece(w);
+        if (rc) {
+            fail(w->c, rc, "writing");
+            return;
+        }
+    }
+}
+
+static void *thread_main(void *opaque)
+{
+    work(opaque);
+    return NULL;
+}
+
+/* ---- all of it ---- */
+
+static void worker_free(struct worker *w)
+{
+    free(w->buf);
+    free(w->packed);
+    free(w->extents);
+    disk_packer_free(w->packer);
+}
+
+static int worker_init(struct worker *w, struct convert *c)
+{
+    *w = (struct worker){.c = c,
+                         .buf = malloc(c->chunk),
+                         .packed = malloc(c->build.pack_max + 1),
+                         .packer = disk_packer_new(),
+                         .extents = calloc(c->chunk / DISK_SECTOR, sizeof(*w->extents))};
+    return w->buf && w->packed && w->packer && w->extents ? 0 : -ENOMEM;
+}
+
+static void run(struct convert *c)
+{
+    struct worker workers[THREADS_MAX];
+    pthread_t threads[THREADS_MAX];
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned wanted = cpus < (long)THREADS_MIN   ? THREADS_MIN
+                      : cpus > (long)THREADS_MAX ? THREADS_MAX
+                                                 : (unsigned)cpus;
+    unsigned n = 0, started = 0;
+
+    while (n < wanted && worker_init(&workers[n], c) == 0)
+        n++;
+    if (n < wanted)
+        worker_free(&workers[n]);
+    if (!n) {
+        fail(c, -ENOMEM, "reading");
+        return;
+    }
+    /* The first is this thread. Fewer than wanted are slower, and that is all. */
+    while (started + 1 < n && thread_start(&threads[started], thread_main, &workers[started + 1]) == 0)
+        started++;
+    work(&workers[0]);
+    for (unsigned i = 0; i < started; i++)
+        pthread_join(threads[i], NULL);
+    for (unsigned i = 0; i < n; i++)
+        worker_free(&workers[i]);
+}
+
+static int copy(struct convert *c, const struct disk_create *what, const char *path, struct error **err)
+{
+    run(c);
+    bool cancelled = c->job->cancel && *c->job->cancel;
+    bool ok = !c->result && !cancelled;
+    int rc = disk_build_end(&c->build, ok, err);
+
+    if (cancelled)
+        return error_set(err, EINTR, "interrupted: nothing has changed");
+    if (c->result && strcmp(c->doing, "reading") == 0)
+        return error_set_errno(err, -c->result, "disk '%s': reading it", c->source->files->files[0].name);
+    if (c->result)
+        return error_set_errno(err, -c->result, "disk '%s': writing it", path);
+    return rc ? error_wrap(err, "disk '%s'", path) : 0;
+}
+
+int disk_convert(struct disk_files *source, const char *path, const struct disk_convert *what,
+                 const struct disk_job *job, struct error **err)
+{
+    struct convert c = {.lock = PTHREAD_MUTEX_INITIALIZER, .job = job};
+    struct disk_create target = what->target;
+    struct disk_new_file file;
+    int rc = disk_open(&c.source, source, NULL, err);
+
+    if (rc)
+        return rc;
+    rc = disk_new_file_open(&file, path, err);
+    if (rc == 0) {
+        target.size = c.source->size;
+        rc = disk_build_begin(&c.build, file.fd, &target, err);
+        if (rc) {
+            error_wrap(err, "disk '%s'", path);
+        } else {
+            c.chunk = c.build.unit > CHUNK ? c.build.unit : CHUNK;
+            rc = copy(&c, &target, path, err);
+        }
+        int end = disk_new_file_end(&file, rc == 0, !what->no_sync, rc ? NULL : err);
+        rc = rc ? rc : end;
+    }
+    disk_close(c.source);
+    return rc;
+}

@@ -1,0 +1,320 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Making a qcow2 file of version 3 whole:
+ *
+ *     header | clusters, compressed ones close together | L2 tables | L1 table | refcount blocks | their
+ * table
+ *
+ * Nothing before the end of the clusters is free, so the counts are known at the end and not before. All
+ * calls but `pack` one at a time; no locks.
+ */
+#include "disk/qcow2_priv.h"
+
+#include "base/bytes.h"
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "disk/pack.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CLUSTER_BITS   16u /* if nothing is said */
+#define REFCOUNT_ORDER 4u
+#define COUNT_MAX      UINT16_MAX
+
+/* zlib without its header, and a window that all programs which read qcow2 have room for. */
+#define ZLIB_WINDOW (-12)
+
+struct builder {
+    unsigned bits, table_bits;
+    uint32_t n_l1;
+    uint64_t **l2; /* by L1 index; NULL where nothing is */
+    uint16_t *counts;
+    uint64_t n_counts, room;
+    uint64_t packed_at, packed_end; /* where the next compressed cluster goes, and the space that is there */
+};
+
+static uint64_t clusters_of(const struct builder *q, uint64_t bytes)
+{
+    return (bytes >> q->bits) + !!(bytes & ((1ull << q->bits) - 1));
+}
+
+/* ---- before and during ---- */
+
+static int check_options(const struct disk_create *what, unsigned *bits, struct error **err)
+{
+    uint32_t cluster = what->cluster_size ? what->cluster_size : 1u << CLUSTER_BITS;
+
+    if (what->subformat)
+        return error_set(err, EINVAL, "the format qcow2 has no subformats");
+    if (cluster & (cluster - 1) || cluster < 1u << QCOW2_CLUSTER_MIN || cluster > 1u << QCOW2_CLUSTER_MAX)
+        return error_set(err, EINVAL, "cluster_size=%" PRIu32 ": choose a power of two from 512 to 2M",
+                         cluster);
+    *bits = (unsigned)__builtin_ctz(cluster);
+    uint64_t reach = (uint64_t)cluster * cluster / 8;
+    if (what->size > QCOW2_L1_MAX / 8 * reach)
+        return error_set(err, EFBIG, "a size of %" PRIu64 " bytes is too large: %" PRIu64 " at most",
+                         what->size, QCOW2_L1_MAX / 8 * reach);
+    if (what->backing && (!what->backing_format || !disk_format_find(what->backing_format)))
+        return error_set(err, EINVAL, "the format of what it is based on is not given, or unknown");
+    uint64_t room = cluster < 2048 ? cluster - 256 : QCOW2_BACKING_MAX;
+    if (room > QCOW2_BACKING_MAX)
+        room = QCOW2_BACKING_MAX;
+    if (what->backing && (!*what->backing || strlen(what->backing) > room))
+        return error_set(err, ENAMETOOLONG, "the name of what it is based on has more than %" PRIu64 " bytes",
+                         room);
+    return 0;
+}
+
+static int begin(struct disk_build *build, struct error **err)
+{
+    unsigned bits = 0;
+    int rc = check_options(build->what, &bits, err);
+
+    if (rc)
+        return rc;
+    struct builder *q = calloc(1, sizeof(*q));
+    if (!q)
+        return error_set_errno(err, ENOMEM, "tables");
+    build->own = q;
+    q->bits = bits;
+    q->table_bits = bits - 3;
+    uint64_t reach = 1ull << (bits + q->table_bits);
+    q->n_l1 = (uint32_t)(build->what->size / reach + (build->what->size % reach != 0));
+    q->l2 = calloc(q->n_l1, sizeof(uint64_t *));
+    if (!q->l2)
+        return error_set_errno(err, ENOMEM, "tables");
+    build->unit = 1u << bits;
+    build->whole = true;
+    build->pack_max = build->what->compress ? build->unit : 0;
+    build->end = build->unit; /* the header's */
+    return 0;
+}
+
+static int note_clusters(struct builder *q, uint64_t n)
+{
+    if (n > q->room) {
+        uint64_t room = q->room ? 2 * q->room : 1024;
+        uint16_t *more = realloc(q->counts, room * sizeof(*more));
+        if (!more)
+            return -ENOMEM;
+        memset(more + q->room, 0, (room - q->room) * sizeof(*more));
+        q->counts = more;
+        q->room = room;
+    }
+    q->n_counts = n;
+    return 0;
+}
+
+/* A cluster more at the end of the file. */
+static int extend(struct disk_build *build)
+{
+    struct builder *q = build->own;
+
+    if (build->end >= QCOW2_OFFSET - build->unit)
+        return -EFBIG;
+    build->end += build->unit;
+    return note_clusters(q, build->end >> q->bits);
+}
+
+static int place_packed(struct disk_build *build, uint32_t length, uint64_t *offset)
+{
+    struct builder *q = build->own;
+
+    /* What does not fit may go on in the next cluster if that lies behind. */
+    if (q->packed_end != build->end && q->packed_at + length > q->packed_end)
+        q->packed_at = q->packed_end = build->end;
+    if (q->packed_end > q->packed_at && q->counts[q->packed_at >> q->bits] == COUNT_MAX)
+        q->packed_at = q->packed_end = build->end;
+    while (q->packed_at + length > q->packed_end) {
+        int rc = extend(build);
+        if (rc)
+            return rc;
+        q->packed_end = build->end;
+    }
+    *offset = q->packed_at;
+    q->packed_at += length;
+    for (uint64_t c = *offset >> q->bits; c <= (q->packed_at - 1) >> q->bits; c++)
+        q->counts[c]++;
+    return 0;
+}
+
+static int place(struct disk_build *build, uint64_t index, uint32_t length, bool packed, uint64_t *offset)
+{
+    struct builder *q = build->own;
+    uint64_t **table = &q->l2[index >> q->table_bits], at = build->end, entry;
+    int rc = 0;
+
+    if (!*table)
+        *table = calloc(1ull << q->table_bits, sizeof(**table));
+    if (!*table)
+        return -ENOMEM;
+    if (packed) {
+        unsigned x = 62 - (q->bits - 8);
+        rc = place_packed(build, length, &at);
+        entry = QCOW2_COMPRESSED | at | ((at + length - 1) / DISK_SECTOR - at / DISK_SECTOR) << x;
+    } else {
+        rc = extend(build);
+        if (rc == 0)
+            q->counts[at >> q->bits] = 1;
+        entry = QCOW2_COPIED | at;
+    }
+    if (rc)
+        return rc;
+    (*table)[index & ((1ull << q->table_bits) - 1)] = entry;
+    *offset = at;
+    return 0;
+}
+
+static size_t pack(const struct disk_build *build, struct disk_packer *packer, uint64_t index,
+                   const uint8_t *unit, uint8_t *out)
+{
+    /* What does not become smaller stays as it is. */
+    if (build->what->compression == DISK_COMPRESS_ZSTD)
+        return disk_pack_zstd(packer, unit, build->unit, out, build->unit - 1);
+    return disk_pack_deflate(packer, ZLIB_WINDOW, unit, build->unit, out, build->unit - 1);
+}
+
+/* ---- the end ---- */
+
+/* Where the tables are to be. */
+struct layout {
+    uint64_t l1, blocks, n_blocks, reftable, n_reftable; /* offsets in bytes, numbers in clusters */
+};
+
+static int write_table(struct disk_build *build, const uint64_t *entries, uint64_t n, uint64_t offset)
+{
+    cleanup_free uint64_t *bytes = calloc(1, ALIGN_UP(n * 8, (uint64_t)build->unit));
+
+    if (!bytes)
+        return -ENOMEM;
+    for (uint64_t i = 0; i < n; i++)
+        bytes[i] = htobe64(entries[i]);
+    return disk_write_at(build->fd, bytes, ALIGN_UP(n * 8, (uint64_t)build->unit), offset);
+}
+
+/* The L2 tables, and the L1 table behind them. */
+static int write_map(struct disk_build *build, struct layout *layout)
+{
+    struct builder *q = build->own;
+    cleanup_free uint64_t *l1 = calloc(q->n_l1, sizeof(*l1));
+    int rc = l1 ? 0 : -ENOMEM;
+
+    for (uint32_t i = 0; rc == 0 && i < q->n_l1; i++) {
+        if (!q->l2[i])
+            continue;
+        l1[i] = build->end | QCOW2_COPIED;
+        rc = write_table(build, q->l2[i], 1ull << q->table_bits, build->end);
+        build->end += build->unit;
+    }
+    layout->l1 = build->end;
+    build->end += clusters_of(q, 8ull * q->n_l1) << q->bits;
+    return rc ? rc : write_table(build, l1, q->n_l1, layout->l1);
+}
+
+/* Blocks and their table count themselves too. */
+static void lay_out_refcounts(const struct builder *q, uint64_t end, struct layout *layout)
+{
+    uint64_t used = end >> q->bits, block_bits = q->bits + 3 - REFCOUNT_ORDER, before;
+
+    layout->n_blocks = layout->n_reftable = 0;
+    do {
+        before = layout->n_blocks + layout->n_reftable;
+        uint64_t all = used + before;
+        layout->n_blocks = (all >> block_bits) + !!(all & ((1ull << block_bits) - 1));
+        layout->n_reftable = clusters_of(q, 8 * layout->n_blocks);
+    } while (layout->n_blocks + layout->n_reftable != before);
+    layout->blocks = end;
+    layout->reftable = end + (layout->n_blocks << q->bits);
+}
+
+static int write_refcounts(struct disk_build *build, struct layout *layout)
+{
+    struct builder *q = build->own;
+    cleanup_free uint8_t *block = malloc(build->unit);
+
+    lay_out_refcounts(q, build->end, layout);
+    if (layout->n_reftable << q->bits > QCOW2_REFTABLE_MAX)
+        return -EFBIG;
+    cleanup_free uint64_t *table = calloc(layout->n_blocks, sizeof(*table));
+    if (!block || !table)
+        return -ENOMEM;
+    uint64_t all = (layout->reftable >> q->bits) + layout->n_reftable, per_block = build->unit / 2;
+    for (uint64_t b = 0; b < layout->n_blocks; b++) {
+        memset(block, 0, build->unit);
+        for (uint64_t i = 0, c = b * per_block; i < per_block && c < all; i++, c++)
+            put_be16(block + 2 * i, c && c < q->n_counts ? q->counts[c] : 1);
+        table[b] = layout->blocks + (b << q->bits);
+        int rc = disk_write_at(build->fd, block, build->unit, table[b]);
+        if (rc)
+            return rc;
+    }
+    build->end = all << q->bits;
+    return write_table(build, table, layout->n_blocks, layout->reftable);
+}
+
+static int write_header(struct disk_build *build, const struct layout *layout)
+{
+    const struct disk_create *what = build->what;
+    const struct builder *q = build->own;
+    bool zstd = what->compression == DISK_COMPRESS_ZSTD;
+    uint32_t at = zstd ? QCOW2_HEADER_LARGEST : QCOW2_HEADER_V3;
+    cleanup_free uint8_t *h = calloc(1, build->unit);
+
+    if (!h)
+        return -ENOMEM;
+    put_be32(h, QCOW2_MAGIC);
+    put_be32(h + QCOW2_AT_VERSION, 3);
+    put_be32(h + QCOW2_AT_CLUSTER_BITS, q->bits);
+    put_be64(h + QCOW2_AT_SIZE, what->size);
+    put_be32(h + QCOW2_AT_L1_SIZE, q->n_l1);
+    put_be64(h + QCOW2_AT_L1_OFFSET, layout->l1);
+    put_be64(h + QCOW2_AT_REFTABLE_OFFSET, layout->reftable);
+    put_be32(h + QCOW2_AT_REFTABLE_CLUSTERS, (uint32_t)layout->n_reftable);
+    put_be64(h + QCOW2_AT_INCOMPATIBLE, zstd ? QCOW2_COMPRESSION : 0);
+    put_be32(h + QCOW2_AT_REFCOUNT_ORDER, REFCOUNT_ORDER);
+    put_be32(h + QCOW2_AT_HEADER_LENGTH, at);
+    if (zstd)
+        h[QCOW2_AT_COMPRESSION] = QCOW2_ZSTD;
+    if (what->backing) {
+        size_t format = strlen(what->backing_format), name = strlen(what->backing);
+        put_be32(h + at, QCOW2_EXTENSION_BACKING_FORMAT);
+        put_be32(h + at + 4, (uint32_t)format);
+        memcpy(h + at + 8, what->backing_format, format);
+        at += 8 + ALIGN_UP((uint32_t)format, 8);
+        at += 8; /* the extension that ends the list: zeros */
+        put_be64(h + QCOW2_AT_BACKING_OFFSET, at);
+        put_be32(h + QCOW2_AT_BACKING_SIZE, (uint32_t)name);
+        memcpy(h + at, what->backing, name);
+    }
+    return disk_write_at(build->fd, h, build->unit, 0);
+}
+
+static int end(struct disk_build *build)
+{
+    struct layout layout;
+    int rc = write_map(build, &layout);
+
+    if (rc == 0)
+        rc = write_refcounts(build, &layout);
+    /* The header last: until then it is no image. */
+    return rc ? rc : write_header(build, &layout);
+}
+
+static void free_builder(struct disk_build *build)
+{
+    struct builder *q = build->own;
+
+    for (uint32_t i = 0; q && q->l2 && i < q->n_l1; i++)
+        free(q->l2[i]);
+    if (q) {
+        free(q->l2);
+        free(q->counts);
+    }
+    free(q);
+}
+
+const struct disk_build_ops qcow2_build = {
+    .begin = begin, .place = place, .pack = pack, .end = end, .free = free_builder};

@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The verbs `disk ...` beside qemu-img: what one writes the other reads and finds sound; nothing half-made is left."""
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import pytest
+
+from program import TABIQUE, Terminal, run
+
+MIB = 1 << 20
+QCOW2 = ["", "-o cluster_size=512", "-o cluster_size=4k", "-o cluster_size=2M", "-c", "-c -o compression_type=zstd",
+         "-c -o cluster_size=512", "-c -o cluster_size=2M,compression_type=zstd"]
+
+
+def qemu_img(*words, check=True):
+    done = subprocess.run(["qemu-img", *map(str, words)], capture_output=True, text=True, check=False, timeout=300)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def disk(*words, status=0):
+    done = run("disk", *map(str, words), timeout=120)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def space(path):
+    return os.stat(path).st_blocks * 512
+
+
+def content(path, size, seed=1):
+    """A disk with all that matters: holes, zeros that are written, text, noise, at places of every alignment."""
+    chance = random.Random(seed)
+    with open(path, "wb") as file:
+        for _ in range(40):
+            file.seek(chance.randrange(size) & ~511)
+            n = chance.randrange(512, 700000)
+            file.write(chance.choice([chance.randbytes(n), b"the same again " * (n // 15), bytes(n)]))
+        file.truncate(size)
+    return path
+
+
+@pytest.fixture
+def source(tmp_path):
+    return content(tmp_path / "source.raw", 48 * MIB + 5 * 512)
+
+
+@pytest.mark.parametrize("options", QCOW2)
+def test_to_qcow2_and_back(tmp_path, source, options):
+    target, back = tmp_path / "a.qcow2", tmp_path / "back.raw"
+    assert disk("convert", "-O", "qcow2", *options.split(), source, target).stdout == ""
+    qemu_img("check", "-q", target)
+    qemu_img("compare", "-f", "raw", "-F", "qcow2", source, target)
+    disk("compare", "-s", source, target)
+    disk("convert", "-f", "qcow2", target, back)
+    assert source.read_bytes() == back.read_bytes()
+    assert space(back) <= space(source)
+    assert space(target) <= space(source) + 12 * MIB  # five tables of a cluster each, up to 2 MiB
+
+
+@pytest.mark.parametrize("options", ["", "-o compat=0.10", "-o cluster_size=512", "-c", "-c -o compression_type=zstd",
+                                     "-o preallocation=metadata", "-c -o cluster_size=2M"])
+def test_from_qemus_qcow2(tmp_path, source, options):
+    qemu_img("convert", "-O", "qcow2", *options.split(), source, tmp_path / "a.qcow2")
+    for target in ("raw", "qcow2"):
+        disk("convert", "-O", target, tmp_path / "a.qcow2", tmp_path / target)
+        qemu_img("compare", "-F", target, "-f", "raw", source, tmp_path / target)
+
+
+def test_map_is_qemus(tmp_path, source):
+    qemu_img("convert", "-O", "qcow2", source, tmp_path / "a.qcow2")
+
+    def known(items):
+        return [(i["start"], i["length"], i["zero"], i.get("offset")) for i in items]
+
+    def joined(items):
+        """Neighbours that are both zeros, and data that goes on, in one: where they are cut is each program's own."""
+        result = []
+        for start, length, zero, offset in known(items):
+            offset = None if zero else offset
+            if result and result[-1][2] == zero and (zero or result[-1][3] + result[-1][1] == offset):
+                result[-1] = (result[-1][0], result[-1][1] + length, zero, result[-1][3])
+            else:
+                result.append((start, length, zero, offset))
+        return result
+
+    ours = json.loads(disk("map", "--json", tmp_path / "a.qcow2").stdout)
+    theirs = json.loads(qemu_img("map", "--output=json", tmp_path / "a.qcow2").stdout)
+    assert joined(ours) == joined(theirs)
+    assert sum(i["length"] for i in ours) == source.stat().st_size
+    assert "data" in disk("map", tmp_path / "a.qcow2").stdout
+
+
+def test_compare_finds_what_differs(tmp_path, source):
+    disk("convert", "-O", "qcow2", source, tmp_path / "a.qcow2")
+    other = tmp_path / "other.raw"
+    shutil.copy(source, other)
+    with open(other, "r+b") as file:
+        file.seek(20 * MIB + 77)
+        byte = file.read(1)[0]
+        file.seek(20 * MIB + 77)
+        file.write(bytes([byte ^ 1]))
+    assert f"byte {20 * MIB + 77}" in disk("compare", other, tmp_path / "a.qcow2", status=1).stdout
+    # A longer one is the same as long as zeros follow.
+    shutil.copy(source, other)
+    os.truncate(other, 60 * MIB)
+    assert "identical" in disk("compare", tmp_path / "a.qcow2", other).stdout
+    assert "sizes" in disk("compare", "-s", tmp_path / "a.qcow2", other, status=1).stdout
+    with open(other, "r+b") as file:
+        file.seek(60 * MIB - 1)
+        file.write(b"x")
+    assert f"byte {60 * MIB - 1}" in disk("compare", tmp_path / "a.qcow2", other, status=1).stdout
+    assert disk("compare", other, tmp_path / "none", status=3).stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("options", ["", "-o cluster_size=512", "-o cluster_size=2M"])
+def test_create(tmp_path, options):
+    path = tmp_path / "a.qcow2"
+    disk("create", "-f", "qcow2", *options.split(), path, "3G")
+    qemu_img("check", "-q", path)
+    info = json.loads(qemu_img("info", "--output=json", path).stdout)
+    ours = json.loads(disk("info", "--json", path).stdout)
+    assert ours["virtual-size"] == info["virtual-size"] == 3 << 30
+    assert ours["format-specific"]["cluster-size"] == info["cluster-size"]
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 5 1G 3M", path], check=True, capture_output=True, timeout=60)
+    qemu_img("check", "-q", path)
+    # What is there is not touched.
+    assert "exists" in disk("create", "-f", "qcow2", path, "1G", status=1).stderr
+    qemu_img("check", "-q", path)
+
+
+def test_create_on_top(tmp_path, source):
+    (tmp_path / "d").mkdir()
+    child = tmp_path / "d/child.qcow2"
+    disk("create", "-f", "qcow2", "-b", "../source.raw", "-F", "raw", child)
+    qemu_img("compare", "-f", "qcow2", "-F", "raw", child, source)
+    info = json.loads(disk("info", "--json", child).stdout)
+    assert (info["backing-filename"], info["backing-filename-format"]) == ("../source.raw", "raw")
+    assert info["virtual-size"] == source.stat().st_size
+    assert "--backing-format" in disk("create", "-f", "qcow2", "-b", "x", tmp_path / "x", status=2).stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_named_files_are_opened_only_if_allowed(tmp_path, source):
+    secret = tmp_path / "secret"
+    shutil.copy(source, secret)
+    qemu_img("create", "-f", "qcow2", "-b", secret, "-F", "raw", tmp_path / "evil.qcow2")
+    for verb in (["convert", tmp_path / "evil.qcow2", tmp_path / "out"], ["map", tmp_path / "evil.qcow2"],
+                 ["convert", "-f", "qcow2", tmp_path / "evil.qcow2", tmp_path / "out"]):
+        message = disk(*verb, status=1).stderr
+        assert "--follow" in message and str(secret) in message
+    disk("compare", tmp_path / "evil.qcow2", source, status=3)
+    assert not (tmp_path / "out").exists()
+    assert disk("info", tmp_path / "evil.qcow2").stdout.count(str(secret)) == 1
+    disk("convert", "--follow", tmp_path / "evil.qcow2", tmp_path / "out")
+    disk("compare", tmp_path / "out", source)
+    # What is behind has no declared format, and looks like one that names another: a guest may have written that.
+    subprocess.run(["qemu-img", "rebase", "-u", "-f", "qcow2", "-b", tmp_path / "evil.qcow2", "-F", "qcow2",
+                    tmp_path / "evil.qcow2"], check=False, capture_output=True, timeout=60)
+    assert "more than 31 files, or on itself" in disk("map", "--follow", tmp_path / "evil.qcow2", status=1).stderr
+
+
+def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path, source):
+    target = tmp_path / "target"
+    target.write_bytes(b"old" * 1000)
+    target.chmod(0o640)
+    link = tmp_path / "link"
+    link.symlink_to("target")
+    # A source that is damaged in the middle.
+    qemu_img("convert", "-O", "qcow2", "-c", source, tmp_path / "bad.qcow2")
+    with open(tmp_path / "bad.qcow2", "r+b") as file:
+        file.seek(5 * 65536)
+        file.write(b"\xff" * 3 * MIB)
+    assert "bad.qcow2': reading it" in disk("convert", tmp_path / "bad.qcow2", link, status=1).stderr
+    assert target.read_bytes() == b"old" * 1000
+    disk("convert", source, link)
+    assert link.is_symlink() and target.read_bytes() == source.read_bytes()
+    assert target.stat().st_mode & 0o777 == 0o640
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bad.qcow2", "link", "source.raw", "target"]
+
+
+def test_a_disk_in_use_is_not_replaced(tmp_path, source):
+    target = tmp_path / "used.qcow2"
+    qemu_img("create", "-f", "qcow2", target, "10M")
+    user = subprocess.Popen(["qemu-io", "-f", "qcow2", target], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        user.stdin.write(b"write 0 1M\n")
+        user.stdin.flush()
+        assert b"wrote" in user.stdout.readline()
+        assert "in use" in disk("convert", source, target, status=1).stderr
+        assert "in use" in disk("convert", target, tmp_path / "x", status=1).stderr
+    finally:
+        user.communicate(b"quit\n", timeout=30)
+    assert "in use" in disk("convert", target, target, status=1).stderr
+    qemu_img("check", "-q", target)
+
+
+def big(path):
+    """So much that it takes a while."""
+    with open(path, "wb") as file:
+        file.truncate(4 << 30)
+        for i in range(1500):
+            file.seek(i * 2 * MIB)
+            file.write(os.urandom(60000) + b"text " * 90000)
+    return path
+
+
+def test_interrupted_and_killed(tmp_path):
+    source, target = big(tmp_path / "big.raw"), tmp_path / "out.qcow2"
+    with Terminal("disk", "convert", "-O", "qcow2", "-c", source, target) as terminal:
+        terminal.expect(rb"\[#*\.*\] +\d+% converting", 60)
+        terminal.send(b"\x03")
+        assert terminal.wait(60) == 130
+        assert b"nothing has changed" in terminal.output
+    assert [p.name for p in tmp_path.iterdir()] == ["big.raw"]
+    for delay in (0.1, 0.4):
+        process = subprocess.Popen([TABIQUE, "disk", "convert", "-O", "qcow2", "-c", source, target])
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(30) == -signal.SIGKILL
+        assert [p.name for p in tmp_path.iterdir()] == ["big.raw"]
+    source.unlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+def test_a_full_disk(tmp_path, source):
+    small = tmp_path / "small"
+    small.mkdir()
+    script = f"""mount -t tmpfs -o size=2m none {small} && cd {small} && echo old >kept || exit 99
+                 {TABIQUE} disk convert -O qcow2 {source} kept 2>{tmp_path}/message; echo $? >{tmp_path}/status
+                 {TABIQUE} disk convert -c -O qcow2 {source} new 2>>{tmp_path}/message; echo $? >>{tmp_path}/status
+                 ls -A >{tmp_path}/list; cat kept >>{tmp_path}/list"""
+    subprocess.run(["unshare", "-m", "sh", "-c", script], check=True, timeout=120)
+    assert (tmp_path / "status").read_text() == "1\n1\n"
+    message = (tmp_path / "message").read_text()
+    assert message.count("No space left on device") == 2 and message.count("\n") == 2
+    assert (tmp_path / "list").read_text() == "kept\nold\n"
+
+
+@pytest.mark.parametrize("words, part", [
+    (["convert", "-O", "qcow3", "a", "b"], "did you mean qcow2?"),
+    (["convert", "-O"], "-O needs a value"),
+    (["convert", "-Oqcow2", "-o", "clustersize=4k", "a", "b"], "unknown option 'clustersize': did you mean cluster_size?"),
+    (["convert", "-Oqcow2", "-o", "cluster_size=4x", "a", "b"], "cluster_size=4x"),
+    (["convert", "-Oqcow2", "-o", "compression_type", "a", "b"], "compression_type=VALUE"),
+    (["convert", "-Oqcow2", "-o", "backing_file=x", "a", "b"], "based on nothing"),
+    (["create", "a", "1000"], "not a multiple of 512"),
+    (["create", "a"], "SIZE is missing"),
+])
+def test_wrong_words(tmp_path, words, part):
+    done = run("disk", *words, cwd=tmp_path)
+    assert done.returncode == 2 and part in done.stderr, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("words, part", [
+    (["-O", "qcow2", "-o", "cluster_size=3000"], "power of two"),
+    (["-O", "qcow2", "-o", "cluster_size=256"], "power of two"),
+    (["-O", "raw", "-c"], "no compression"),
+    (["-O", "qcow2", "-o", "subformat=flat"], "no subformats"),
+])
+def test_options_that_a_format_has_not(tmp_path, source, words, part):
+    assert part in disk("convert", *words, source, tmp_path / "out", status=1).stderr
+    assert pathlib.Path.exists(tmp_path / "out") is False
