@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* tabique VERB ARGUMENTS: finds the operation's row, has it parsed, calls its handler, reports. */
+/* tabique VERB ARGUMENTS: finds the operation's row, has it parsed, calls its handler, reports. Under the
+ * name tabique-oci it is the OCI runtime, as the smaller program of that name is. */
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/suggest.h"
 #include "cli/cli.h"
+#include "cli/oci.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -112,6 +114,9 @@ int main(int argc, char **original)
         fputs("tabique: out of memory\n", stderr);
         return CLI_STATUS_FAILED;
     }
+    const char *slash = argc > 0 ? strrchr(argv[0], '/') : NULL;
+    if (argc > 0 && strcmp(slash ? slash + 1 : argv[0], "tabique-oci") == 0)
+        return oci_main(argc, argv);
     if (argc < 2) {
         cli_print_overview(stderr);
         return CLI_STATUS_USAGE;

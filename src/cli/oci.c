@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static const struct oci_flag globals[] = {
     {"debug", 0, OCI_BOOL, NULL, "accepted: errors say all there is to say"},
@@ -204,11 +205,22 @@ static int unknown_verb(const char *name)
     return 1;
 }
 
+/* With one of the three closed, the next file opened would take its place, and the container would have it.
+ */
+static void open_standard_files(void)
+{
+    for (int fd = 0; fd <= 2; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd ? O_WRONLY : O_RDONLY) != fd)
+            _exit(1);
+}
+
 int oci_main(int argc, char **argv)
 {
     cleanup_error struct error *err = NULL;
     struct oci_values *global = NULL;
     int used = 0, status = 0;
+
+    open_standard_files();
     int rc = oci_parse(globals, ARRAY_SIZE(globals), 0, argc - 1, argv + 1, &global, &used, &err);
 
     if (rc == -ECANCELED) {

@@ -43,9 +43,10 @@ int message_receive(int socket, struct message *out, int *fd)
 
     if (fd)
         *fd = -1;
+    /* The other side has ended without reading what was sent to it: told once, before what it had to say. */
     do
         n = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
+    while (n < 0 && (errno == EINTR || errno == ECONNRESET));
     if (n < 0)
         return -errno;
     if (n == 0)

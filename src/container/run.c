@@ -27,7 +27,7 @@ int run_wait_for_exec(int sync, int *status, struct error **err)
 
     do
         n = recv(sync, buf, sizeof(buf) - 1, 0);
-    while (n < 0 && errno == EINTR);
+    while (n < 0 && (errno == EINTR || errno == ECONNRESET));
     if (n <= 0)
         return 0;
     if (n == sizeof(uint64_t)) { /* from the trampoline */

@@ -122,6 +122,16 @@ def test_no_descriptor_leads_out(bundle, oci):
         os.close(outside)
 
 
+def test_closed_standard_files(bundle, oci):
+    """Nothing of the runtime's takes their place."""
+    bundle.process["args"] = ["sh", "-c", "for n in 0 1 2; do readlink /proc/self/fd/$n; done > /out; ls /proc/self/fd >> /out"]
+    bundle.write()
+    subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "-", oci.program, "--root", str(oci.state), "run", "--bundle",
+                    str(bundle.directory), oci.new_id()], check=True, timeout=30)
+    out = (bundle.rootfs / "out").read_text().split()
+    assert out[0] == "/dev/null" and out[2] == "/dev/null" and out[3:] == ["0", "1", "2", "3"]
+
+
 # ---- races on mounts ----
 
 def exchange(first, second, stop):

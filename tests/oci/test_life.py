@@ -8,6 +8,8 @@ import time
 
 import pytest
 
+import runtime
+
 
 def wait_for(condition, seconds=10):
     end = time.monotonic() + seconds
@@ -177,6 +179,9 @@ def test_features(oci):
     assert linux["cgroup"]["v2"] and linux["seccomp"]["enabled"] and linux["mountExtensions"]["idmap"]["enabled"]
 
 
-def test_version(oci):
+def test_version(oci, tmp_path):
+    (tmp_path / "tabique-oci").symlink_to(runtime.TABIQUE)
+    link = runtime.Runtime(oci.state, tmp_path / "tabique-oci")
+    assert link("--version").stdout == oci("--version").stdout
     out = oci("--version").stdout.splitlines()
     assert out[0].startswith("tabique-oci version ") and "spec: 1.2.0" in out
