@@ -288,9 +288,9 @@ static int describe(const char *path, bool rootless, const struct cgroup_tree *t
     return 0;
 }
 
-/* With the path known: a structure with all groups made. `scope` is systemd's, or has no unit. */
-static int create_at(const char *path, const struct cgroup_request *request, struct cgroup_scope *scope,
-                     struct cgroup **out, struct error **err)
+/* With the path known. `scope` is systemd's, or has no unit. */
+static int plan_at(const char *path, const struct cgroup_request *request, struct cgroup_scope *scope,
+                   struct cgroup **out, struct error **err)
 {
     struct cgroup_tree *trees;
     struct cgroup *cgroup = NULL;
@@ -306,16 +306,11 @@ static int create_at(const char *path, const struct cgroup_request *request, str
     cgroup->unit = steal_ptr(scope->unit);
     cgroup->keeper = scope->keeper;
     scope->keeper = 0;
-    rc = make_trees(cgroup, err);
-    if (rc) {
-        cgroup_free(cgroup);
-        return rc;
-    }
     *out = cgroup;
     return 0;
 }
 
-int cgroup_create(const struct cgroup_request *request, struct cgroup **out, struct error **err)
+int cgroup_plan(const struct cgroup_request *request, struct cgroup **out, struct error **err)
 {
     struct cgroup_scope scope = {0};
     char name[NAME_MAX + 1];
@@ -331,10 +326,31 @@ int cgroup_create(const struct cgroup_request *request, struct cgroup **out, str
         path = name;
     }
     int rc = check_path(path, err);
-    rc = rc ? rc : create_at(path, request, &scope, out, err);
+    rc = rc ? rc : plan_at(path, request, &scope, out, err);
     free(scope.unit);
     cgroup_systemd_end_keeper(scope.keeper);
     return rc;
+}
+
+int cgroup_make(struct cgroup *cgroup, struct error **err)
+{
+    return make_trees(cgroup, err);
+}
+
+int cgroup_create(const struct cgroup_request *request, struct cgroup **out, struct error **err)
+{
+    struct cgroup *cgroup;
+    int rc = cgroup_plan(request, &cgroup, err);
+
+    if (rc)
+        return rc;
+    rc = cgroup_make(cgroup, err);
+    if (rc) {
+        cgroup_free(cgroup);
+        return rc;
+    }
+    *out = cgroup;
+    return 0;
 }
 
 void cgroup_free(struct cgroup *cgroup)

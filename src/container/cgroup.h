@@ -50,6 +50,15 @@ struct cgroup_hierarchy {
  */
 int cgroup_create(const struct cgroup_request *request, struct cgroup **out, struct error **err);
 
+/*
+ * The same in two steps, so that whoever wants to can write down between them which groups there will be
+ * (cgroup_save) and find them again, should it be killed. What is planned only is not there, and may be
+ * another's: nothing but cgroup_make and cgroup_free may be done with it. (systemd's scope is there at once;
+ * it ends with this process unless another one comes in.)
+ */
+int cgroup_plan(const struct cgroup_request *request, struct cgroup **out, struct error **err);
+int cgroup_make(struct cgroup *cgroup, struct error **err);
+
 /* What is needed to find the groups again, as JSON; NULL without memory. */
 json_t *cgroup_save(const struct cgroup *cgroup);
 /* The groups that `saved` tells of, whether they are still there or not. 0; -EINVAL, -ENOMEM with *err. */

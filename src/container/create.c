@@ -129,9 +129,7 @@ static int describe(struct creation *c, struct error **err)
     return state_save(c->container, err);
 }
 
-/* What is to be made is written down before it is: should this process be killed in between, delete finds it.
- */
-static int make_group(struct creation *c, struct error **err)
+static int plan_group(struct creation *c, struct error **err)
 {
     const struct cgroup_request request = {
         .path = c->config->cgroups_path,
@@ -140,15 +138,22 @@ static int make_group(struct creation *c, struct error **err)
         .rootless = c->runtime->rootless,
     };
 
-    json_object_set_new(c->container->json, "cgroup_request",
-                        json_pack("{s:s?, s:s, s:b, s:b}", "path", request.path, "id", request.id, "systemd",
-                                  request.systemd, "rootless", request.rootless));
-    int rc = state_save(c->container, err);
-    if (rc == 0)
-        rc = cgroup_create(&request, &c->cgroup, err);
-    /* Known exactly from now on. */
-    json_object_del(c->container->json, "cgroup_request");
-    return rc ? rc : cgroup_apply(c->cgroup, &c->config->resources, err);
+    return cgroup_plan(&request, &c->cgroup, err);
+}
+
+static int make_group(struct creation *c, struct error **err)
+{
+    int rc = cgroup_make(c->cgroup, err);
+
+    if (rc) {
+        /* Whoever is in there is another's. */
+        cgroup_free(c->cgroup);
+        c->cgroup = NULL;
+        return rc;
+    }
+    /* A person without rights has fewer than were planned. It is saved with the process's number. */
+    json_object_set_new(c->container->json, "cgroup", cgroup_save(c->cgroup));
+    return cgroup_apply(c->cgroup, &c->config->resources, err);
 }
 
 /* ---- what the process finds open ---- */
@@ -393,6 +398,7 @@ static int fork_and_follow(struct creation *c, int *status, struct error **err)
         return rc;
     c->sync = sockets[0];
     c->setup.sync = sockets[1];
+    c->setup.peer = sockets[0];
     bool two_steps = false;
     pid_t pid = namespaces_fork(&c->setup, init_main, &two_steps, err);
     close(sockets[1]);
@@ -417,11 +423,15 @@ int creation_make(struct creation *c, int *status, struct error **err)
         rc = state_make(c->runtime, c->request->id, &c->container, err);
     if (rc)
         return rc;
-    rc = make_group(c, err);
+    /* What is going to be is written down first, so that `delete` finds it whenever this process is killed.
+     */
+    rc = plan_group(c, err);
     if (rc == 0)
         rc = state_save_config(c->container, c->config, err);
     if (rc == 0)
         rc = describe(c, err);
+    if (rc == 0)
+        rc = make_group(c, err);
     if (rc == 0)
         rc = fork_and_follow(c, status, err);
     if (rc == 0)

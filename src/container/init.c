@@ -85,6 +85,8 @@ static int begin(struct container_setup *setup, struct error **err)
 
     /* Whoever is not yet in a container must not outlive who makes it. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    /* It may have ended before that: then the socket tells. */
+    close(setup->peer);
     /* The container's lock is its maker's alone, and goes with it. */
     close(setup->container->dir);
     setup->container->dir = -1;

@@ -99,19 +99,7 @@ int lifecycle_open_group(const struct container *c, struct cgroup **out, struct 
     json_t *saved = json_object_get(c->json, "cgroup");
 
     *out = NULL;
-    if (json_is_object(saved))
-        return cgroup_open_saved(saved, out, err);
-    json_t *asked = json_object_get(c->json, "cgroup_request");
-    if (!json_is_object(asked))
-        return 0;
-    /* Its maker was killed while it made them: made once more, they are known. */
-    const struct cgroup_request request = {
-        .path = json_string_value(json_object_get(asked, "path")),
-        .id = json_string_value(json_object_get(asked, "id")),
-        .systemd = json_is_true(json_object_get(asked, "systemd")),
-        .rootless = json_is_true(json_object_get(asked, "rootless")),
-    };
-    return request.id ? cgroup_create(&request, out, err) : 0;
+    return json_is_object(saved) ? cgroup_open_saved(saved, out, err) : 0;
 }
 
 /* By a descriptor that was held against the start time: the number can't become another process's meanwhile.
@@ -210,10 +198,14 @@ int lifecycle_destroy(const struct container_runtime *runtime, struct container 
 
     if (rc)
         return rc;
-    kill_and_wait(c, group);
+    /* Without a process of its own it has nobody in its groups; they may not even have been made by it. */
+    if (c->pid > 0)
+        kill_and_wait(c, group);
     if (group)
-        rc = cgroup_remove(group, err);
+        rc = cgroup_remove(group, c->pid > 0 ? err : NULL);
     cgroup_free(group);
+    if (rc == -EBUSY && c->pid <= 0)
+        rc = 0;
     if (rc)
         return rc;
     intel_rdt_remove(json_object_get(c->json, "intel_rdt"));

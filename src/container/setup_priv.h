@@ -28,6 +28,7 @@ struct container_setup {
     int *mount_trees; /* one for each mount */
     int null_fd;      /* the host's /dev/null, O_PATH: what paths are masked with */
     int sync;         /* this process's end */
+    int peer;         /* the command's: closed at once, so that the command's end is heard */
     int fifo;         /* O_RDWR: a byte tells to go on; -1: at once */
     int console_socket;
     unsigned preserve_fds;

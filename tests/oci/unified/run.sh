@@ -1,0 +1,71 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+# What tests/oci/test_unified.py has a guest do whose host is Debian: cgroup v2 alone, and systemd. Each part prints a line
+# "RESULT name: value", which the test holds against what it expects.
+P=/mnt
+export LD_LIBRARY_PATH=$P/lib PATH=$PATH:/usr/sbin
+S=/tmp/state
+oci() { $P/bin/tabique-oci --root $S "$@"; }
+say() { echo "RESULT $1: $2"; }
+group() { echo /sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$1/cgroup); }
+pid() { oci state $1 | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p'; }
+files() { for f in "${@:2}"; do printf '%s=%s ' $f "$(cat $1/$f)"; done; }
+
+say layout "$(findmnt -no FSTYPE /sys/fs/cgroup) $(grep -c cgroup /proc/mounts)"
+for t in cgroup cgroup_v2; do
+    $P/bin/test_container_$t >/tmp/out 2>&1
+    say unit-$t "$? $(grep -c '^\[       OK' /tmp/out)"
+    grep -E 'ERROR|LINE|FAILED' /tmp/out
+done
+
+cp -r $P/bundle /tmp/bundle
+cd /tmp/bundle
+# ---- groups made by us ----
+oci create --bundle . one >/dev/null </dev/null 2>&1 && oci start one
+G=$(group $(pid one))
+say limits "$(files $G memory.max memory.swap.max memory.low pids.max cpu.max cpu.weight cpuset.cpus)"
+say inside "$(oci exec one sh -c 'cat /proc/self/cgroup; echo x >/dev/null && echo written; mknod /tmp/x c 1 11; cat /tmp/x' 2>&1 | tr '\n' ' ')"
+oci pause one
+say paused "$(oci state one | grep -o '"status": *"[a-z]*"') $(cat $G/cgroup.freeze) $(grep -o 'frozen 1' $G/cgroup.events)"
+oci resume one
+oci update --memory 100m --memory-swap 300m --cpu-quota 70000 --pids-limit 9 one
+say updated "$(files $G memory.max memory.swap.max pids.max cpu.max)"
+say stats "$(oci events --stats one | grep -o '"limit":104857600' | head -1)"
+say ps "$(oci ps --format json one | tr -cd '[,]')"
+oci delete --force one
+say gone "$(ls -d $G 2>&1 | grep -c 'No such file')"
+
+# ---- an OOM kill ----
+sed 's/"sleep", "1000"/"tail", "\/dev\/zero"/; s/33554432/16777216/' config.json >/tmp/c && cp config.json /tmp/keep && cp /tmp/c config.json
+oci create --bundle . greedy >/dev/null </dev/null 2>&1
+oci events --interval 1h greedy >/tmp/events &
+E=$!
+sleep 1
+oci start greedy
+for i in $(seq 100); do oci state greedy | grep -q stopped && break; sleep 0.1; done
+wait $E
+say oom "$(tr -d '\n' </tmp/events)"
+oci delete --force greedy
+cp /tmp/keep config.json
+
+# ---- half a mebibyte ----
+sed 's/"sleep", "1000"/"true"/; s/33554432/524288/' config.json >/tmp/c && cp /tmp/c config.json
+oci run --bundle . small </dev/null
+say small $?
+cp /tmp/keep config.json
+
+# ---- groups made by systemd ----
+sed 's/"linux": {/"linux": {"cgroupsPath": "system.slice:tests:two",/' config.json >/tmp/c && cp /tmp/c config.json
+oci --systemd-cgroup create --bundle . two >/dev/null </dev/null && oci start two
+G=$(group $(pid two))
+say scope "$G $(systemctl is-active tests-two.scope) $(systemctl show -p MemoryMax -p TasksMax -p Delegate tests-two.scope | sort | tr '\n' ' ')"
+say scope-limits "$(files $G memory.max pids.max cpu.weight)"
+oci --systemd-cgroup update --memory 64m two
+systemctl daemon-reload
+say scope-updated "$(files $G memory.max pids.max cpu.weight)"
+oci pause two && say scope-paused "$(cat $G/cgroup.freeze)"
+oci delete --force two
+sleep 1
+say scope-gone "$(ls -d $G 2>&1 | grep -c 'No such file') $(systemctl is-active tests-two.scope)"
+say left "$(ls $S 2>/dev/null | wc -l) $(pgrep -c tabique-oci) $(find /sys/fs/cgroup -name '*tabique*' | wc -l)"
+echo "RESULT end: end"
