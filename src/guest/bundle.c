@@ -163,6 +163,7 @@ static bool has_host_net(const json_t *flags)
     return net && strcmp(net, "host") == 0;
 }
 
+/* The network namespace is that of the process that makes the container (container_net.c). */
 static json_t *make_linux(const struct bundle *b, const json_t *process, struct error **err)
 {
     static const char *const masked[] = {"/proc/acpi",
@@ -185,7 +186,7 @@ static json_t *make_linux(const struct bundle *b, const json_t *process, struct 
     for (size_t i = 0; namespaces[i]; i++)
         json_array_append_new(list, json_pack("{s:s}", "type", namespaces[i]));
     if (!has_host_net(b->flags))
-        json_array_append_new(list, json_pack("{s:s}", "type", "network"));
+        json_array_append_new(list, json_pack("{s:s, s:s}", "type", "network", "path", "/proc/self/ns/net"));
     json_object_set_new(resources, "devices", make_devices(b->flags));
     json_t *json =
         json_pack("{s:o, s:o, s:s}", "namespaces", list, "resources", resources, "cgroupsPath", b->cgroup);

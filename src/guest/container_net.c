@@ -41,7 +41,7 @@ struct container_net {
     uint8_t in[NET_HEADER_SIZE + NET_FRAME_MAX], out[NET_HEADER_SIZE + NET_FRAME_MAX];
 };
 
-/* ---- in the container's network namespace ---- */
+/* ---- in its network namespace ---- */
 
 static int bring_up(int fd, const char *name)
 {
@@ -107,24 +107,6 @@ static int configure(struct container_net *net, bool has_backend)
     return net->tap < 0 ? net->tap : set_addresses(fd);
 }
 
-static int visit(struct container_net *net, pid_t pid, bool has_backend, struct error **err)
-{
-    char path[64];
-
-    snprintf(path, sizeof(path), "/proc/%d/ns/net", (int)pid);
-    cleanup_close int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC),
-                      theirs = open(path, O_RDONLY | O_CLOEXEC);
-    if (own < 0 || theirs < 0 || setns(theirs, CLONE_NEWNET) < 0)
-        return error_set_errno(err, errno, "the container's network");
-    int rc = configure(net, has_backend);
-    if (setns(own, CLONE_NEWNET) < 0)
-        return error_set_errno(err, errno, "the host's network");
-    if (rc == -ENOENT)
-        return error_set(err, ENOENT,
-                         "the user network takes /dev/net/tun: modprobe tun, or run with --net host");
-    return rc ? error_set_errno(err, -rc, "the container's network") : 0;
-}
-
 /* ---- frames ---- */
 
 static void send_frames(struct container_net *net);
@@ -172,31 +154,45 @@ static void on_tap(void *opaque, uint32_t events)
 
 /* ---- the whole ---- */
 
-int container_net_open(struct container_net **out, struct loop *loop, pid_t pid, struct net_backend *backend,
-                       struct error **err)
+int container_net_open(struct container_net **out, bool has_backend, struct error **err)
 {
     struct container_net *net = calloc(1, sizeof(*net));
 
     if (!net)
         return error_set_errno(err, ENOMEM, "network");
     net->tap = -1;
-    int rc = visit(net, pid, backend != NULL, err);
-    if (rc == 0 && backend) {
-        const struct net_client client = {.ready = on_backend, .opaque = net};
-
-        net->backend = backend;
-        rc = net_start(backend, &client, loop, err);
-        net->started = rc == 0;
-        if (rc == 0)
-            rc = loop_watch_add(loop, net->tap, EPOLLIN, on_tap, net, &net->watch);
-        if (rc == 0)
-            net_watch(backend, 0, true, false);
-    }
-    if (rc) {
+    if (has_backend && access("/dev/net/tun", R_OK | W_OK) < 0) {
+        int rc = error_set(
+            err, errno,
+            "the user network can't open /dev/net/tun (%s): 'modprobe tun' makes it, 'chmod 666' gives it to "
+            "all; or run with --net none or host",
+            strerror(errno));
         container_net_close(net);
         return rc;
     }
-    *out = net;
+    int rc = unshare(CLONE_NEWNET) < 0 ? -errno : configure(net, has_backend);
+    if (rc == 0) {
+        *out = net;
+        return 0;
+    }
+    container_net_close(net);
+    return error_set_errno(err, -rc, "the container's network");
+}
+
+int container_net_start(struct container_net *net, struct loop *loop, struct net_backend *backend,
+                        struct error **err)
+{
+    const struct net_client client = {.ready = on_backend, .opaque = net};
+
+    net->backend = backend;
+    int rc = net_start(backend, &client, loop, err);
+    if (rc)
+        return rc;
+    net->started = true;
+    rc = loop_watch_add(loop, net->tap, EPOLLIN, on_tap, net, &net->watch);
+    if (rc)
+        return error_set_errno(err, -rc, "the container's network");
+    net_watch(backend, 0, true, false);
     return 0;
 }
 

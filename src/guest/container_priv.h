@@ -43,12 +43,13 @@ void relay_close(struct relay *relay);
 struct container_net;
 
 /*
- * Gives the container whose process `pid` is an Ethernet interface, eth0, with an address of the user network
- * that `backend` speaks for, and moves frames between the two. Without a backend only its own lo is there. 0
- * or -errno with *err.
+ * Takes this process, and the container that it makes then, into a new network namespace: with lo, and
+ * (has_backend) an Ethernet interface, eth0, with an address of the user network. 0 or -errno with *err.
  */
-int container_net_open(struct container_net **out, struct loop *loop, pid_t pid, struct net_backend *backend,
-                       struct error **err);
+int container_net_open(struct container_net **out, bool has_backend, struct error **err);
+/* Moves frames between it and `backend`, which speaks for it, from now on. 0 or -errno with *err. */
+int container_net_start(struct container_net *net, struct loop *loop, struct net_backend *backend,
+                        struct error **err);
 void container_net_close(struct container_net *net);
 
 #endif

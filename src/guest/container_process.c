@@ -12,11 +12,13 @@
 #include "guest/guest.h"
 #include "guest/lock.h"
 #include "host/loop.h"
+#include "image/image.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <glob.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -42,7 +44,7 @@ struct process {
     struct container_runtime runtime;
     struct loop *loop;
     int control, console, lock;
-    bool terminal;
+    bool terminal, rootless;
     int tty_listen;       /* the runtime connects here with the terminal */
     int master;           /* of the terminal, for its size; -1: none */
     int slave;            /* held until the end: an init system closes the terminal and opens it again */
@@ -147,6 +149,7 @@ static int write_config(struct process *p, struct error **err)
                             .directory = p->guest->directory,
                             .cgroup = cgroup,
                             .terminal = p->terminal,
+                            .rootless = p->rootless,
                             .columns = p->config->columns,
                             .rows = p->config->rows};
 
@@ -411,6 +414,8 @@ static int make(struct process *p, int *status, struct error **err)
         return rc ? rc : -EINVAL;
     p->terminal = json_is_true(json_object_get(p->config->flags, "terminal"));
     rc = make_root(p, err);
+    if (rc == 0 && !(net && strcmp(net, "host") == 0))
+        rc = container_net_open(&p->net, p->backend != NULL, err);
     if (rc == 0)
         rc = write_config(p, err);
     if (rc == 0)
@@ -421,8 +426,8 @@ static int make(struct process *p, int *status, struct error **err)
         rc = take_terminal(p, err);
     if (rc == 0)
         rc = begin(p, err);
-    if (rc == 0 && !(net && strcmp(net, "host") == 0))
-        rc = container_net_open(&p->net, p->loop, p->pid, p->backend, err);
+    if (rc == 0 && p->backend)
+        rc = container_net_start(p->net, p->loop, p->backend, err);
     if (rc == 0) {
         rc = container_start(&p->runtime, name, err);
         if (rc)
@@ -461,6 +466,38 @@ static void let_go_of_others(const struct process *p)
     leave_pipes();
 }
 
+/* ---- a person's: in a user namespace, where the person is root ---- */
+
+/* The supervisor, who is outside, gives the ids. One byte each way: "I am in it", "they are there". */
+static int become_root(int control)
+{
+    char byte = 0;
+
+    if (unshare(CLONE_NEWUSER) < 0)
+        byte = (char)errno;
+    if (send(control, &byte, 1, MSG_NOSIGNAL) != 1 || byte || recv(control, &byte, 1, 0) != 1)
+        return -EPERM;
+    return setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0 ? -errno : 0;
+}
+
+static int give_ids(const struct vm_process *process, struct error **err)
+{
+    char byte = 0;
+
+    if (recv(process->control_fd, &byte, 1, 0) != 1)
+        return error_set(err, EIO, "the container's process ended unexpectedly");
+    if (byte)
+        return error_set(
+            err, byte,
+            "no user namespace (%s): a person's containers take them (sysctl user.max_user_namespaces, "
+            "kernel.unprivileged_userns_clone, or a security module's profile forbids them)",
+            strerror(byte));
+    int rc = image_map_ids(process->pid, err);
+    if (rc == 0 && send(process->control_fd, "", 1, MSG_NOSIGNAL) != 1)
+        rc = error_set(err, EIO, "the container's process ended unexpectedly");
+    return rc;
+}
+
 _Noreturn static void process_main(struct process *p)
 {
     struct vm_message ready = {.type = VM_READY};
@@ -468,8 +505,10 @@ _Noreturn static void process_main(struct process *p)
     int status = VM_EXIT_FAILED;
     sigset_t none;
 
+    if (p->rootless && become_root(p->control) < 0)
+        _exit(VM_EXIT_FAILED);
     p->root = container_process_root(p->guest->home);
-    p->runtime = (struct container_runtime){.root = p->root};
+    p->runtime = (struct container_runtime){.root = p->root, .rootless = p->rootless};
     setsid();
     for (int number = 1; number < NSIG; number++)
         signal(number, SIG_DFL);
@@ -522,6 +561,7 @@ int container_process_start(struct vm_process *process, const struct container_p
                             .guest = config->guest,
                             .control = control[1],
                             .console = console[1],
+                            .rootless = geteuid() != 0,
                             .tty_listen = -1,
                             .master = -1,
                             .slave = -1,
@@ -535,8 +575,10 @@ int container_process_start(struct vm_process *process, const struct container_p
     cleanup_close_fn(&control[1]);
     started.console_fd = console[0];
     started.control_fd = control[0];
+    if (rc == 0 && geteuid() != 0)
+        rc = give_ids(&started, err);
     if (rc) {
-        started.pid = 0;
+        started.pid = started.pid < 0 ? 0 : started.pid;
         vm_process_end(&started);
         return rc;
     }
@@ -546,6 +588,24 @@ int container_process_start(struct vm_process *process, const struct container_p
 }
 
 /* ---- for those outside ---- */
+
+int container_process_join(const struct container_runtime *runtime, const char *name, struct error **err)
+{
+    char path[64];
+
+    if (geteuid() == 0)
+        return 0;
+    json_t *state = container_state(runtime, name, err);
+    if (!state)
+        return -ESRCH;
+    snprintf(path, sizeof(path), "/proc/%lld/ns/user",
+             (long long)json_integer_value(json_object_get(state, "pid")));
+    json_decref(state);
+    cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || setns(fd, CLONE_NEWUSER) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
+        return error_set_errno(err, errno, "guest '%s': its user namespace", name);
+    return 0;
+}
 
 char *container_process_root(const struct home *home)
 {
@@ -582,6 +642,19 @@ static int remove_groups(const struct home *home, const char *name, struct error
     return rc;
 }
 
+/* A person may not end what runs as another id of theirs, but the root of their user namespace may. */
+static void delete_inside(const struct container_runtime *runtime, const char *name)
+{
+    int status;
+    pid_t pid = fork();
+
+    if (pid == 0)
+        _exit(container_process_join(runtime, name, NULL) || container_delete(runtime, name, true, NULL) ? 1
+                                                                                                         : 0);
+    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+}
+
 int container_process_clean(const struct home *home, const char *name, struct error **err)
 {
     cleanup_free char *root = container_process_root(home), *directory = NULL;
@@ -589,6 +662,8 @@ int container_process_clean(const struct home *home, const char *name, struct er
 
     if (!root || asprintf(&directory, "%s/%s", root, name) < 0)
         return error_set_errno(err, ENOMEM, "container");
+    if (access(directory, F_OK) == 0 && geteuid() != 0)
+        delete_inside(&runtime, name);
     int rc = access(directory, F_OK) < 0 ? 0 : container_delete(&runtime, name, true, err);
     rmdir(root); /* with the last one */
     return rc ? rc : remove_groups(home, name, err);

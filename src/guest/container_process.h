@@ -32,6 +32,10 @@ int container_process_start(struct vm_process *process, const struct container_p
  * memory. */
 char *container_process_root(const struct home *home);
 
+/* A person's container is in a user namespace: this process becomes its root. Nothing for root. 0 or -errno
+ * with *err. */
+int container_process_join(const struct container_runtime *runtime, const char *name, struct error **err);
+
 /* Takes away whatever is left of a container, by whomever it was left: processes, groups, state. No error if
  * there is nothing. 0 or -errno with *err. */
 int container_process_clean(const struct home *home, const char *name, struct error **err);

@@ -85,11 +85,16 @@ int inside_open(struct inside *out, const struct home *home, const char *name, s
 
     if (rc)
         return rc;
+    const struct container_runtime runtime = {.root = root};
     bool runs = row.state == GUEST_RUNNING || row.state == GUEST_PAUSED;
     guest_row_clear(&row);
     if (runs) {
-        inside.root = open_running(root, name, err);
-        rc = inside.root < 0 ? inside.root : 0;
+        rc = container_process_join(&runtime, name, err);
+        inside.root = rc ? -1 : open_running(root, name, err);
+        rc = inside.root < 0 ? (rc ? rc : inside.root) : 0;
+    } else if (geteuid() != 0) {
+        rc = error_set(err, ESRCH, "guest '%s' does not run: a person's container is reached while it does",
+                       name);
     } else {
         rc = open_stopped(&inside, home, name, err);
     }
@@ -193,6 +198,8 @@ int guest_exec(const struct home *home, const struct guest_exec *request, int *s
                                   .terminal = request->terminal};
     int rc = root ? check_runs(home, request->name, err) : error_set_errno(err, ENOMEM, "container");
 
+    if (rc == 0)
+        rc = container_process_join(&runtime, request->name, err);
     if (rc == 0 && request->user) {
         process = write_process(home, root, request, err);
         rc = process < 0 ? process : 0;

@@ -66,8 +66,10 @@ void guest_empty_trash(const struct home *home)
     for (struct dirent *e; directory && (e = readdir(directory));) {
         cleanup_free char *path = NULL;
 
-        if (strncmp(e->d_name, TRASH, strlen(TRASH)) == 0 && (path = guest_path(home, e->d_name, NULL)))
-            home_remove_tree(path);
+        /* A person's container has files of other ids. */
+        if (strncmp(e->d_name, TRASH, strlen(TRASH)) == 0 && (path = guest_path(home, e->d_name, NULL)) &&
+            home_remove_tree(path))
+            image_delete_tree(path);
     }
     if (directory)
         closedir(directory);

@@ -24,6 +24,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <time.h>
 
 struct error;
@@ -152,6 +153,12 @@ int image_import(const char *home, const struct image_import *request, const str
  * a layout stays. Interrupted as image_build_debian. */
 int image_export(const char *home, const char *name, const char *target,
                  const struct image_progress *progress, struct error **err);
+
+/* For a person's containers, whose files belong to the ids that /etc/subuid gives. `pid` is in a new user
+ * namespace: the person becomes its root, the given ids what follows. 0 or -errno with *err. */
+int image_map_ids(pid_t pid, struct error **err);
+/* Deletes a tree with files of these ids. Says nothing. */
+void image_delete_tree(const char *path);
 
 /* Unpacks those of the image's layers that are not yet. For one that a guest holds. As image_build_debian. */
 int image_unpack(const char *home, const struct image *image, const struct image_progress *progress,

@@ -13,6 +13,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "image/image.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -341,4 +342,16 @@ void sandbox_delete_tree(const char *path)
 
     if (geteuid() != 0)
         run(&job, WAY_USER, &status, NULL);
+}
+
+int image_map_ids(pid_t pid, struct error **err)
+{
+    const struct sandbox job = {.purpose = "running a container"};
+
+    return map_ids(&job, pid, err);
+}
+
+void image_delete_tree(const char *path)
+{
+    sandbox_delete_tree(path);
 }

