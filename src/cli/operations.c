@@ -301,6 +301,12 @@ static const struct cli_argument run_arguments[] = {
      .help = "Take down the walls: all capabilities, devices and system calls. What runs in it can do what "
              "root of the host "
              "can."},
+    {.name = "init",
+     .kind = "container",
+     .type = CLI_BOOL,
+     .help = "Start the program by a small first process, which passes signals on and looks after processes "
+             "that have lost "
+             "their parents."},
     {.name = "read-only",
      .kind = "container",
      .type = CLI_BOOL,

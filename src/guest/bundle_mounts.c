@@ -167,6 +167,9 @@ json_t *bundle_mounts(const struct bundle *b, struct error **err)
 
     add_kernel(mounts, b, system);
     add_etc(mounts, b, system);
+    cleanup_free char *init = NULL;
+    if (json_is_true(json_object_get(b->flags, "init")) && asprintf(&init, "%s/init", b->directory) >= 0)
+        add(mounts, "/dev/init", "bind", init, "bind,rprivate,ro,nosuid,nodev");
     if (add_volumes(mounts, b, err)) {
         json_decref(mounts);
         return NULL;

@@ -233,6 +233,8 @@ json_t *bundle_process(const struct bundle *b, struct error **err)
 
     if (!args || find_capabilities(b->flags, &set, err))
         return NULL;
+    if (json_is_true(json_object_get(b->flags, "init")))
+        json_array_insert_new(args, 0, json_string("/dev/init"));
     json_t *gids = json_array();
     for (size_t i = 0; i < b->user.n_gids; i++)
         json_array_append_new(gids, json_integer(b->user.gids[i]));

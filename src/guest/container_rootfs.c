@@ -13,6 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/stat.h>
+
+/* container_init_blob.S */
+extern const uint8_t guest_container_init[], guest_container_init_end[];
 
 #define NAME_SERVER "10.0.2.3" /* of the user network */
 
@@ -76,6 +80,20 @@ static int copy_resolv_conf(const char *directory, struct error **err)
     return write_text(directory, "resolv.conf", text, err);
 }
 
+/* The program container_init.c, for --init. */
+static int write_init(const char *directory, struct error **err)
+{
+    cleanup_free char *path = NULL;
+
+    if (asprintf(&path, "%s/init", directory) < 0)
+        return error_set_errno(err, ENOMEM, "init");
+    size_t size = (size_t)(guest_container_init_end - guest_container_init);
+    cleanup_fclose FILE *f = fopen(path, "we");
+    if (!f || fwrite(guest_container_init, 1, size, f) != size || fflush(f) || fchmod(fileno(f), 0755) < 0)
+        return error_set_errno(err, errno, "%s", path);
+    return 0;
+}
+
 int container_rootfs_etc(const char *directory, const char *hostname, const json_t *flags, struct error **err)
 {
     const char *net = json_string_value(json_array_get(json_object_get(flags, "net"), 0));
@@ -95,5 +113,7 @@ int container_rootfs_etc(const char *directory, const char *hostname, const json
     if (rc == 0)
         rc = write_text(directory, "hosts", text, err);
     snprintf(text, sizeof(text), "%s\n", hostname);
+    if (rc == 0 && json_is_true(json_object_get(flags, "init")))
+        rc = write_init(directory, err);
     return rc ? rc : write_text(directory, "hostname", text, err);
 }

@@ -370,6 +370,20 @@ def test_update(home):
     assert home.run("update", "web").returncode == 2
 
 
+def test_init(home):
+    """A first process of ours: signals reach the program, orphans are taken, statuses are the program's."""
+    assert shell(home, "test $$ -ne 1 && cat /proc/1/comm", "--init") == "init\n"
+    assert run(home, "--init", "--", "sh", "-c", "exit 9").returncode == 9
+    assert run(home, "--init", "--", "sh", "-c", "kill -9 $$").returncode == 137
+    assert run(home, "--init", "--", "nothing").returncode == 127
+    assert run(home, "--init", "--read-only", "--user", "web", "--", "id", "-u").stdout == "1000\n"
+    # Children of a child that has ended: none of them stays as a zombie.
+    assert shell(home, "(for i in 1 2 3; do (sleep 0.1 &) ; done); sleep 0.5; ps -o stat | grep -c Z || true", "--init") == "0\n"
+    serve(home, "web", "--init")
+    home.do("stop", "web")
+    assert home.inspect("web")["exit-status"] == 3
+
+
 # ---- a whole system ----
 
 

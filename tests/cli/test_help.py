@@ -12,7 +12,7 @@ VERBS = {
     "run": ["--kind", "--name", "--detach", "--rm", "--restart", "--firmware", "--firmware-log", "--kernel", "--initrd", "--append",
             "--memory", "--cpus", "--engine", "--disk", "--cloud-init", "--debug-exit", "--vsock", "--vsock-cid",
             "--balloon", "--watchdog", "--net", "--mac", "--publish", "--module", "--pids", "--io-weight", "--volume",
-            "--env", "--user", "--workdir", "--hostname", "--privileged", "--read-only", "--cap-add", "--cap-drop",
+            "--env", "--user", "--workdir", "--hostname", "--privileged", "--init", "--read-only", "--cap-add", "--cap-drop",
             "--security-opt"],
     "ps": ["--all", "--quiet", "--json"],
     "console": [],
