@@ -17,14 +17,16 @@ COUNT = ["sh", "-c", "i=0; while :; do i=$((i + 1)); echo $i >/tmp/n; done"]
 
 
 def group_of(pid, controller):
-    """The directory of a process's group."""
+    """The directory of a process's group: in v1's tree of the controller, or else in v2's."""
+    found = None
     for line in pathlib.Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         number, controllers, path = line.split(":", 2)
         if controller in controllers.split(","):
             return pathlib.Path("/sys/fs/cgroup") / controllers / path.lstrip("/")
-        unified = pathlib.Path("/sys/fs/cgroup") / path.lstrip("/")
-        if number == "0" and (unified / "cgroup.procs").exists():
-            found = unified
+        if number == "0":
+            mixed = pathlib.Path("/sys/fs/cgroup/unified")
+            found = (mixed if mixed.is_dir() else mixed.parent) / path.lstrip("/")
+    assert found, f"no group of {pid} for {controller}"
     return found
 
 
@@ -254,3 +256,127 @@ def test_half_a_mebibyte_is_enough(bundle):
 
 def test_the_loopback_interface_is_up(bundle):
     assert bundle.sh("(echo hello | busybox nc -l -p 7000 &) ; sleep 0.5; busybox nc 127.0.0.1 7000") == "hello\n"
+
+
+# ---- each kind of limit, where this host has it ----
+
+
+def available(pid, *names):
+    """The first of these files that the process's groups have, as (path, name); skips the test where a kernel has none."""
+    for name in names:
+        path = group_of(pid, name.split(".")[0]) / name
+        if path.exists():
+            return path
+    return pytest.skip(f"this host's kernel has none of {', '.join(names)}")
+
+
+def start_with(bundle, resources):
+    bundle.linux["resources"] = resources
+    return bundle.start("sleep", "1000")
+
+
+def test_memory_properties(bundle, oci):
+    name = start_with(bundle, {"memory": {"limit": 64 << 20, "swap": 80 << 20, "swappiness": 7, "kernelTCP": 1 << 20, "kernel": 1 << 20,
+                                          "useHierarchy": True}})
+    pid = pid_of(oci, name)
+    assert limit_of(pid, "memory.memsw.limit_in_bytes", "memory.swap.max") in (str(80 << 20), str(16 << 20))
+    if (group_of(pid, "memory") / "memory.swappiness").exists():
+        assert limit_of(pid, "memory.swappiness", "memory.swappiness") == "7"
+        assert limit_of(pid, "memory.kmem.tcp.limit_in_bytes", "memory.kmem.tcp.limit_in_bytes") == str(1 << 20)
+
+
+def test_without_an_oom_killer(bundle, oci):
+    """v1 lets who asks for too much wait; v2 has no such thing."""
+    name = start_with(bundle, {"memory": {"limit": 16 << 20, "swap": 16 << 20, "disableOOMKiller": True}})
+    path = available(pid_of(oci, name), "memory.oom_control")
+    assert "oom_kill_disable 1" in path.read_text()
+    with subprocess.Popen([oci.program, "--root", oci.state, "exec", name, "sh", "-c", "x=aaaaaaaa; while :; do x=$x$x; done"]) as greedy:
+        wait_until(lambda: "under_oom 1" in path.read_text(), "it waits for memory")
+        assert greedy.poll() is None
+        oci("kill", "--all", name, "KILL")
+        assert greedy.wait(60) == 137
+
+
+def test_check_before_update(idle, oci):
+    limits = json.dumps({"memory": {"limit": 4096, "checkBeforeUpdate": True}})
+    refused = oci("update", "--resources", "-", idle, stdin=None, input=limits, check=False)
+    assert refused.returncode == 1 and "linux.resources.memory.limit: 4096 is less than the" in refused.stderr
+
+
+def test_cpu_burst_and_idle(bundle, oci):
+    name = start_with(bundle, {"cpu": {"quota": 50000, "period": 100000, "burst": 20000, "mems": "0"}})
+    pid = pid_of(oci, name)
+    assert available(pid, "cpu.cfs_burst_us", "cpu.max.burst").read_text().strip() == "20000"
+    assert limit_of(pid, "cpuset.mems", "cpuset.mems") == "0"
+    oci("update", "--cpu-quota", "30000", "--cpu-burst", "10000", "--cpu-idle", "1", name)
+    assert available(pid, "cpu.cfs_burst_us", "cpu.max.burst").read_text().strip() == "10000"
+    assert available(pid, "cpu.idle").read_text().strip() == "1"
+
+
+def disk():
+    """A whole disk of this host, as "major:minor"."""
+    for path in sorted(pathlib.Path("/sys/block").iterdir()):
+        if path.name.startswith(("vd", "sd", "nvme", "xvd")):
+            return (path / "dev").read_text().strip()
+    return pytest.skip("this host has no disk")
+
+
+def test_block_io(bundle, oci):
+    major, minor = disk().split(":")
+    limit = [{"major": int(major), "minor": int(minor), "rate": 1 << 20}]
+    name = start_with(bundle, {"blockIO": {"throttleReadBpsDevice": limit, "throttleWriteBpsDevice": limit,
+                                           "throttleReadIOPSDevice": limit, "throttleWriteIOPSDevice": limit}})
+    pid = pid_of(oci, name)
+    if (group_of(pid, "blkio") / "blkio.throttle.read_bps_device").exists():
+        for kind in ("read_bps", "write_bps", "read_iops", "write_iops"):
+            assert (group_of(pid, "blkio") / f"blkio.throttle.{kind}_device").read_text() == f"{major}:{minor} {1 << 20}\n"
+    else:
+        assert available(pid, "io.max").read_text() == f"{major}:{minor} rbps={1 << 20} wbps={1 << 20} riops={1 << 20} wiops={1 << 20}\n"
+
+
+def test_a_weight_is_set_or_refused(bundle, oci):
+    bundle.linux["resources"] = {"blockIO": {"weight": 500}}
+    done = bundle.create("sleep", "1000", check=False)
+    if done.returncode:
+        assert "linux.resources.blockIO.weight: " in done.stderr and "leave it out" in done.stderr
+    else:
+        name, = oci.ids
+        assert available(pid_of(oci, name), "blkio.bfq.weight", "blkio.weight", "io.bfq.weight", "io.weight").read_text().split()[-1] \
+            in ("500", "4950")
+
+
+def test_huge_pages(bundle, oci):
+    name = start_with(bundle, {"hugepageLimits": [{"pageSize": "2MB", "limit": 4 << 20}]})
+    assert available(pid_of(oci, name), "hugetlb.2MB.limit_in_bytes", "hugetlb.2MB.max").read_text().strip() == str(4 << 20)
+    data = json.loads(oci("events", "--stats", name).stdout)["data"]
+    assert data["hugetlb"]["2MB"]["usage"] == 0
+
+
+def test_files_of_v2(bundle, oci):
+    """`unified`, in the v2 tree of a host that has one; what is not there is told."""
+    if not list(pathlib.Path("/sys/fs/cgroup").glob("**/cgroup.controllers")):
+        bundle.linux["resources"] = {"unified": {"cgroup.max.depth": "7"}}
+        refused = bundle.create("true", check=False)
+        assert refused.returncode == 1 and "linux.resources.unified: this host has cgroup v1 alone" in refused.stderr
+        return
+    name = start_with(bundle, {"unified": {"cgroup.max.depth": "7"}})
+    assert (group_of(pid_of(oci, name), "v2") / "cgroup.max.depth").read_text() == "7\n"
+    bundle.linux["resources"] = {"unified": {"nothing.max": "7"}}
+    refused = bundle.create("true", check=False)
+    assert refused.returncode == 1 and "linux.resources.unified.nothing.max" in refused.stderr
+
+
+@pytest.mark.parametrize("resources, complaint", [
+    ({"rdma": {"mlx5_1": {"hcaHandles": 1}}}, "linux.resources.rdma: "),
+    ({"network": {"classID": 5}}, "linux.resources.network"),
+    ({"network": {"priorities": [{"name": "lo", "priority": 5}]}}, "linux.resources.network"),
+    ({"cpu": {"realtimeRuntime": 10 ** 9}}, "linux.resources.cpu.realtimeRuntime"),
+    ({"cpu": {"shares": 10 ** 9}}, "linux.resources.cpu.shares: 1000000000 is too much"),
+])
+def test_what_this_host_lacks_is_told(bundle, resources, complaint):
+    """Never left out in silence: either it holds or the container is not made."""
+    bundle.linux["resources"] = resources
+    done = bundle.create("true", check=False)
+    if done.returncode == 0:
+        pytest.skip("this host has it")
+    assert done.returncode == 1 and complaint in done.stderr, done.stderr
