@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The value of --disk: FILE[,format=raw|qcow2][,readonly][,serial=TEXT]. A comma that belongs to a name or a
+ * The value of --disk: FILE[,format=FORMAT][,readonly][,serial=TEXT]. A comma that belongs to a name or a
  * serial is written twice. No locks, no state.
  */
 #include "base/cleanup.h"
@@ -49,7 +49,7 @@ static bool format_known(const char *name)
 static int set_format(struct vm_disk *disk, const char *value, struct error **err)
 {
     if (!format_known(value))
-        return error_set(err, EINVAL, "--disk: '%s' is no format: choose raw or qcow2", value);
+        return error_set(err, EINVAL, "--disk: '%s' is no format: choose raw, qcow2, vdi or vhd", value);
     disk->format = strdup(value);
     return disk->format ? 0 : error_set_errno(err, ENOMEM, "--disk");
 }

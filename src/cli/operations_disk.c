@@ -15,7 +15,8 @@
     {                                                                                                        \
         .name = "option", .letter = 'o', .type = CLI_STRING, .metavar = "NAME=VALUE[,...]",                  \
         .repeatable = true,                                                                                  \
-        .help = "What the new format leaves open: cluster_size (qcow2), compression_type=zlib|zstd (qcow2)." \
+        .help = "What the new format leaves open: cluster_size and compression_type=zlib|zstd (qcow2), "     \
+                "subformat=dynamic|fixed (vhd)."                                                             \
     }
 #define FOLLOW                                                                                               \
     {                                                                                                        \

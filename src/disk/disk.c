@@ -6,7 +6,8 @@
 #include <errno.h>
 #include <string.h>
 
-static const struct disk_format *const formats[] = {&disk_format_raw, &disk_format_qcow2, NULL};
+static const struct disk_format *const formats[] = {&disk_format_raw, &disk_format_qcow2, &disk_format_vdi,
+                                                    &disk_format_vhd, NULL};
 
 const char *disk_format_name(size_t i)
 {

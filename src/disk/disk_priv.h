@@ -67,7 +67,7 @@ struct disk_build_ops {
 
 struct disk_format {
     const char *name;
-    /* Whether a file that begins with these bytes is of this format. NULL: any is. */
+    /* Whether a file that begins with these bytes is of this format. NULL: that can't be told. */
     bool (*probe)(const uint8_t *head, size_t len);
     /* The name of the backing file (NULL if there is none) and of its format (NULL if that is not said), to
      * be freed; *other is set if there is yet another file. Optional. 0 or -errno with *err. */
@@ -88,7 +88,7 @@ struct disk_format {
     const struct disk_build_ops *build; /* NULL: can't be made */
 };
 
-extern const struct disk_format disk_format_raw, disk_format_qcow2;
+extern const struct disk_format disk_format_raw, disk_format_qcow2, disk_format_vdi, disk_format_vhd;
 
 /* ---- info.c ---- */
 
@@ -159,6 +159,10 @@ int disk_write_at(int fd, const void *buf, size_t len, uint64_t offset);
 int disk_writev_at(int fd, const struct iovec *iov, unsigned n, uint64_t offset);
 /* Makes a hole, where the file system can. */
 void disk_punch_at(int fd, uint64_t offset, uint64_t len);
+
+/* How far, up to `length` bytes (whole sectors), the file is a hole or is none. Where the file system does
+ * not tell, it is none. Whole sectors, at least one. */
+uint64_t disk_alike_at(int fd, uint64_t offset, uint64_t length, bool *hole);
 
 /* ---- iov.c ---- */
 

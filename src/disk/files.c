@@ -24,7 +24,7 @@
 #define QEMU_LOCK_READ    0
 #define QEMU_LOCK_WRITE   1
 
-#define HEAD 64u
+#define HEAD 512u
 
 /* Which files that an image names are opened. */
 enum follow {

@@ -251,6 +251,33 @@ void disk_punch_at(int fd, uint64_t offset, uint64_t len)
         return;
 }
 
+uint64_t disk_alike_at(int fd, uint64_t offset, uint64_t length, bool *hole)
+{
+    off_t data = lseek(fd, (off_t)offset, SEEK_DATA), end = (off_t)(offset + length);
+
+    *hole = false;
+    if (data < 0 && errno == ENXIO) {
+        *hole = true; /* to the end */
+    } else if (data > (off_t)offset) {
+        *hole = true;
+        if (data < end)
+            end = data;
+    } else if (data >= 0) {
+        off_t next = lseek(fd, (off_t)offset, SEEK_HOLE);
+        if (next > (off_t)offset && next < end)
+            end = next;
+    }
+    /* Holes end where the file system's blocks do, files anywhere: a sector that is torn counts as data. */
+    uint64_t alike = (uint64_t)end - offset, torn = alike % DISK_SECTOR;
+    if (torn && *hole && alike > torn)
+        return alike - torn;
+    if (torn) {
+        *hole = false;
+        alike += DISK_SECTOR - torn;
+    }
+    return alike < length ? alike : length;
+}
+
 /* ---- the ring ---- */
 
 static struct io_uring_sqe *take_sqe(struct disk_io *io)

@@ -142,33 +142,15 @@ static int raw_open(struct disk **out, const struct disk *common, struct error *
     return 0;
 }
 
-/* What the file system says; where it has no holes to tell of, all is data. */
 static int raw_extent(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *out)
 {
-    off_t data = lseek(disk->fd, (off_t)offset, SEEK_DATA), end = (off_t)(offset + length);
-    bool hole = false;
+    bool hole;
+    uint64_t alike = disk_alike_at(disk->fd, offset, length, &hole);
 
-    if (data < 0 && errno == ENXIO) {
-        hole = true; /* to the end */
-    } else if (data > (off_t)offset) {
-        hole = true;
-        if (data < end)
-            end = data;
-    } else if (data >= 0) {
-        off_t next = lseek(disk->fd, (off_t)offset, SEEK_HOLE);
-        /* Sectors are not torn: the last one may end behind the file. */
-        if (next > (off_t)offset && ALIGN_UP(next, DISK_SECTOR) < end)
-            end = ALIGN_UP(next, DISK_SECTOR);
-    }
-    /* A hole may begin and end where no sector does, on unusual file systems: then it is read as data. */
-    if (hole && ((uint64_t)end % DISK_SECTOR)) {
-        hole = false;
-        end = ALIGN_UP(end, DISK_SECTOR);
-    }
     *out = (struct disk_extent){.kind = hole ? DISK_EXTENT_ZEROS : DISK_EXTENT_DATA,
                                 .allocated = true,
                                 .disk = disk,
-                                .length = (uint64_t)end - offset,
+                                .length = alike,
                                 .offset = offset};
     return 0;
 }

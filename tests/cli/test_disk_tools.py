@@ -73,6 +73,50 @@ def test_from_qemus_qcow2(tmp_path, source, options):
         qemu_img("compare", "-F", target, "-f", "raw", source, tmp_path / target)
 
 
+# Format, QEMU's name of it, options that both have.
+BLOCKS = [("vdi", "vdi", ""), ("vhd", "vpc", ""), ("vhd", "vpc", "-o subformat=fixed")]
+
+
+@pytest.mark.parametrize("name, theirs, options", BLOCKS)
+def test_blocks_both_ways(tmp_path, source, name, theirs, options):
+    ours, back, made = tmp_path / "ours", tmp_path / "back.raw", tmp_path / "theirs"
+    disk("convert", "-O", name, *options.split(), source, ours)
+    qemu_img("compare", "-f", "raw", "-F", theirs, source, ours)
+    if name == "vdi":
+        qemu_img("check", "-q", "-f", theirs, ours)
+    info = json.loads(disk("info", "-f", name, "--json", ours).stdout)
+    assert info["virtual-size"] == source.stat().st_size
+    disk("convert", "-f", name, ours, back)
+    assert back.read_bytes() == source.read_bytes()
+    assert space(ours) <= space(source) + 3 * MIB  # pieces of 64 KiB, and the table
+    # QEMU makes some a little larger, for their geometry.
+    qemu_img("convert", "-f", "raw", "-O", theirs, *options.split(), source, made)
+    disk("compare", "-F", name, source, made)
+    disk("convert", "-f", name, "-O", "qcow2", made, tmp_path / "a.qcow2")
+    qemu_img("compare", "-f", "qcow2", "-F", "raw", tmp_path / "a.qcow2", source)
+    # An empty one, which QEMU then writes.
+    disk("create", "-f", name, *options.split(), tmp_path / "empty", "40M")
+    subprocess.run(["qemu-io", "-f", theirs, "-c", "write -P 5 9M 3M", tmp_path / "empty"], check=True,
+                   capture_output=True, timeout=60)
+    qemu_img("convert", "-f", theirs, "-O", "raw", tmp_path / "empty", tmp_path / "empty.raw")
+    disk("compare", "-s", "-f", name, tmp_path / "empty", tmp_path / "empty.raw")
+
+
+@pytest.mark.skipif(not shutil.which("vhdimount") or not os.path.exists("/dev/fuse") or os.geteuid() != 0,
+                    reason="libvhdi-utils and FUSE are not there")
+@pytest.mark.parametrize("options", ["", "-o subformat=fixed"])
+def test_libvhdi_reads_our_vhd(tmp_path, source, options):
+    """A second reader of the format, which looks at the bits of the sectors too."""
+    image, mount = tmp_path / "a.vhd", tmp_path / "mount"
+    disk("convert", "-O", "vhd", *options.split(), source, image)
+    mount.mkdir()
+    subprocess.run(["vhdimount", image, mount], check=True, capture_output=True, timeout=60)
+    try:
+        assert (mount / "vhdi1").read_bytes() == source.read_bytes()
+    finally:
+        subprocess.run(["umount", mount], check=True, timeout=60)
+
+
 def test_map_is_qemus(tmp_path, source):
     qemu_img("convert", "-O", "qcow2", source, tmp_path / "a.qcow2")
 
@@ -264,6 +308,8 @@ def test_wrong_words(tmp_path, words, part):
     (["-O", "qcow2", "-o", "cluster_size=256"], "power of two"),
     (["-O", "raw", "-c"], "no compression"),
     (["-O", "qcow2", "-o", "subformat=flat"], "no subformats"),
+    (["-O", "vdi", "-c"], "no compression"),
+    (["-O", "vhd", "-o", "subformat=thin"], "choose dynamic or fixed"),
 ])
 def test_options_that_a_format_has_not(tmp_path, source, words, part):
     assert part in disk("convert", *words, source, tmp_path / "out", status=1).stderr

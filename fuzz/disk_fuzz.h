@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * An image that anyone may have made: opening it, and requests on it, which write its tables too. The input
+ * is 256 bytes of requests, then the file. Whatever the file says, requests end, memory stays bounded, and
+ * nothing outside the given buffers is touched. For one fuzz target a format.
+ */
+#ifndef TABIQUE_FUZZ_DISK_FUZZ_H
+#define TABIQUE_FUZZ_DISK_FUZZ_H
+
+#include "base/cleanup.h"
+#include "disk/disk.h"
+#include "disk/disk_priv.h"
+#include "fuzz_input.h"
+#include "host/loop.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define SCRIPT   256u
+#define FILE_MAX (4u << 20)
+#define BUFFER   (256u << 10)
+#define AT_ONCE  4u
+
+static struct loop *loop;
+static unsigned pending;
+
+static inline void done(struct disk_request *request, int result)
+{
+    if (result > 0)
+        abort();
+    if (--pending == 0)
+        loop_stop(loop, 0);
+}
+
+static inline int file_with(const uint8_t *bytes, size_t size)
+{
+    int fd = memfd_create("image", MFD_CLOEXEC);
+
+    if (fd < 0 || disk_write_at(fd, bytes, size, 0) < 0)
+        abort();
+    return fd;
+}
+
+/* A few requests at once, wherever the script says. */
+static inline void batch(struct disk *disk, struct fuzz_input *in)
+{
+    static uint8_t buffers[AT_ONCE][BUFFER];
+    struct disk_request requests[AT_ONCE];
+    struct iovec iov[AT_ONCE];
+
+    for (unsigned i = 0; i < AT_ONCE && in->left; i++) {
+        uint64_t sectors = disk_size(disk) / DISK_SECTOR, how = fuzz_take(in, 1), at = fuzz_take(in, 4);
+        uint64_t n = 1 + fuzz_take(in, 1) * (how & 0x80 ? 2 : 1);
+        /* From the start, from the end, or anywhere. */
+        if (how & 0x20)
+            at = at * 0x10001;
+        if (how & 0x40)
+            at = sectors - 1 - at % sectors;
+        iov[i] = (struct iovec){buffers[i], n * DISK_SECTOR};
+        requests[i] = (struct disk_request){.kind = (enum disk_request_kind)(how % 5),
+                                            .unmap = how & 0x10,
+                                            .offset = at % sectors * DISK_SECTOR,
+                                            .length = n * DISK_SECTOR,
+                                            .iov = &iov[i],
+                                            .n_iov = 1,
+                                            .done = done};
+        if (n > sectors - at % sectors && how & 8)
+            requests[i].length = iov[i].iov_len = (sectors - at % sectors) * DISK_SECTOR;
+        pending++;
+        disk_submit(disk, &requests[i]);
+    }
+    disk_start(disk);
+    if (pending)
+        loop_run(loop);
+}
+
+/* As commands read: piece by piece, a few of them. */
+static inline void walk(struct disk *disk)
+{
+    static uint8_t buf[64 << 10];
+    struct disk_extent e;
+    uint64_t at = 0;
+
+    for (unsigned i = 0; i < 64 && at < disk_size(disk); i++, at += e.length) {
+        if (disk->format->extent(disk, at, disk_size(disk) - at, &e) < 0)
+            return;
+        if (!e.length || e.length > disk_size(disk) - at)
+            abort();
+        disk_extent_read(&e, buf, e.length < sizeof(buf) ? e.length : sizeof(buf));
+    }
+}
+
+static inline int fuzz_disk(const char *format_name, const uint8_t *data, size_t size)
+{
+    const struct disk_format *which = disk_format_find(format_name);
+
+    if (size < SCRIPT || size > SCRIPT + FILE_MAX)
+        return 0;
+    struct fuzz_input in = {data, SCRIPT};
+    bool read_only = fuzz_take(&in, 1) & 1;
+    int fd = file_with(data + SCRIPT, size - SCRIPT);
+    char *name = NULL, *format = NULL;
+    bool other;
+    struct disk *disk = NULL;
+    struct disk_files *files = NULL;
+    uint8_t behind[4096] = "what is behind";
+    struct disk_file list[2] = {
+        {.fd = fd, .name = (char *)"image", .format = (char *)(uintptr_t)format_name}};
+    unsigned n = 1;
+
+    if (which->backing && which->backing(fd, &name, &format, &other, NULL) == 0 && name)
+        list[n++] = (struct disk_file){
+            .fd = file_with(behind, sizeof(behind)), .name = (char *)"behind", .format = (char *)"raw"};
+    free(name);
+    free(format);
+    if (loop_create(&loop, NULL) < 0 || disk_files_new(&files, list, n, read_only, NULL) < 0)
+        abort();
+    disk_files_avoid_uring(files);
+    struct disk_info info = {0};
+    which->describe(fd, &info, NULL);
+    if (disk_open(&disk, files, loop, NULL) == 0) {
+        walk(disk);
+        while (in.left)
+            batch(disk, &in);
+        disk_close(disk);
+    }
+    disk_files_close(files);
+    loop_free(loop);
+    return 0;
+}
+
+#endif

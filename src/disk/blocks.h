@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What formats have in common that keep a disk in blocks of one size, each anywhere in the file or nowhere,
+ * by one table: VDI, VHD. The table is in memory whole.
+ *
+ * New blocks go to the end of the file. Their content is written at once; the table's entry only with the
+ * next flush, after a sync. So whatever an end at any moment leaves in the file, no entry points to what is
+ * not there: space behind the last block may be lost, and the next block to be taken takes it back.
+ */
+#ifndef TABIQUE_DISK_BLOCKS_H
+#define TABIQUE_DISK_BLOCKS_H
+
+#include "disk/disk_priv.h"
+
+/* The table takes 4 bytes each of memory. */
+#define BLOCKS_MAX (16u << 20)
+
+struct blocks {
+    struct disk disk;
+    const struct blocks_ops *ops;
+    uint32_t block_size; /* bytes, a power of two */
+    uint32_t n;
+    uint32_t *map; /* what the entries mean is the format's own */
+    uint64_t end;  /* of the last block in the file */
+    bool taken;    /* a block, since the disk was opened */
+    bool fixed;    /* there is no table: all blocks are there, one behind the other from byte 0 on */
+    uint32_t dirty_from, dirty_to;
+
+    bool submitting; /* disk_submit has not returned yet */
+};
+
+struct blocks_ops {
+    /* Where the content of block `i` begins; 0: nowhere, it is zeros. Within the file, but for its end. */
+    uint64_t (*where)(const struct blocks *b, uint32_t i);
+    /* Gives block `i` its place at b->end, which it moves, and its entry in the map. What is behind the old
+     * end is zeros in the file. 0 or -errno. */
+    int (*take)(struct blocks *b, uint32_t i);
+    /* The block that was just taken is not needed: b->end and the entry are what they were. Optional. */
+    void (*untaken)(struct blocks *b);
+    /* Before content of block `i` is changed that has a place already. 0 or -errno. Optional. */
+    int (*touch)(struct blocks *b, uint32_t i);
+    /* Writes the entries from `from` up to `to`, and what else has changed with them. 0 or -errno. */
+    int (*write_map)(struct blocks *b, uint32_t from, uint32_t to);
+    /* Frees what is behind `b`. Optional. */
+    void (*free)(struct blocks *b);
+};
+
+/* For the format's table. `b` is the first in the format's own structure. */
+void blocks_submit(struct disk *disk, struct disk_request *request);
+int blocks_read(struct disk *disk, uint64_t offset, void *buf, size_t len);
+int blocks_extent(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *out);
+/* Frees `b` itself too. */
+int blocks_close(struct disk *disk);
+
+/* Whether two blocks share bytes of the file: then one must not be written. 0, or -EUCLEAN, or -ENOMEM.
+ * `extra`: bytes of each before its content. */
+int blocks_check_overlap(const struct blocks *b, uint32_t extra);
+
+#endif

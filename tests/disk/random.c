@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Random requests on an image, many at once, against a flat copy in memory; the image is opened anew now and
+ * then, and looked at by qemu-img. One thread. */
+#include "random.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SIZE_MAX_BYTES (24u << 20)
+#define AT_ONCE        12u
+
+static unsigned long long rng_state;
+
+static uint64_t rng(uint64_t below)
+{
+    /* xorshift64* */
+    rng_state ^= rng_state >> 12;
+    rng_state ^= rng_state << 25;
+    rng_state ^= rng_state >> 27;
+    return (rng_state * 0x2545f4914f6cdd1dull >> 11) % below;
+}
+
+struct run {
+    struct image image;
+    const char *path;
+    const char *format;
+    uint64_t size;
+    uint8_t *model, *buf[AT_ONCE];
+    uint64_t offset[AT_ONCE], length[AT_ONCE];
+    enum disk_request_kind kind[AT_ONCE];
+    struct image_request requests[AT_ONCE];
+};
+
+static void compare_all(struct run *r)
+{
+    static uint8_t seen[1 << 20];
+
+    for (uint64_t at = 0; at < r->size; at += sizeof(seen)) {
+        uint64_t n = r->size - at < sizeof(seen) ? r->size - at : sizeof(seen);
+        assert_int_equal(image_read(&r->image, at, seen, n), 0);
+        assert_memory_equal(seen, r->model + at, n);
+    }
+}
+
+/* What qemu-img reads in the image, against the model. */
+static void compare_qemu(const struct run *r)
+{
+    FILE *f = fopen(scratch_path("model.raw"), "we");
+
+    assert_non_null(f);
+    assert_int_equal(fwrite(r->model, 1, r->size, f), r->size);
+    assert_int_equal(fclose(f), 0);
+    /* QEMU has other names for some. */
+    const char *theirs = strcmp(r->format, "vhd") == 0 ? "vpc" : r->format;
+    if (shell("qemu-img compare -f raw -F %s model.raw '%s' >compare.log 2>&1", theirs, r->path) != 0) {
+        shell("cat compare.log >&2");
+        fail_msg("qemu-img reads something else");
+    }
+}
+
+static void reopen(struct run *r, bool check)
+{
+    image_close(&r->image);
+    if (check) {
+        if (strcmp(r->format, "qcow2") == 0)
+            check_image(r->path, false);
+        if (strcmp(r->format, "vdi") == 0)
+            assert_int_equal(shell("qemu-img check -q -f vdi '%s'", r->path), 0);
+        compare_qemu(r);
+    }
+    image_open(&r->image, r->path, r->format, rng(4) ? 0 : IMAGE_NO_URING);
+    compare_all(r);
+}
+
+/* A range that touches none of the first `n` of this batch; half of them at cluster bounds. */
+static bool choose_range(struct run *r, unsigned n)
+{
+    static const uint32_t lengths[] = {512, 512, 4096, 4096, 65536, 65536 * 2, 1 << 20, 3 << 20};
+    uint64_t most = lengths[rng(8)], unit = rng(2) ? 512 : 65536;
+    uint64_t offset = rng(r->size / unit + 1) * unit, length = (1 + rng(most / 512)) * 512;
+
+    if (rng(3) == 0)
+        length = (length + 65535) & ~65535ull;
+    if (offset >= r->size)
+        return false;
+    if (length > r->size - offset)
+        length = r->size - offset;
+    for (unsigned i = 0; i < n; i++)
+        if (offset < r->offset[i] + r->length[i] && r->offset[i] < offset + length)
+            return false;
+    r->offset[n] = offset;
+    r->length[n] = length;
+    return true;
+}
+
+static void batch(struct run *r)
+{
+    static const enum disk_request_kind kinds[] = {
+        DISK_READ,         DISK_READ,         DISK_WRITE,   DISK_WRITE,   DISK_WRITE,
+        DISK_WRITE_ZEROES, DISK_WRITE_ZEROES, DISK_DISCARD, DISK_DISCARD, DISK_FLUSH};
+    unsigned n = 0, wanted = 1 + (unsigned)rng(AT_ONCE);
+
+    for (unsigned tries = 0; tries < 4 * wanted && n < wanted; tries++) {
+        if (!choose_range(r, n))
+            continue;
+        r->kind[n] = kinds[rng(10)];
+        if (r->kind[n] == DISK_WRITE)
+            for (uint64_t i = 0; i < r->length[n]; i += 8)
+                memcpy(r->buf[n] + i, &(uint64_t){rng(1ull << 53)}, 8);
+        bool data = r->kind[n] == DISK_READ || r->kind[n] == DISK_WRITE;
+        image_submit(&r->image, &r->requests[n], r->kind[n], r->offset[n], data ? r->buf[n] : NULL,
+                     r->kind[n] == DISK_FLUSH ? 0 : r->length[n], rng(2));
+        n++;
+    }
+    image_wait(&r->image);
+    for (unsigned i = 0; i < n; i++) {
+        uint8_t *m = r->model + r->offset[i];
+        assert_int_equal(r->requests[i].result, 0);
+        if (r->kind[i] == DISK_WRITE)
+            memcpy(m, r->buf[i], r->length[i]);
+        else if (r->kind[i] == DISK_WRITE_ZEROES)
+            memset(m, 0, r->length[i]);
+        else if (r->kind[i] == DISK_READ)
+            assert_memory_equal(r->buf[i], m, r->length[i]);
+        else if (r->kind[i] ==
+                 DISK_DISCARD) /* it may hold anything, but only within its bounds, and for good */
+            assert_int_equal(image_read(&r->image, r->offset[i], m, r->length[i]), 0);
+    }
+}
+
+void random_run(const char *path, const char *format, unsigned batches)
+{
+    char own[200];
+    struct run r = {.path = own, .format = format};
+
+    snprintf(own, sizeof(own), "%s", path);
+
+    image_open(&r.image, own, format, 0);
+    r.size = disk_size(r.image.disk);
+    assert_in_range(r.size, 1, SIZE_MAX_BYTES);
+    r.model = malloc(r.size);
+    assert_non_null(r.model);
+    for (unsigned i = 0; i < AT_ONCE; i++) {
+        r.buf[i] = malloc(SIZE_MAX_BYTES);
+        assert_non_null(r.buf[i]);
+    }
+    assert_int_equal(image_read(&r.image, 0, r.model, r.size), 0);
+    reopen(&r, true);
+    for (unsigned i = 0; i < batches; i++) {
+        batch(&r);
+        if (rng(40) == 0)
+            reopen(&r, rng(2));
+    }
+    reopen(&r, true);
+    image_close(&r.image);
+    for (unsigned i = 0; i < AT_ONCE; i++)
+        free(r.buf[i]);
+    free(r.model);
+}
+
+void random_begin(void)
+{
+    const char *seed = getenv("TABIQUE_SEED");
+
+    rng_state = seed ? strtoull(seed, NULL, 0) : (unsigned long long)time(NULL) << 20 | (unsigned)getpid();
+    printf("TABIQUE_SEED=%llu\n", rng_state);
+    fflush(stdout);
+}

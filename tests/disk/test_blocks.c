@@ -1,0 +1,211 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * VDI and VHD: random requests against a model and QEMU's reading, and images that lie. TABIQUE_STEPS makes
+ * the sequences longer (of each kind; 10,000 requests).
+ */
+#include "base/bytes.h"
+#include "base/error.h"
+#include "random.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static unsigned batches = 10000 / 6;
+
+/* `theirs`: QEMU's name of the format, with options. */
+static void random_on_theirs(const char *format, const char *theirs, const char *size)
+{
+    assert_int_equal(shell("rm -f r; qemu-img create -q -f %s r %s", theirs, size), 0);
+    random_run(scratch_path("r"), format, batches / 2);
+}
+
+static void random_on_ours(const char *format, const char *subformat, uint64_t size)
+{
+    const struct disk_create what = {.format = format, .subformat = subformat, .size = size};
+
+    assert_int_equal(shell("rm -f r"), 0);
+    assert_int_equal(disk_create(scratch_path("r"), &what, NULL), 0);
+    random_run(scratch_path("r"), format, batches / 2);
+}
+
+static void test_vdi_random(void **state)
+{
+    random_on_theirs("vdi", "vdi", "19M");
+    random_on_theirs("vdi", "vdi -o static=on", "5M");
+    random_on_ours("vdi", NULL, (19 << 20) + 512);
+}
+
+static void test_vhd_random(void **state)
+{
+    random_on_theirs("vhd", "vpc", "19M");
+    random_on_theirs("vhd", "vpc -o subformat=fixed", "7M");
+    random_on_ours("vhd", NULL, (21 << 20) - 512);
+    random_on_ours("vhd", "fixed", (17 << 20) + 1024);
+}
+
+/* ---- images that lie ---- */
+
+static void put(const char *name, uint64_t at, const void *bytes, size_t len)
+{
+    int fd = open(scratch_path(name), O_WRONLY | O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, bytes, len, (off_t)at), len);
+    close(fd);
+}
+
+static void put_le(const char *name, uint64_t at, uint32_t value)
+{
+    uint8_t bytes[4];
+
+    put_le32(bytes, value);
+    put(name, at, bytes, 4);
+}
+
+/* With two blocks of content. */
+static void make(const char *format)
+{
+    assert_int_equal(
+        shell("rm -f bad; qemu-img create -q -f %s bad 12M && qemu-io -f %s -c 'write -P 1 0 64k' "
+              "-c 'write -P 2 6M 64k' bad >/dev/null",
+              format, format),
+        0);
+}
+
+static void vdi_refused(uint64_t at, uint32_t value, unsigned flags, const char *part)
+{
+    make("vdi");
+    put_le("bad", at, value);
+    image_refused(scratch_path("bad"), "vdi", flags, part);
+}
+
+static void test_vdi_lies(void **state)
+{
+    struct image image;
+    uint8_t sector[512];
+
+    vdi_refused(0x40, 1, 0, "not a VDI image");
+    vdi_refused(0x44, 0x20001, 0, "version 2.1");
+    vdi_refused(0x4c, 4, 0, "differs from another");
+    vdi_refused(0x1b8, 1, 0, "differs from another");
+    vdi_refused(0x168, 4096, 0, "sectors of 4096");
+    vdi_refused(0x178, 0, 0, "blocks of 0");
+    vdi_refused(0x178, 3 << 20, 0, "blocks of 3145728");
+    vdi_refused(0x178, 1u << 31, 0, "blocks of 2147483648");
+    vdi_refused(0x17c, 512, 0, "and 512 more");
+    vdi_refused(0x174, 0x7fffffff, 0, "too large");
+    vdi_refused(0x180, 0xffffffff, 0, "too large");
+    vdi_refused(0x180, 15 << 20, 0, "table");
+    vdi_refused(0x154, 0, 0, "table");
+    vdi_refused(0x154, 0xfffffe00, 0, "table");
+    vdi_refused(0x158, 512, 0, "table");
+    vdi_refused(512, 0xfffffffd, 0, "block 0 is said to lie behind its end");
+    /* Two blocks in one place: read, but never written. */
+    vdi_refused(512 + 4 * 6, 0, 0, "in one place");
+    image_open(&image, scratch_path("bad"), "vdi", IMAGE_READ_ONLY);
+    assert_int_equal(image_read(&image, 6 << 20, sector, 512), 0);
+    assert_int_equal(sector[0], 1);
+    image_close(&image);
+    assert_int_equal(shell("truncate -s 600 bad"), 0);
+    image_refused(scratch_path("bad"), "vdi", 0, "behind its end");
+}
+
+/* Changes the header of a dynamic image and makes its checksum right. */
+static void vhd_refused(uint64_t at, uint32_t value, unsigned flags, const char *part)
+{
+    uint8_t h[1024];
+    uint32_t sum = 0;
+
+    make("vpc");
+    int fd = open(scratch_path("bad"), O_RDONLY | O_CLOEXEC);
+    assert_int_equal(pread(fd, h, sizeof(h), 512), sizeof(h));
+    close(fd);
+    put_be32(h + at, value);
+    put_be32(h + 36, 0);
+    for (unsigned i = 0; i < sizeof(h); i++)
+        sum += h[i];
+    put_be32(h + 36, ~sum);
+    put("bad", 512, h, sizeof(h));
+    image_refused(scratch_path("bad"), "vhd", flags, part);
+}
+
+static void test_vhd_lies(void **state)
+{
+    uint8_t entry[4];
+    struct image image;
+
+    vhd_refused(28, 0xffffffff, 0, "too large");
+    vhd_refused(28, 1, 0, "too large");
+    vhd_refused(28, 15 << 20, 0, "within its table");
+    vhd_refused(32, 3000, 0, "blocks of 3000");
+    vhd_refused(32, 1u << 31, 0, "blocks of 2147483648");
+    vhd_refused(16, 0x7fffffff, 0, "within its table");
+    vhd_refused(20, 0, 0, "lie");
+    make("vpc");
+    put("bad", 512 + 40, "x", 1);
+    image_refused(scratch_path("bad"), "vhd", 0, "no valid header");
+    make("vpc");
+    put_be32(entry, 0xfffffffe);
+    put("bad", 1536, entry, 4);
+    image_refused(scratch_path("bad"), "vhd", 0, "block 0 is said to lie behind its end");
+    /* A block on the header. */
+    make("vpc");
+    put_be32(entry, 1);
+    put("bad", 1536, entry, 4);
+    image_refused(scratch_path("bad"), "vhd", 0, "in one place");
+    /* The footer is gone: there is its copy. */
+    make("vpc");
+    assert_int_equal(shell("truncate -s -512 bad"), 0);
+    image_open(&image, scratch_path("bad"), "vhd", 0);
+    assert_int_equal(image_write(&image, 8 << 20, (uint8_t[512]){7}, 512), 0);
+    image_close(&image);
+    assert_int_equal(
+        shell("cp bad good && qemu-io -f vpc -c 'read -P 7 8M 1' good >read.log && grep -q 'read 1/1' "
+              "read.log && ! grep -q failed read.log"),
+        0);
+    put("bad", 0, "x", 1);
+    assert_int_equal(shell("truncate -s -512 bad"), 0);
+    image_refused(scratch_path("bad"), "vhd", 0, "no valid footer");
+    assert_int_equal(shell("truncate -s 100 bad"), 0);
+    image_refused(scratch_path("bad"), "vhd", 0, "no valid footer");
+}
+
+/* What a program that was cut off has left behind the last block is not what the next block begins with. */
+static void test_rest_of_a_lost_block(void **state)
+{
+    static const char *const formats[][2] = {{"vdi", "vdi"}, {"vhd", "vpc"}};
+    uint8_t buf[4096] = {9};
+    struct image image;
+
+    for (unsigned i = 0; i < 2; i++) {
+        make(formats[i][1]);
+        assert_int_equal(shell("head -c 3M /dev/urandom >>bad"), 0);
+        image_open(&image, scratch_path("bad"), formats[i][0], 0);
+        assert_int_equal(image_write(&image, 10 << 20, buf, 512), 0);
+        memset(buf, 1, sizeof(buf));
+        assert_int_equal(image_read(&image, (10 << 20) + 512, buf, sizeof(buf)), 0);
+        for (unsigned k = 0; k < sizeof(buf); k++)
+            assert_int_equal(buf[k], 0);
+        memset(buf, 9, 1);
+        image_close(&image);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_vdi_random),
+        cmocka_unit_test(test_vhd_random),
+        cmocka_unit_test(test_vdi_lies),
+        cmocka_unit_test(test_vhd_lies),
+        cmocka_unit_test(test_rest_of_a_lost_block),
+    };
+    const char *steps = getenv("TABIQUE_STEPS");
+
+    if (steps)
+        batches = (unsigned)atoi(steps) / 6;
+    random_begin();
+    return cmocka_run_group_tests_name("blocks", tests, NULL, scratch_remove);
+}
