@@ -229,7 +229,7 @@ static int prepare(struct creation *c, int sockets[2], struct error **err)
     if (rc == 0)
         rc = make_fifo(c, err);
     if (rc == 0 && c->config->seccomp.given) {
-        rc = seccomp_compile(&c->config->seccomp, &s->filter, err);
+        rc = seccomp_program(c->runtime, c->config, &s->filter, err);
         s->has_filter = rc == 0;
     }
     if (rc == 0 && c->config->process.terminal) {

@@ -218,7 +218,7 @@ static int prepare(struct execution *e, struct error **err)
     }
     if (!e->config->seccomp.given)
         return 0;
-    rc = seccomp_compile(&e->config->seccomp, &e->filter, err);
+    rc = seccomp_program(e->runtime, e->config, &e->filter, err);
     e->has_filter = rc == 0;
     return rc;
 }
@@ -328,7 +328,7 @@ static int execute(struct execution *e, int signals, int receiver, int *status, 
 int container_exec(const struct container_runtime *runtime, const struct container_exec *request, int *status,
                    struct error **err)
 {
-    struct execution e = {.request = request, .target = -1, .console = -1};
+    struct execution e = {.runtime = runtime, .request = request, .target = -1, .console = -1};
     int pair[2] = {-1, -1};
     cleanup_close int signals = request->detach ? -1 : foreground_begin();
 

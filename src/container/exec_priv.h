@@ -11,6 +11,7 @@
 struct container;
 
 struct execution {
+    const struct container_runtime *runtime;
     const struct container_exec *request;
     struct container *container;
     struct container_config *config;

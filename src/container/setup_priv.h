@@ -77,4 +77,9 @@ int sysctl_write(const struct container_config *config, struct error **err);
 /* The program of a profile; to be freed. */
 int seccomp_compile(const struct container_seccomp *seccomp, struct sock_fprog *out, struct error **err);
 
+/* seccomp_cache.c: the same, of the configuration's profile; kept for the next container that has it. */
+struct container_runtime;
+int seccomp_program(const struct container_runtime *runtime, const struct container_config *config,
+                    struct sock_fprog *out, struct error **err);
+
 #endif

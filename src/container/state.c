@@ -26,7 +26,8 @@ const char *const container_status_names[] = {
 /* As runc's: it becomes the name of a directory and of groups. */
 static int check_id(const char *id, struct error **err)
 {
-    bool good = *id && strlen(id) <= 1024 && strcmp(id, ".") != 0 && strcmp(id, "..") != 0;
+    bool good = *id && strlen(id) <= 1024 && strcmp(id, ".") != 0 && strcmp(id, "..") != 0 &&
+                strcmp(id, ".seccomp") != 0;
 
     for (const char *p = id; *p; p++)
         good &= isalnum((unsigned char)*p) || strchr("_+-.", *p);

@@ -172,6 +172,31 @@ def test_seccomp(bundle, no_new_privileges):
     assert "not supported" in bundle.oci("exec", name, "mkdir", "/tmp/y", check=False).stderr
 
 
+def test_compiled_profiles_are_kept(bundle, oci):
+    """The second container has the first one's program; another profile, a spoilt file or a stranger's has its own."""
+    mkdir = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 95}
+    bundle.linux["seccomp"] = profile(syscalls=[mkdir])
+    attempt = "mkdir /tmp/x 2>&1; rmdir /tmp/x 2>/dev/null; true"
+    first = bundle.sh(attempt)
+    kept = list((oci.state / ".seccomp").iterdir())
+    assert "not supported" in first and len(kept) == 1
+    inode = kept[0].stat().st_ino
+    assert bundle.sh(attempt) == first and kept[0].stat().st_ino == inode
+    mkdir["errnoRet"] = 11
+    assert "not supported" not in bundle.sh(attempt) and len(list((oci.state / ".seccomp").iterdir())) == 2
+    mkdir["errnoRet"] = 95
+    content = kept[0].read_bytes()
+    for bad in (content[:40], b"", content[:-8], content.replace(b"mkdirat", b"mkdirxx")):
+        kept[0].write_bytes(bad)
+        assert bundle.sh(attempt) == first and kept[0].read_bytes() == content
+    kept[0].chmod(0o666)
+    kept[0].write_bytes(content[:-16] + content[:16])
+    assert bundle.sh(attempt) == first
+    (oci.state / ".seccomp").chmod(0o777)
+    assert bundle.sh(attempt) == first
+    assert oci("list", "--quiet").stdout == ""
+
+
 def test_seccomp_arguments(bundle):
     bundle.linux["seccomp"] = profile(syscalls=[
         {"names": ["personality"], "action": "SCMP_ACT_ERRNO", "errnoRet": 11,
