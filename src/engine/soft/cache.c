@@ -13,6 +13,7 @@
 
 #include "base/bytes.h"
 #include "base/error.h"
+#include "engine/soft/decode_cache.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -66,7 +67,9 @@ int soft_cache_create(struct soft *s, unsigned cpus, struct error **err)
     s->page_index = reserve(s->n_pages * sizeof(*s->page_index));
     s->direct_writable = reserve(DIRECT_WORDS(s) * sizeof(*s->direct_writable));
     s->code_pages = reserve(MAX_CODE_PAGES * sizeof(*s->code_pages));
-    if (!s->cache || !s->blocks || !s->hash || !s->page_index || !s->direct_writable || !s->code_pages) {
+    s->decoded = soft_decode_cache_new();
+    if (!s->cache || !s->blocks || !s->decoded || !s->hash || !s->page_index || !s->direct_writable ||
+        !s->code_pages) {
         int e = errno;
         soft_cache_destroy(s);
         return error_set_errno(err, e,
@@ -90,6 +93,7 @@ void soft_cache_destroy(struct soft *s)
         soft_release_large(s->hash, HASH_SIZE * sizeof(*s->hash));
     if (s->page_index)
         munmap(s->page_index, s->n_pages * sizeof(*s->page_index));
+    soft_decode_cache_free(s->decoded);
     if (s->direct_writable)
         munmap(s->direct_writable, DIRECT_WORDS(s) * sizeof(*s->direct_writable));
     if (s->code_pages)

@@ -23,7 +23,6 @@ enum soft_fpu_class { FPU_NONE, FPU_X87, FPU_WAIT, FPU_MMX, FPU_SSE, FPU_AVX };
 
 struct soft_decoded {
     ZydisDecodedInstruction z;
-    ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
     uint8_t bytes[15];
     struct soft_layout at;
     uint64_t rip;
@@ -34,6 +33,7 @@ struct soft_decoded {
     bool high_byte;        /* uses AH, CH, DH or BH: can't have a REX prefix */
     int8_t mem;            /* the one explicit memory operand, or -1 */
     uint8_t fpu_class;     /* enum soft_fpu_class: touches x87, MMX, SSE or AVX state if not FPU_NONE */
+    ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 };
 
 enum soft_decode_result { DECODE_OK, DECODE_MORE, DECODE_INVALID, DECODE_TOO_LONG };

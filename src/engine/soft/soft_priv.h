@@ -197,6 +197,7 @@ struct soft {
     uint64_t n_pages, ram_pages;
     uint64_t rom_base; /* ROM is from here to GUEST_ROM_END, if not empty */
     struct soft_code_page *code_pages;
+    struct soft_decode_cache *decoded; /* under the lock too */
     uint32_t n_code_pages, free_code_page, unsettled;
     uint64_t flushes;
     _Atomic uint64_t invalidations;

@@ -7,6 +7,7 @@
 #include "engine/soft/translate_priv.h"
 
 #include "base/bytes.h"
+#include "engine/soft/decode_cache.h"
 
 /* ---- registers ---- */
 
@@ -476,7 +477,8 @@ static int read_source(struct translator *t, struct block_source *src, uint64_t 
         unsigned have = in_page - offset;
 
         memcpy(bytes, host + offset, have < 15 ? have : 15);
-        enum soft_decode_result r = soft_decode(d, bytes, have < 15 ? have : 15, t->bits, t->soft->amd, rip);
+        enum soft_decode_result r =
+            soft_decode_cached(t->soft->decoded, d, bytes, have < 15 ? have : 15, t->bits, t->soft->amd, rip);
         if (r == DECODE_MORE) {
             if (src->n)
                 return SOFT_NEXT; /* it gets its own block */
@@ -492,7 +494,7 @@ static int read_source(struct translator *t, struct block_source *src, uint64_t 
             if (!more || !soft_cache_mark_page_locked(t->soft, c, w.gpa))
                 return soft_raise_error(c, VEC_GP, 0);
             memcpy(bytes + have, more, 15 - have);
-            r = soft_decode(d, bytes, 15, t->bits, t->soft->amd, rip);
+            r = soft_decode_cached(t->soft->decoded, d, bytes, 15, t->bits, t->soft->amd, rip);
         }
         if (r != DECODE_OK) {
             src->invalid_at_end = true;
