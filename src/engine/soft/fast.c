@@ -98,7 +98,8 @@ uint64_t soft_fast_access(struct soft_vcpu *c, const struct soft_site *site)
     unsigned shift;
 
     if ((site->flags & SITE_CHECKED) || (c->key & (KEY_CODE64 | KEY_DEBUG | KEY_AC)) != KEY_CODE64 ||
-        (linear & 4095) + site->size > 4096 || !soft_canonical(linear))
+        (linear & 4095) + site->size > 4096 || !soft_canonical(linear) ||
+        !soft_offset_allowed(c, site->segment, linear, site->size))
         return 1;
     uint64_t e = leaf(c, linear, &shift);
     if (!e || (write && (e & (PTE_W | PTE_D)) != (PTE_W | PTE_D)))

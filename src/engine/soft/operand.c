@@ -88,11 +88,11 @@ int soft_linear(struct soft_vcpu *c, unsigned seg, uint64_t offset, unsigned siz
 {
     if (!soft_is64(c))
         return soft_segment_linear(c, &c->seg[seg], seg == CPU_SS, offset, size, write, 0, linear);
-    if (seg == CPU_FS || seg == CPU_GS)
-        offset += c->seg[seg].base;
-    if (!soft_canonical(offset) || !soft_canonical(offset + size - 1))
+    uint64_t address = offset + (seg == CPU_FS || seg == CPU_GS ? c->seg[seg].base : 0);
+    if (!soft_canonical(address) || !soft_canonical(address + size - 1) ||
+        !soft_offset_allowed(c, seg, address, size))
         return segment_fault(c, seg == CPU_SS, 0);
-    *linear = offset;
+    *linear = address;
     return SOFT_NEXT;
 }
 

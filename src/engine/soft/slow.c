@@ -58,7 +58,8 @@ static int linear_address(struct soft_vcpu *c, const struct soft_site *site, uin
         *linear = (uint32_t)*linear;
         return SOFT_NEXT;
     }
-    if (soft_canonical(*linear) && soft_canonical(*linear + site->size - 1))
+    if (soft_canonical(*linear) && soft_canonical(*linear + site->size - 1) &&
+        soft_offset_allowed(c, site->segment, *linear, site->size))
         return SOFT_NEXT;
     return soft_raise_error(c, site->segment == CPU_SS ? VEC_SS : VEC_GP, 0);
 }

@@ -439,6 +439,16 @@ uint64_t soft_debug_match(const struct soft_vcpu *c, uint64_t linear, unsigned l
  * way: copied instructions follow the host's vendor anyhow.
  */
 bool soft_is_amd(const struct soft_vcpu *c);
+/* Of an access to FS or GS in 64-bit mode, AMD's processors want the offset to be canonical as well as the
+ * address, its first byte's and its last one's (seen on Zen 3; their manual speaks of the address alone). */
+static inline bool soft_offset_allowed(const struct soft_vcpu *c, unsigned seg, uint64_t address,
+                                       unsigned size)
+{
+    if (seg != CPU_FS && seg != CPU_GS)
+        return true;
+    uint64_t offset = address - c->seg[seg].base;
+    return (soft_canonical(offset) && soft_canonical(offset + size - 1)) || !soft_is_amd(c);
+}
 void soft_cpuid(struct soft_vcpu *c, uint32_t leaf, uint32_t subleaf, uint32_t out[4]);
 uint64_t soft_pio_read(struct soft_vcpu *c, uint16_t port, unsigned size);
 void soft_pio_write(struct soft_vcpu *c, uint16_t port, unsigned size, uint64_t value);

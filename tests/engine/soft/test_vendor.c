@@ -26,6 +26,33 @@ static struct soft_vcpu *cpu(enum fixture_mode mode, unsigned cpl, bool amd)
     return c;
 }
 
+static void offsets_in_segments_with_a_base(void **state)
+{
+    for (unsigned amd = 0; amd < 2; amd++) {
+        struct soft_vcpu *c = cpu(MODE_LONG, 0, amd);
+
+        /* The address is canonical, and the page there. */
+        c->seg[CPU_GS].base = 0xffff800000000000;
+        c->gpr[CPU_RBX] = 0x800000000000 + DATA_AT;
+        fixture_write(DATA_AT, 77, 8);
+        if (amd) {
+            ASSERT_FAULT(STEP(0x65, 0x48, 0x8b, 0x03), VEC_GP, 0);       /* mov rax, gs:[rbx] */
+            ASSERT_FAULT(STEP(0x65, 0x0f, 0xc7, 0x0b), VEC_GP, 0);       /* cmpxchg8b gs:[rbx] */
+            ASSERT_FAULT(STEP(0x65, 0x48, 0x8b, 0x43, 0x08), VEC_GP, 0); /* ... [rbx + 8] */
+        } else {
+            ASSERT_DONE(STEP(0x65, 0x48, 0x8b, 0x03));
+            assert_int_equal(c->gpr[CPU_RAX], 77);
+        }
+        /* An offset that is, with an address that is: backwards from the base. */
+        c->seg[CPU_GS].base = DATA_AT + 8;
+        c->gpr[CPU_RBX] = -8ull;
+        c->gpr[CPU_RAX] = 0;
+        c->rip = CODE_AT;
+        ASSERT_DONE(STEP(0x65, 0x48, 0x8b, 0x03));
+        assert_int_equal(c->gpr[CPU_RAX], 77);
+    }
+}
+
 static void syscall_in_compatibility_mode(void **state)
 {
     for (unsigned amd = 0; amd < 2; amd++) {
@@ -186,6 +213,7 @@ static void iret_beyond_the_limit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(offsets_in_segments_with_a_base),
         cmocka_unit_test(syscall_in_compatibility_mode),
         cmocka_unit_test(sysret_in_compatibility_mode),
         cmocka_unit_test(sysenter_in_long_mode),
