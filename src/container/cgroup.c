@@ -98,13 +98,20 @@ static int check_path(const char *path, struct error **err)
 /* The group that a relative path begins at. */
 static void base_of(const struct cgroup_tree *tree, enum cgroup_layout layout, char *base, size_t size)
 {
+    char above[PATH_MAX];
+
     snprintf(base, size, "%s", tree->own);
-    /* On v2 a group that has processes hands no controllers down; the caller is a process in this one. */
-    if (layout == CGROUP_UNIFIED) {
-        char *slash = strrchr(base, '/');
-        if (slash)
-            *slash = '\0';
-    }
+    char *slash = strrchr(base, '/');
+    if (layout != CGROUP_UNIFIED || !slash)
+        return;
+    /*
+     * On v2 a group that has processes hands no controllers down; the caller is a process in this one. To a
+     * person this one alone may have been handed over, and then its children are better than nothing: they
+     * can be frozen and emptied, if not limited.
+     */
+    int n = snprintf(above, sizeof(above), "%s%.*s", tree->mount, (int)(slash - base), base);
+    if (n < (int)sizeof(above) && access(above, W_OK) == 0)
+        *slash = '\0';
 }
 
 /* mount + base + path, without needless slashes; to be freed. */

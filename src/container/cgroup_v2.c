@@ -30,9 +30,20 @@ static bool has_word(const char *list, const char *word, size_t length)
     return false;
 }
 
+/*
+ * Such a group may hand down some controllers, those for threads, and then is one for threads, below which no
+ * process can be put into a group of its own any more.
+ */
+static bool has_processes(const char *directory)
+{
+    cleanup_free char *processes = cgroup_read_all(directory, "cgroup.procs");
+
+    return processes && *processes;
+}
+
 /* What group `directory` has and does not hand down yet, as "+cpu +memory"; all at once, or else one by one.
  */
-static void enable_in(const char *directory, const char *only)
+static void enable_in(const char *directory, bool is_root, const char *only)
 {
     char have[1024], down[1024], text[1024] = "";
 
@@ -46,7 +57,9 @@ static void enable_in(const char *directory, const char *only)
                      word);
         word += n;
     }
-    if (!*text || cgroup_write(directory, "cgroup.subtree_control", text) == 0)
+    if (!*text || (!is_root && has_processes(directory)))
+        return;
+    if (cgroup_write(directory, "cgroup.subtree_control", text) == 0)
         return;
     /* One of them may be busy elsewhere (real-time processes keep `cpu` away); the others are wanted still.
      */
@@ -62,7 +75,7 @@ void cgroup_v2_enable(const char *mount, const char *directory, const char *only
 
     while (path && path[at] == '/') {
         path[at] = '\0';
-        enable_in(path, only);
+        enable_in(path, at == strlen(mount), only);
         path[at] = '/';
         at += 1 + strcspn(path + at + 1, "/");
     }

@@ -207,6 +207,13 @@ static void test_handing_down(void **state)
     put_file("cgroup.subtree_control", "cpuset cpu io memory pids\n");
     cgroup_v2_enable(group, path, NULL);
     assert_file("cgroup.subtree_control", "cpuset cpu io memory pids");
+    /* One with processes hands down nothing, but for the tree's root. */
+    put_file("cgroup.subtree_control", "");
+    put_file("cgroup.procs", "1\n");
+    cgroup_v2_enable(root, path, NULL);
+    assert_file("cgroup.subtree_control", "");
+    cgroup_v2_enable(group, path, NULL);
+    assert_file("cgroup.subtree_control", "+cpuset +cpu +io +memory +pids");
 }
 
 static void test_statistics(void **state)

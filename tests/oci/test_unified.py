@@ -96,6 +96,11 @@ EXPECTED = {
     "scope-updated": "memory.max=67108864 pids.max=20 cpu.weight=39",
     "scope-paused": "1",
     "scope-gone": "1 inactive",
+    "person": "tabique-p daemon []",
+    "person-paused": '"status": "paused" 1',
+    "person-resumed": "0",
+    "person-refused": "memory.limit: this container's group has no memory.max",
+    "person-gone": "1",
     "left": "0 0 0",
 }
 

@@ -67,5 +67,24 @@ oci pause two && say scope-paused "$(cat $G/cgroup.freeze)"
 oci delete --force two
 sleep 1
 say scope-gone "$(ls -d $G 2>&1 | grep -c 'No such file') $(systemctl is-active tests-two.scope)"
+# ---- a person to whom a group was handed over, without systemd's help ----
+cat >/tmp/person.sh <<'END'
+export LD_LIBRARY_PATH=/mnt/lib HOME=/tmp
+oci() { /mnt/bin/tabique-oci --root /tmp/person/state "$@"; }
+say() { echo "RESULT $1: $2"; }
+cd /tmp/person
+oci spec --rootless && sed -i 's/"terminal": true/"terminal": false/; s/"sh"/"sleep", "1000"/' config.json
+oci create p </dev/null >/dev/null 2>/tmp/person/errors && oci start p || cat /tmp/person/errors
+P=$(oci state p | sed -n 's/.*"pid": *\([0-9]*\).*/\1/p')
+G=/sys/fs/cgroup$(sed -n 's/^0:://p' /proc/$P/cgroup)
+say person "$(basename $G) $(stat -c %U $G) $(oci ps --format json p | tr -cd '[,]')"
+oci pause p && say person-paused "$(oci state p | grep -o '"status": *"[a-z]*"') $(cat $G/cgroup.freeze)"
+oci resume p && oci exec p true && say person-resumed $?
+say person-refused "$(oci update --memory 64m p 2>&1 | grep -o 'memory.limit: this container.s group has no memory.max')"
+oci delete --force p
+say person-gone "$(ls -d $G 2>&1 | grep -c 'No such file')"
+END
+mkdir -p /tmp/person && cp -r $P/bundle/rootfs /tmp/person/ && chown -R daemon: /tmp/person
+systemd-run --quiet --wait --pipe --uid=daemon -p Delegate=yes bash /tmp/person.sh </dev/null
 say left "$(ls $S 2>/dev/null | wc -l) $(pgrep -c tabique-oci) $(find /sys/fs/cgroup -name '*tabique*' | wc -l)"
 echo "RESULT end: end"
