@@ -49,7 +49,8 @@ static bool format_known(const char *name)
 static int set_format(struct vm_disk *disk, const char *value, struct error **err)
 {
     if (!format_known(value))
-        return error_set(err, EINVAL, "--disk: '%s' is no format: choose raw, qcow2, vdi or vhd", value);
+        return error_set(err, EINVAL,
+                         "--disk: '%s' is no format: choose raw, qcow2, vdi, vhd or vmdk (readonly)", value);
     disk->format = strdup(value);
     return disk->format ? 0 : error_set_errno(err, ENOMEM, "--disk");
 }

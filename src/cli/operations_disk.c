@@ -16,7 +16,7 @@
         .name = "option", .letter = 'o', .type = CLI_STRING, .metavar = "NAME=VALUE[,...]",                  \
         .repeatable = true,                                                                                  \
         .help = "What the new format leaves open: cluster_size and compression_type=zlib|zstd (qcow2), "     \
-                "subformat=dynamic|fixed (vhd)."                                                             \
+                "subformat=dynamic|fixed (vhd), subformat=monolithicSparse|streamOptimized (vmdk)."          \
     }
 #define FOLLOW                                                                                               \
     {                                                                                                        \
@@ -95,7 +95,10 @@ static const struct cli_argument convert_arguments[] = {
      .choice = cli_disk_created_format,
      .help = "The new image's format."},
     OPTION,
-    {.name = "compress", .letter = 'c', .type = CLI_BOOL, .help = "Compress what the disk has (qcow2)."},
+    {.name = "compress",
+     .letter = 'c',
+     .type = CLI_BOOL,
+     .help = "Compress what the disk has (qcow2; a streamOptimized vmdk always does)."},
     {.name = "no-sync",
      .type = CLI_BOOL,
      .help =

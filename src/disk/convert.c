@@ -33,7 +33,9 @@ struct convert {
     struct disk_build build;
     const struct disk_job *job;
     uint32_t chunk;
-    uint64_t at; /* of the disk: from here on nobody has begun */
+    uint64_t at;         /* of the disk: from here on nobody has begun */
+    uint64_t next, turn; /* pieces that were taken; the first that is not placed yet */
+    pthread_cond_t placed;
     int result;
     const char *doing; /* when that happened */
 };
@@ -42,8 +44,13 @@ struct worker {
     struct convert *c;
     uint8_t *buf, *packed;
     struct disk_packer *packer;
-    uint64_t at; /* its piece */
+    uint64_t at, number; /* its piece */
     uint32_t length;
+    struct unit {
+        bool zeros;
+        size_t packed; /* bytes; 0: it stays as it is */
+        uint64_t offset;
+    } * units;
     struct disk_extent *extents;
     unsigned n;
 };
@@ -60,6 +67,7 @@ static int fail(struct convert *c, int rc, const char *doing)
         c->result = rc;
         c->doing = doing;
     }
+    pthread_cond_broadcast(&c->placed);
     pthread_mutex_unlock(&c->lock);
     return rc;
 }
@@ -102,6 +110,7 @@ static int take_extents(struct convert *c, struct worker *w)
         done += (uint32_t)e->length;
     }
     c->at += w->length;
+    w->number = c->next++;
     return 0;
 }
 
@@ -118,6 +127,7 @@ static bool take(struct convert *c, struct worker *w)
     if (rc) {
         c->result = rc;
         c->doing = "reading";
+        pthread_cond_broadcast(&c->placed);
         return false;
     }
     if (c->job->report)
@@ -154,23 +164,48 @@ static int write_run(struct convert *c, const uint8_t *p, uint64_t len, uint64_t
     return 0;
 }
 
-static int place(struct convert *c, uint64_t index, uint32_t length, bool packed, uint64_t *offset)
+/* Looks for zeros, and compresses the rest. */
+static void pack_piece(struct worker *w, unsigned n)
 {
-    LOCK_SCOPE(&c->lock);
-    return c->build.format->build->place(&c->build, index, length, packed, offset);
+    const struct disk_build *b = &w->c->build;
+
+    for (unsigned i = 0; i < n; i++) {
+        const uint8_t *unit = w->buf + (size_t)i * b->unit;
+        w->units[i] = (struct unit){.zeros = disk_is_zero(unit, b->unit)};
+        if (!w->units[i].zeros && b->pack_max)
+            w->units[i].packed =
+                b->format->build->pack(b, w->packer, w->at / b->unit + i, unit, w->packed + i * b->pack_max);
+    }
 }
 
-static int write_packed(struct worker *w, uint64_t index, const uint8_t *unit, bool *done)
+static uint32_t length_of(const struct worker *w, unsigned i)
+{
+    const struct disk_build *b = &w->c->build;
+    uint32_t at = i * b->unit;
+
+    if (w->units[i].packed)
+        return (uint32_t)w->units[i].packed;
+    return b->whole || at + b->unit <= w->length ? b->unit : w->length - at;
+}
+
+static int place_piece(struct worker *w, unsigned n)
 {
     struct convert *c = w->c;
-    size_t n = c->build.format->build->pack(&c->build, w->packer, index, unit, w->packed);
-    uint64_t offset;
+    int rc = 0;
+    LOCK_SCOPE(&c->lock);
 
-    *done = n;
-    if (!n)
-        return 0;
-    int rc = place(c, index, (uint32_t)n, true, &offset);
-    return rc ? rc : disk_write_at(c->build.fd, w->packed, n, offset);
+    /* Each piece that was taken is placed, unless something has failed. */
+    while (c->build.ordered && c->turn != w->number && !c->result)
+        pthread_cond_wait(&c->placed, &c->lock);
+    if (c->result)
+        return c->result;
+    for (unsigned i = 0; i < n && rc == 0; i++)
+        if (!w->units[i].zeros)
+            rc = c->build.format->build->place(&c->build, w->at / c->build.unit + i, length_of(w, i),
+                                               w->units[i].packed, &w->units[i].offset);
+    c->turn++;
+    pthread_cond_broadcast(&c->placed);
+    return rc;
 }
 
 /* Writes the piece, unit by unit; those that come to lie in a row, at once. */
@@ -178,30 +213,29 @@ static int write_piece(struct worker *w)
 {
     struct convert *c = w->c;
     uint32_t unit = c->build.unit, filled = ALIGN_UP(w->length, unit), run_at = 0, run = 0;
-    uint64_t run_offset = 0, offset;
-    int rc = 0;
+    uint64_t run_offset = 0;
+    unsigned n = filled / unit;
 
     memset(w->buf + w->length, 0, filled - w->length);
-    for (uint32_t at = 0; rc == 0 && at < filled; at += unit) {
-        uint64_t index = (w->at + at) / unit;
-        uint32_t length = c->build.whole || at + unit <= w->length ? unit : w->length - at;
-        bool done = disk_is_zero(w->buf + at, unit);
-        if (!done && c->build.pack_max)
-            rc = write_packed(w, index, w->buf + at, &done);
-        if (done || rc)
+    pack_piece(w, n);
+    int rc = place_piece(w, n);
+    for (unsigned i = 0; rc == 0 && i < n; i++) {
+        const struct unit *u = &w->units[i];
+        if (u->zeros)
             continue;
-        rc = place(c, index, length, false, &offset);
-        if (rc)
-            break;
-        if (run && (run_at + run != at || run_offset + run != offset)) {
+        if (u->packed) {
+            rc = disk_write_at(c->build.fd, w->packed + i * c->build.pack_max, u->packed, u->offset);
+            continue;
+        }
+        if (run && (run_at + run != i * unit || run_offset + run != u->offset)) {
             rc = write_run(c, w->buf + run_at, run, run_offset);
             run = 0;
         }
         if (!run) {
-            run_at = at;
-            run_offset = offset;
+            run_at = i * unit;
+            run_offset = u->offset;
         }
-        run += length;
+        run += length_of(w, i);
     }
     return rc || !run ? rc : write_run(c, w->buf + run_at, run, run_offset);
 }
@@ -236,6 +270,7 @@ static void worker_free(struct worker *w)
 {
     free(w->buf);
     free(w->packed);
+    free(w->units);
     free(w->extents);
     disk_packer_free(w->packer);
 }
@@ -244,10 +279,11 @@ static int worker_init(struct worker *w, struct convert *c)
 {
     *w = (struct worker){.c = c,
                          .buf = malloc(c->chunk),
-                         .packed = malloc(c->build.pack_max + 1),
+                         .packed = malloc(c->chunk / c->build.unit * c->build.pack_max + 1),
+                         .units = calloc(c->chunk / c->build.unit, sizeof(*w->units)),
                          .packer = disk_packer_new(),
                          .extents = calloc(c->chunk / DISK_SECTOR, sizeof(*w->extents))};
-    return w->buf && w->packed && w->packer && w->extents ? 0 : -ENOMEM;
+    return w->buf && w->packed && w->units && w->packer && w->extents ? 0 : -ENOMEM;
 }
 
 static void run(struct convert *c)
@@ -297,7 +333,7 @@ static int copy(struct convert *c, const struct disk_create *what, const char *p
 int disk_convert(struct disk_files *source, const char *path, const struct disk_convert *what,
                  const struct disk_job *job, struct error **err)
 {
-    struct convert c = {.lock = PTHREAD_MUTEX_INITIALIZER, .job = job};
+    struct convert c = {.lock = PTHREAD_MUTEX_INITIALIZER, .placed = PTHREAD_COND_INITIALIZER, .job = job};
     struct disk_create target = what->target;
     struct disk_new_file file;
     int rc = disk_open(&c.source, source, NULL, err);
@@ -307,7 +343,7 @@ int disk_convert(struct disk_files *source, const char *path, const struct disk_
     rc = disk_new_file_open(&file, path, err);
     if (rc == 0) {
         target.size = c.source->size;
-        rc = disk_build_begin(&c.build, file.fd, &target, err);
+        rc = disk_build_begin(&c.build, file.fd, path, &target, err);
         if (rc) {
             error_wrap(err, "disk '%s'", path);
         } else {

@@ -71,11 +71,13 @@ bool disk_format_can_create(const char *name)
 
 /* ---- making one ---- */
 
-int disk_build_begin(struct disk_build *build, int fd, const struct disk_create *what, struct error **err)
+int disk_build_begin(struct disk_build *build, int fd, const char *path, const struct disk_create *what,
+                     struct error **err)
 {
+    const char *slash = strrchr(path, '/');
     const struct disk_format *format = disk_format_find(what->format);
 
-    *build = (struct disk_build){.format = format, .fd = fd, .what = what};
+    *build = (struct disk_build){.format = format, .fd = fd, .what = what, .name = slash ? slash + 1 : path};
     if (!format || !format->build)
         return error_set(err, EINVAL, "'%s' is no format that can be made", what->format);
     if (!what->size || what->size % DISK_SECTOR || what->size > INT64_MAX)
@@ -103,7 +105,7 @@ int disk_create(const char *path, const struct disk_create *what, struct error *
     cleanup_close int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return error_set_errno(err, errno, "disk '%s'", path);
-    int rc = disk_build_begin(&build, fd, what, err);
+    int rc = disk_build_begin(&build, fd, path, what, err);
     if (rc == 0)
         rc = disk_build_end(&build, true, err);
     if (rc == 0 && fsync(fd) < 0)

@@ -43,15 +43,17 @@ struct disk_build {
     const struct disk_format *format;
     int fd;
     const struct disk_create *what;
-    uint32_t unit;   /* bytes, a power of two */
-    bool whole;      /* a last unit that the disk ends in is written whole, with zeros */
-    size_t pack_max; /* bytes that `pack` may need; 0: units go in as they are */
-    uint64_t end;    /* of what is in the file so far */
+    const char *name; /* the file's, without directories; for formats that write it down */
+    uint32_t unit;    /* bytes, a power of two */
+    bool whole;       /* a last unit that the disk ends in is written whole, with zeros */
+    bool ordered;     /* units must be placed in the disk's order */
+    size_t pack_max;  /* bytes that `pack` may need; 0: units go in as they are */
+    uint64_t end;     /* of what is in the file so far */
     void *own;
 };
 
 struct disk_build_ops {
-    /* Sets all but the first three. Checks what->..., as it is given by a person. 0 or -errno with *err. */
+    /* Sets all but the first four. Checks what->..., as it is given by a person. 0 or -errno with *err. */
     int (*begin)(struct disk_build *build, struct error **err);
     /* Where the unit is to be written, `length` bytes of it. One call at a time. 0 or -errno. */
     int (*place)(struct disk_build *build, uint64_t index, uint32_t length, bool packed, uint64_t *offset);
@@ -88,7 +90,8 @@ struct disk_format {
     const struct disk_build_ops *build; /* NULL: can't be made */
 };
 
-extern const struct disk_format disk_format_raw, disk_format_qcow2, disk_format_vdi, disk_format_vhd;
+extern const struct disk_format disk_format_raw, disk_format_qcow2, disk_format_vdi, disk_format_vhd,
+    disk_format_vmdk;
 
 /* ---- info.c ---- */
 
@@ -101,8 +104,9 @@ void disk_info_add(struct disk_info *info, const char *name, const char *format,
 
 /* ---- create.c ---- */
 
-/* Begins to make an image in an empty file. 0 or -errno with *err. */
-int disk_build_begin(struct disk_build *build, int fd, const struct disk_create *what, struct error **err);
+/* Begins to make an image in an empty file, which is to be found at `path`. 0 or -errno with *err. */
+int disk_build_begin(struct disk_build *build, int fd, const char *path, const struct disk_create *what,
+                     struct error **err);
 /* Writes the rest, if `ok`, and frees. 0 or -errno with *err. */
 int disk_build_end(struct disk_build *build, bool ok, struct error **err);
 

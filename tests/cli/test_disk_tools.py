@@ -6,8 +6,10 @@ import pathlib
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import time
+import zlib
 
 import pytest
 
@@ -74,7 +76,8 @@ def test_from_qemus_qcow2(tmp_path, source, options):
 
 
 # Format, QEMU's name of it, options that both have.
-BLOCKS = [("vdi", "vdi", ""), ("vhd", "vpc", ""), ("vhd", "vpc", "-o subformat=fixed")]
+BLOCKS = [("vdi", "vdi", ""), ("vhd", "vpc", ""), ("vhd", "vpc", "-o subformat=fixed"), ("vmdk", "vmdk", ""),
+          ("vmdk", "vmdk", "-o subformat=streamOptimized")]
 
 
 @pytest.mark.parametrize("name, theirs, options", BLOCKS)
@@ -82,7 +85,7 @@ def test_blocks_both_ways(tmp_path, source, name, theirs, options):
     ours, back, made = tmp_path / "ours", tmp_path / "back.raw", tmp_path / "theirs"
     disk("convert", "-O", name, *options.split(), source, ours)
     qemu_img("compare", "-f", "raw", "-F", theirs, source, ours)
-    if name == "vdi":
+    if name != "vhd":
         qemu_img("check", "-q", "-f", theirs, ours)
     info = json.loads(disk("info", "-f", name, "--json", ours).stdout)
     assert info["virtual-size"] == source.stat().st_size
@@ -94,12 +97,106 @@ def test_blocks_both_ways(tmp_path, source, name, theirs, options):
     disk("compare", "-F", name, source, made)
     disk("convert", "-f", name, "-O", "qcow2", made, tmp_path / "a.qcow2")
     qemu_img("compare", "-f", "qcow2", "-F", "raw", tmp_path / "a.qcow2", source)
+    if "streamOptimized" in options:
+        return
     # An empty one, which QEMU then writes.
     disk("create", "-f", name, *options.split(), tmp_path / "empty", "40M")
     subprocess.run(["qemu-io", "-f", theirs, "-c", "write -P 5 9M 3M", tmp_path / "empty"], check=True,
                    capture_output=True, timeout=60)
     qemu_img("convert", "-f", theirs, "-O", "raw", tmp_path / "empty", tmp_path / "empty.raw")
     disk("compare", "-s", "-f", name, tmp_path / "empty", tmp_path / "empty.raw")
+
+
+def marker_walk(image):
+    """Reads a streamOptimized file from its beginning to its end by its markers, as who gets it over a network does:
+    the grains' first sectors, and what kinds of markers follow."""
+    grains, kinds, at = [], [], 128 * 512
+    while at < len(image):
+        value, size, kind = struct.unpack_from("<QII", image, at)
+        if size:
+            zlib.decompress(image[at + 12:at + 12 + size])
+            grains.append(value)
+            at += -(-(12 + size) // 512) * 512
+        else:
+            kinds.append(kind)
+            at += 512 * (1 + (value if kind else 0))
+    assert at == len(image)
+    return grains, kinds
+
+
+def test_stream_is_one(tmp_path, source):
+    target = tmp_path / "a.vmdk"
+    disk("convert", "-O", "vmdk", "-c", "-o", "subformat=streamOptimized", source, target)
+    grains, kinds = marker_walk(target.read_bytes())
+    assert grains == sorted(set(grains)) and len(grains) > 50
+    assert kinds[-3:] == [2, 3, 0] and set(kinds[:-3]) == {1}
+    # Cut off: its end says where all is.
+    os.truncate(target, target.stat().st_size - 512)
+    assert "cut off" in disk("map", target, status=1).stderr
+
+
+@pytest.mark.skipif(not shutil.which("vmdkmount") or not os.path.exists("/dev/fuse") or os.geteuid() != 0,
+                    reason="libvmdk-utils and FUSE are not there")
+@pytest.mark.parametrize("options", ["", "-o subformat=streamOptimized"])
+def test_libvmdk_reads_our_vmdk(tmp_path, source, options):
+    """A second reader of the format."""
+    image, mount = tmp_path / "a.vmdk", tmp_path / "mount"
+    disk("convert", "-O", "vmdk", *options.split(), source, image)
+    mount.mkdir()
+    subprocess.run(["vmdkmount", image, mount], check=True, capture_output=True, timeout=60)
+    try:
+        assert (mount / "vmdk1").read_bytes() == source.read_bytes()
+    finally:
+        subprocess.run(["umount", mount], check=True, timeout=60)
+
+
+def test_vmdk_that_is_not_for_us(tmp_path, source):
+    flat, sparse = tmp_path / "flat.vmdk", tmp_path / "sparse.vmdk"
+    qemu_img("convert", "-O", "vmdk", "-o", "subformat=monolithicFlat", source, flat)
+    assert "content is in other files" in disk("convert", flat, tmp_path / "x", status=1).stderr
+    disk("convert", "-O", "vmdk", source, sparse)
+    qemu_img("create", "-f", "vmdk", "-b", sparse, "-F", "vmdk", tmp_path / "child.vmdk")
+    assert "differs from another image" in disk("convert", tmp_path / "child.vmdk", tmp_path / "x", status=1).stderr
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("at, value, part", [
+    (4, "04000000", "version 4"), (73, "0d0a0d0a", "transferred as if it were a text"),
+    (12, "ffffffffffffff7f", "too large"), (12, "0000000000000000", "too large"), (20, "0300000000000000", "grains of 3"),
+    (20, "0000000000000080", "grains of"), (44, "00000000", "tables of 0"), (44, "ffffffff", "tables of"),
+    (56, "ffffffffffffff00", "lies behind its end"), (56, "ffffffffffffffff", "cut off"),
+    (28, "ffffffffffffff00", "descriptor does not fit"), (36, "ffffffffffffff7f", "descriptor does not fit"),
+    (8, "03000100", "not known"),
+])
+def test_vmdk_that_lies(tmp_path, source, at, value, part):
+    bad = tmp_path / "bad.vmdk"
+    qemu_img("convert", "-O", "vmdk", source, bad)
+    with open(bad, "r+b") as file:
+        file.seek(at)
+        file.write(bytes.fromhex(value))
+    message = disk("convert", bad, tmp_path / "x", status=1).stderr
+    assert part in message and "bad.vmdk" in message and message.count("\n") == 1
+
+
+def test_vmdk_grains_that_are_mixed_up(tmp_path, source):
+    """A compressed grain says whose it is; one that grows to more than a grain is none."""
+    good, bad = tmp_path / "good.vmdk", tmp_path / "bad.vmdk"
+    disk("convert", "-O", "vmdk", "-o", "subformat=streamOptimized", source, good)
+    image = bytearray(good.read_bytes())
+    directory = struct.unpack_from("<Q", image, len(image) - 1024 + 56)[0]
+    table = struct.unpack_from("<I", image, directory * 512)[0] * 512
+    entries = [at for at in range(table, table + 2048, 4) if struct.unpack_from("<I", image, at)[0]]
+    mixed = bytearray(image)
+    mixed[entries[0]:entries[0] + 4] = image[entries[1]:entries[1] + 4]
+    bad.write_bytes(mixed)
+    assert "reading it" in disk("convert", bad, tmp_path / "x", status=1).stderr
+    grain = struct.unpack_from("<I", image, entries[0])[0] * 512
+    bomb = zlib.compress(bytes(64 << 20))[:60000]
+    image[grain + 8:grain + 12] = struct.pack("<I", len(bomb))
+    image[grain + 12:grain + 12 + len(bomb)] = bomb
+    bad.write_bytes(image)
+    assert "reading it" in disk("convert", bad, tmp_path / "x", status=1).stderr
+    assert not (tmp_path / "x").exists()
 
 
 @pytest.mark.skipif(not shutil.which("vhdimount") or not os.path.exists("/dev/fuse") or os.geteuid() != 0,
@@ -310,6 +407,8 @@ def test_wrong_words(tmp_path, words, part):
     (["-O", "qcow2", "-o", "subformat=flat"], "no subformats"),
     (["-O", "vdi", "-c"], "no compression"),
     (["-O", "vhd", "-o", "subformat=thin"], "choose dynamic or fixed"),
+    (["-O", "vmdk", "-c"], "only subformat=streamOptimized is compressed"),
+    (["-O", "vmdk", "-o", "subformat=monolithicFlat"], "choose monolithicSparse or streamOptimized"),
 ])
 def test_options_that_a_format_has_not(tmp_path, source, words, part):
     assert part in disk("convert", *words, source, tmp_path / "out", status=1).stderr
