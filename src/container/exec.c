@@ -92,9 +92,9 @@ static void take_filter_and_user(struct execution *e, struct program *program)
         program->filter = &e->filter;
         program->filter_flags = e->config->seccomp.flags;
     }
-    if (identity_take(&e->process, program->filter,
-                      program->filter_flags | (notifies ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0), &listener,
-                      &err))
+    unsigned long flags = program->filter_flags | (notifies ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0);
+    program->limited = identity_filters_early(&e->process, program->filter, flags);
+    if (identity_take(&e->process, program->filter, flags, &listener, &err))
         fail(e, 1, err);
     if (notifies)
         program->filter = NULL;

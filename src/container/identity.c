@@ -33,14 +33,37 @@ struct scheduler_attributes {
     uint64_t runtime, deadline, period;
 };
 
-static int set_limits(pid_t pid, const struct container_process *process, struct error **err)
+static rlim_t larger(rlim_t a, rlim_t b)
+{
+    return a > b ? a : b; /* none is the largest */
+}
+
+/* Only up: what is less than now would bind the process while it is still set up, and it may lower that
+ * itself. */
+static int raise_limits(pid_t pid, const struct container_process *process, struct error **err)
+{
+    for (size_t i = 0; i < process->n_rlimits; i++) {
+        const struct container_rlimit *l = &process->rlimits[i];
+        struct rlimit now;
+
+        if (prlimit(pid, (__rlimit_resource_t)l->resource, NULL, &now) < 0)
+            return error_set_errno(err, errno, "error setting rlimit type %d", l->resource);
+        const struct rlimit limit = {larger(now.rlim_cur, l->soft), larger(now.rlim_max, l->hard)};
+        if ((limit.rlim_cur != now.rlim_cur || limit.rlim_max != now.rlim_max) &&
+            prlimit(pid, (__rlimit_resource_t)l->resource, &limit, NULL) < 0)
+            return error_set_errno(err, errno, "error setting rlimit type %d", l->resource);
+    }
+    return 0;
+}
+
+int identity_set_limits(const struct container_process *process)
 {
     for (size_t i = 0; i < process->n_rlimits; i++) {
         const struct container_rlimit *l = &process->rlimits[i];
         const struct rlimit limit = {.rlim_cur = l->soft, .rlim_max = l->hard};
 
-        if (prlimit(pid, (__rlimit_resource_t)l->resource, &limit, NULL) < 0)
-            return error_set_errno(err, errno, "error setting rlimit type %d", l->resource);
+        if (setrlimit((__rlimit_resource_t)l->resource, &limit) < 0)
+            return -errno;
     }
     return 0;
 }
@@ -70,7 +93,7 @@ int identity_affinity(pid_t pid, const char *list)
 int identity_limit(pid_t pid, const struct container_process *process, struct error **err)
 {
     const struct container_scheduler *s = &process->scheduler;
-    int rc = set_limits(pid, process, err);
+    int rc = raise_limits(pid, process, err);
 
     if (rc)
         return rc;
@@ -219,6 +242,12 @@ static int raise_ambient(uint64_t set, struct error **err)
     return 0;
 }
 
+bool identity_filters_early(const struct container_process *process, const struct sock_fprog *filter,
+                            unsigned long flags)
+{
+    return filter && (!process->no_new_privileges || flags & SECCOMP_FILTER_FLAG_NEW_LISTENER);
+}
+
 int identity_take(const struct container_process *process, const struct sock_fprog *filter,
                   unsigned long flags, int *listener, struct error **err)
 {
@@ -245,7 +274,10 @@ int identity_take(const struct container_process *process, const struct sock_fpr
         return rc;
     if (process->no_new_privileges && prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return error_set_errno(err, errno, "no_new_privs");
-    if (filter && (!process->no_new_privileges || flags & SECCOMP_FILTER_FLAG_NEW_LISTENER)) {
+    if (identity_filters_early(process, filter, flags)) {
+        rc = identity_set_limits(process);
+        if (rc < 0)
+            return error_set_errno(err, -rc, "rlimits");
         rc = enter_filter(filter, flags, listener);
         if (rc < 0)
             return error_set_errno(err, -rc, "seccomp filter");

@@ -9,7 +9,8 @@
 
 struct error;
 
-/* Limits, priority and processors of another process, set from outside, where the right to do so is. */
+/* Limits (raised only), priority and processors of another process, set from outside, where the right to do
+ * so is. */
 int identity_limit(pid_t pid, const struct container_process *process, struct error **err);
 
 /*
@@ -20,6 +21,13 @@ int identity_limit(pid_t pid, const struct container_process *process, struct er
  */
 int identity_take(const struct container_process *process, const struct sock_fprog *filter,
                   unsigned long flags, int *listener, struct error **err);
+
+/* Whether identity_take enters the filter. Then it sets the limits before, and else the last step does. */
+bool identity_filters_early(const struct container_process *process, const struct sock_fprog *filter,
+                            unsigned long flags);
+
+/* The calling process's limits, exactly. -errno. */
+int identity_set_limits(const struct container_process *process);
 
 /* "0-3,7": sets the calling process's processors. -errno. */
 int identity_affinity(pid_t pid, const char *list);

@@ -278,6 +278,7 @@ void init_main(struct container_setup *setup)
     }
     unsigned long flags =
         program.filter_flags | (config->seccomp.notifies ? SECCOMP_FILTER_FLAG_NEW_LISTENER : 0);
+    program.limited = identity_filters_early(&config->process, program.filter, flags);
     if (identity_take(&config->process, program.filter, flags, &listener, &err))
         fail(setup, 1, err);
     if (config->seccomp.notifies)

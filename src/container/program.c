@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "container/container.h"
+#include "container/identity.h"
 #include "container/trampoline.h"
 
 #include <errno.h>
@@ -233,6 +234,10 @@ int program_execute(struct program *program, int error_fd)
     /* All of ours; what is to be passed on lies below. */
     if (close_range(3 + program->preserve_fds, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
         return -errno;
+    /* What is left takes no descriptor and no memory. */
+    int rc = program->limited ? 0 : identity_set_limits(program->process);
+    if (rc < 0)
+        return rc;
     /* These two come with it to the trampoline, which closes them. */
     if (fcntl(error_fd, F_SETFD, 0) < 0 ||
         (program->label_fd >= 0 && fcntl(program->label_fd, F_SETFD, 0) < 0))

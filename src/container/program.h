@@ -16,6 +16,7 @@ struct program {
     const struct sock_fprog *filter; /* or NULL */
     unsigned long filter_flags;
     unsigned preserve_fds;
+    bool limited; /* its limits are set already */
     int label_fd; /* -1: no label */
     const char *label;
     char path[PATH_MAX]; /* what is executed, from program_find on */

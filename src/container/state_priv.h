@@ -6,6 +6,8 @@
  *             config.json    its configuration as it was when it was made
  *             exec.fifo      its process waits at the other end until it is started
  *
+ * Beside them, ROOT/.seccomp has compiled profiles (seccomp_cache.c); no container has that name.
+ *
  * Whether it runs is nowhere written down: its process is there or not (by number and start time), and waits
  * or not (the fifo has a reader).
  */

@@ -84,6 +84,17 @@ def test_limits(bundle):
     assert rows["Max open files"][:2] == ["77", "99"] and rows["Max core file size"][:2] == ["0", "4096"]
 
 
+@pytest.mark.parametrize("filtered", [False, True])
+def test_limits_that_would_stop_the_runtime(bundle, filtered):
+    """They bind the program, not those who set it up."""
+    bundle.process["rlimits"] = [{"type": "RLIMIT_NOFILE", "soft": 4, "hard": 5}, {"type": "RLIMIT_FSIZE", "soft": 0, "hard": 0}]
+    if filtered:
+        bundle.linux["seccomp"] = profile(syscalls=[{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}])
+    assert bundle.sh("ulimit -n; ulimit -Hn; ulimit -f").split() == ["4", "5", "0"]
+    name = bundle.start("sleep", "1000")
+    assert bundle.oci("exec", name, "sh", "-c", "ulimit -n").stdout == "4\n"
+
+
 def test_oom_score_and_priorities(bundle):
     bundle.process["oomScoreAdj"] = 321
     bundle.process["scheduler"] = {"policy": "SCHED_BATCH", "nice": 7}
