@@ -274,13 +274,14 @@ static int request_key(const struct image *image, char **out, struct error **err
 static bool in_store(const struct store *store, const char *name, const char *key, struct image **out)
 {
     cleanup_image struct image *image = NULL;
-    struct image scratch = {0};
+    cleanup_image struct image *whole = calloc(1, sizeof(*whole));
     cleanup_free char *known = NULL, *directory = NULL;
 
     if (image_lookup(store->home, name, &image, NULL) || !image->name || strcmp(image->name, name) != 0)
         return false;
     directory = store_path(store, "content/%s", image->id);
-    if (!directory || metadata_read(directory, &scratch, &known, NULL) || !known || strcmp(known, key) != 0)
+    if (!directory || !whole || metadata_read(directory, whole, &known, NULL) || !known ||
+        strcmp(known, key) != 0)
         return false;
     *out = steal_ptr(image);
     return true;

@@ -355,7 +355,7 @@ def test_an_import_that_is_ended_leaves_nothing(tmp_path, layout, number):
         child.send_signal(number)
         status = child.wait(20)
         if number == signal.SIGINT:
-            assert status in (0, 130)
+            assert status in (0, 130, -signal.SIGINT)  # the last: it came before anything was begun
             assert left(tmp_path, "work") == []
     with contextlib.suppress(OSError):
         tabique(tmp_path, "image", "rm", "layout")
@@ -367,9 +367,9 @@ def test_an_import_that_is_ended_leaves_nothing(tmp_path, layout, number):
 def test_a_built_image_is_for_containers_too(tmp_path):
     """The same system as on the disk, but for what is a machine's."""
     name = built_image.build(TABIQUE, "bookworm")["name"]
-    result = tabique(built_image.HOME, "image", "export", name, f"oci:{tmp_path}/out", timeout=60)
+    result = tabique(built_image.HOME, "image", "export", name, f"oci:{tmp_path}/out", timeout=300)
     assert result.returncode == 0, result.stderr
-    take(tmp_path, f"oci:{tmp_path}/out", "--name", "out", timeout=60)
+    take(tmp_path, f"oci:{tmp_path}/out", "--name", "out", timeout=300)
     (image,) = images(tmp_path)
     assert image["kind"] == "container" and image["name"] == "out"
     assert [i["kind"] for i in images(built_image.HOME) if i["name"] == name] == ["vm, container"]
