@@ -8,6 +8,7 @@
 #   make soak        Debian's kernels booted BOOTS times each (50); guests started and killed 200 times
 #   make bench       side by side with peers
 #   make bench-soft  what guests compute and do on the soft engine, on QEMU's TCG and natively (RUNS of each: 5)
+#   make bench-disk  disks converted beside qemu-img (RUNS of each: 5)
 #   make bench-containers  containers beside Debian's runc: how long they take, and what they need
 #   make install     program, man page, completion, systemd units (PREFIX, DESTDIR)
 
@@ -83,6 +84,10 @@ bench-soft: build-tests guests
 	@tools/install-deps --quiet bench
 	@bench/soft --runs $(RUNS)
 
+bench-disk: build
+	@tools/install-deps --quiet test
+	@bench/disk-convert --runs $(RUNS)
+
 bench-containers: build-tests
 	@tools/install-deps --quiet bench-containers
 	@bench/containers --runs $(if $(filter command,$(origin RUNS)),$(RUNS),20)
@@ -100,4 +105,4 @@ install: $(BUILD)/build.ninja
 clean:
 	rm -rf build
 
-.PHONY: all build build-tests deps deps-test guests run check soak bench bench-soft bench-containers fuzz install clean
+.PHONY: all build build-tests deps deps-test guests run check soak bench bench-soft bench-disk bench-containers fuzz install clean

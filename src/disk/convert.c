@@ -21,9 +21,10 @@
 #include <string.h>
 #include <unistd.h>
 
-#define CHUNK       (1u << 20)
-#define THREADS_MIN 2u
-#define THREADS_MAX 8u
+#define CHUNK (1u << 20)
+/* Two for each processor: one of them reads or writes while the other computes. */
+#define THREADS_MIN 4u
+#define THREADS_MAX 16u
 /* Zeros of this length and alignment are not written, even in a unit that has others. */
 #define HOLE 65536u
 
@@ -291,11 +292,13 @@ static void run(struct convert *c)
     struct worker workers[THREADS_MAX];
     pthread_t threads[THREADS_MAX];
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned wanted = cpus < (long)THREADS_MIN   ? THREADS_MIN
-                      : cpus > (long)THREADS_MAX ? THREADS_MAX
-                                                 : (unsigned)cpus;
+    unsigned wanted = cpus < 1 ? THREADS_MIN : cpus > (long)THREADS_MAX ? THREADS_MAX : 2 * (unsigned)cpus;
     unsigned n = 0, started = 0;
 
+    if (wanted < THREADS_MIN)
+        wanted = THREADS_MIN;
+    if (wanted > THREADS_MAX)
+        wanted = THREADS_MAX;
     while (n < wanted && worker_init(&workers[n], c) == 0)
         n++;
     if (n < wanted)
