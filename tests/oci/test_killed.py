@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """SIGKILL of any process of the runtime, at any moment: `delete --force` takes all away, and the name can be used."""
+import contextlib
 import os
 import pathlib
 import random
@@ -7,7 +8,18 @@ import signal
 import subprocess
 import time
 
-KILLS = int(os.environ.get("TABIQUE_KILLS", "60"))
+KILLS = int(os.environ.get("TABIQUE_KILLS", "200"))
+
+
+# With a container that runs, or for `start` one that waits.
+LATER = {
+    "start": ["start", "{name}"],
+    "exec": ["exec", "{name}", "sleep", "1000"],
+    "kill": ["kill", "--all", "{name}", "KILL"],
+    "pause": ["pause", "{name}"],
+    "update": ["update", "--pids-limit", "50", "{name}"],
+    "delete": ["delete", "--force", "{name}"],
+}
 
 
 def groups_of(name):
@@ -25,6 +37,20 @@ def processes_of(marker):
             except OSError:
                 pass
     return found
+
+
+def descendants(pid):
+    found = []
+    with contextlib.suppress(OSError):
+        for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                found += [int(child), *descendants(int(child))]
+    return found
+
+
+def end(pid):
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def longest(bundle, oci):
@@ -46,16 +72,21 @@ def test_killed_at_any_moment(bundle, oci):
     name = oci.new_id()
     marker = str(bundle.directory).encode()
     for round_number in range(KILLS):
-        verb = rng.choice(["create", "run", "delete"])
-        words = [oci.program, "--root", str(oci.state)]
-        if verb == "delete":
-            oci("run", "--detach", "--bundle", bundle.directory, name, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            words += ["delete", "--force", name]
+        verb = rng.choice(["create", "run", *LATER])
+        if verb in LATER:
+            bundle.create(name=name)
+            if verb != "start":
+                oci("start", name)
+            words = [word.format(name=name) for word in LATER[verb]]
         else:
-            words += [verb, *(["--detach"] if verb == "run" else []), "--bundle", str(bundle.directory), name]
-        process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(0, span))
-        process.send_signal(signal.SIGKILL)
+            words = [verb, *(["--detach"] if verb == "run" else []), "--bundle", str(bundle.directory), name]
+        process = subprocess.Popen([oci.program, "--root", str(oci.state), *words], stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(0, span if verb not in LATER else span / 2))
+        # The command, or what it has forked; then the command, too.
+        end(rng.choice([process.pid, *descendants(process.pid)]))
+        time.sleep(rng.uniform(0, 0.01))
+        end(process.pid)
         process.wait()
         began = time.monotonic()
         oci("delete", "--force", name)
