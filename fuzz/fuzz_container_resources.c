@@ -35,7 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct container_resources r;
     struct error *err = NULL;
-    json_t *json = json_loadb((const char *)data, size, JSON_DECODE_ANY | JSON_ALLOW_NUL, NULL);
+    json_t *json = json_loadb((const char *)data, size, JSON_DECODE_ANY, NULL);
 
     if (!json)
         return 0;

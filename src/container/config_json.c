@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/suggest.h"
+#include "base/text.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -45,13 +46,16 @@ void config_pool_free(struct config_pool *pool)
 static size_t write_place(const struct config_node *node, char *to, size_t size)
 {
     size_t used = node->up ? write_place(node->up, to, size) : 0;
+    char key[64];
     int n = 0;
 
     if (!node->up || used >= size - 1)
         return used;
-    if (node->key)
-        n = snprintf(to + used, size - used, "%s%.64s", used ? "." : "", node->key);
-    else
+    if (node->key) {
+        /* Names of maps are the configuration's own. */
+        text_make_printable(key, sizeof(key), node->key);
+        n = snprintf(to + used, size - used, "%s%s", used ? "." : "", key);
+    } else
         n = snprintf(to + used, size - used, "[%zu]", node->index);
     used += n > 0 ? (size_t)n : 0;
     return used < size ? used : size - 1;
