@@ -278,11 +278,11 @@ static void test_bad_chains(void **state)
                   "based on more than 31 files, or on itself");
     assert_int_equal(shell("qemu-img create -q -f qcow2 -u -b missing -F qcow2 a 1M"), 0);
     image_refused(scratch_path("a"), "qcow2", 0, "what disk '");
-    assert_int_equal(shell("qemu-img create -q -f qcow2 -u -b missing -F vmdk a 1M"), 0);
+    assert_int_equal(shell("qemu-img create -q -f qcow2 -u -b missing -F qed a 1M"), 0);
     image_refused(scratch_path("a"), "qcow2", 0, "missing");
     assert_int_equal(
-        shell("qemu-img create -q -f raw base 1M; qemu-img create -q -f qcow2 -u -b base -F vmdk a 1M"), 0);
-    image_refused(scratch_path("a"), "qcow2", 0, "'vmdk' is no format known here");
+        shell("qemu-img create -q -f raw base 1M; qemu-img create -q -f qcow2 -u -b base -F qed a 1M"), 0);
+    image_refused(scratch_path("a"), "qcow2", 0, "'qed' is no format known here");
     assert_int_equal(shell("qemu-img create -q -f qcow2 -u -b nbd://host/x -F raw a 1M"), 0);
     image_refused(scratch_path("a"), "qcow2", 0, "only names of files");
     assert_int_equal(shell("qemu-img create -q -f qcow2 -u -b 'json:{\"driver\":\"raw\"}' -F raw a 1M"), 0);
@@ -551,7 +551,7 @@ static void test_create(void **state)
     what.size = 1000;
     create_fails(&what, "multiple of 512");
     what.size = MIB;
-    what.backing_format = "vmdk";
+    what.backing_format = "qed";
     create_fails(&what, "unknown");
     memset(name, 'x', sizeof(name) - 1);
     name[sizeof(name) - 1] = '\0';
@@ -561,7 +561,7 @@ static void test_create(void **state)
     what.format = "raw";
     create_fails(&what, "can't be based");
     what.backing = NULL;
-    what.format = "vhd";
+    what.format = "qed";
     create_fails(&what, "no format");
     assert_int_equal(access(scratch_path("c"), F_OK), -1);
     what.format = "raw";
