@@ -82,7 +82,7 @@ def test_vm_process_that_hangs(home):
     vm = home.inspect("web")["vm"]
     os.kill(vm, signal.SIGSTOP)
     said = home.fail("stats", "web")
-    assert said == "tabique stats: guest 'web': the virtual machine's process does not answer; 'tabique kill' ends it\n"
+    assert said == "tabique stats: guest 'web': the guest's process does not answer; 'tabique kill' ends it\n"
     for _ in range(4):
         with contextlib.ExitStack() as stack:
             connections = [stack.enter_context(connected(home, "web")) for _ in range(60)]
