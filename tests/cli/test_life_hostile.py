@@ -61,8 +61,8 @@ def test_a_guest_that_resets_for_ever(home, tmp_path):
     """Fills neither the list of events, which is all guests', nor the time of those who write to it."""
     image = tmp_path / "rom"
     image.write_bytes(flat_image.assemble(RESET))
-    home.do("run", "-d", "--net", "none", "--memory", "16M", "--name", "mad", "--firmware", image)
     began = time.monotonic()
+    home.do("run", "-d", "--net", "none", "--memory", "16M", "--name", "mad", "--firmware", image)
 
     def resets():
         return json.loads(home.do("stats", "--json", "mad"))["resets"]
