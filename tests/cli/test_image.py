@@ -193,7 +193,7 @@ def test_list_inspect_and_remove(tmp_path):
     for name in ("two", "one"):
         assert tabique(tmp_path, "image", "import", tmp_path / "x", "--name", name).returncode == 0
     lines = tabique(tmp_path, "image", "ls").stdout.splitlines()
-    assert re.match(r"NAME +ID +FROM +DISK +ON HOST +CREATED +GUESTS$", lines[0])
+    assert re.match(r"NAME +ID +KIND +FROM +SIZE +ON HOST +CREATED +GUESTS$", lines[0])
     assert [line.split()[0] for line in lines[1:]] == ["one", "two"]
     assert tabique(tmp_path, "image", "ls", "--quiet").stdout == "one\ntwo\n"
     one = json.loads(tabique(tmp_path, "image", "inspect", "one").stdout)
