@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "container/path.h"
 #include "container/setup_priv.h"
+#include "host/pass.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -58,36 +59,18 @@ int console_open(int root, const struct container_process *process, int *master,
 int console_send(int socket, int master, struct error **err)
 {
     static const char name[] = "/dev/ptmx";
-    char control[CMSG_SPACE(sizeof(int))] = {0};
-    struct iovec iov = {.iov_base = (void *)name, .iov_len = sizeof(name) - 1};
-    struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    ssize_t n = pass_send(socket, name, sizeof(name) - 1, master, 0);
 
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(header), &master, sizeof(master));
-    if (sendmsg(socket, &message, MSG_NOSIGNAL) < 0)
-        return error_set_errno(err, errno, "console socket");
-    return 0;
+    return n < 0 ? error_set_errno(err, (int)-n, "console socket") : 0;
 }
 
 int console_receive(int socket)
 {
-    char text[256], control[CMSG_SPACE(sizeof(int))] = {0};
-    struct iovec iov = {.iov_base = text, .iov_len = sizeof(text)};
-    struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+    char text[256];
     int fd;
+    ssize_t n = pass_receive(socket, text, sizeof(text), &fd, 0);
 
-    if (recvmsg(socket, &message, MSG_CMSG_CLOEXEC) < 0)
-        return -errno;
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    if (!header || header->cmsg_type != SCM_RIGHTS || header->cmsg_len != CMSG_LEN(sizeof(int)))
-        return -EPROTO;
-    memcpy(&fd, CMSG_DATA(header), sizeof(fd));
-    return fd;
+    return n < 0 ? (int)n : fd < 0 ? -EPROTO : fd;
 }
 
 int console_connect(const char *path, struct error **err)

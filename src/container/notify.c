@@ -7,35 +7,21 @@
 #include "base/error.h"
 #include "container/console.h"
 #include "container/state_priv.h"
+#include "host/pass.h"
 
 #include <errno.h>
 #include <string.h>
-#include <sys/socket.h>
 
 static int send_all(int fd, const char *text, size_t size, int listener)
 {
-    char control[CMSG_SPACE(sizeof(int))] = {0};
-    struct iovec iov = {.iov_base = (void *)text, .iov_len = size};
-    struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    while (size) {
+        ssize_t n = pass_send(fd, text, size, listener, 0);
 
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(header), &listener, sizeof(listener));
-    while (iov.iov_len) {
-        ssize_t n = sendmsg(fd, &message, MSG_NOSIGNAL);
-
-        if (n < 0 && errno == EINTR)
-            continue;
         if (n < 0)
-            return -errno;
-        iov.iov_base = (char *)iov.iov_base + n;
-        iov.iov_len -= (size_t)n;
-        /* The descriptor goes with the first part only. */
-        message.msg_control = NULL;
-        message.msg_controllen = 0;
+            return (int)n;
+        text += n;
+        size -= (size_t)n;
+        listener = -1; /* it goes with the first part only */
     }
     return 0;
 }

@@ -12,6 +12,7 @@
 #include "guest/guest.h"
 #include "guest/lock.h"
 #include "host/loop.h"
+#include "host/pass.h"
 #include "image/image.h"
 
 #include <errno.h>
@@ -214,19 +215,15 @@ static int create(struct process *p, int *status, struct error **err)
 
 static int take_terminal(struct process *p, struct error **err)
 {
-    char byte, control[CMSG_SPACE(sizeof(int))];
-    struct iovec iov = {.iov_base = &byte, .iov_len = 1};
-    struct msghdr message = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-    struct cmsghdr *c;
+    int master;
+    char byte;
 
     if (!p->terminal)
         return 0;
     cleanup_close int fd = accept4(p->tty_listen, NULL, NULL, SOCK_CLOEXEC);
-    if (fd < 0 || recvmsg(fd, &message, MSG_CMSG_CLOEXEC) < 0 || !(c = CMSG_FIRSTHDR(&message)) ||
-        c->cmsg_type != SCM_RIGHTS || c->cmsg_len != CMSG_LEN(sizeof(int)))
+    if (fd < 0 || pass_receive(fd, &byte, 1, &master, 0) < 0 || master < 0)
         return error_set(err, EIO, "the container's terminal did not come");
-    memcpy(&p->master, CMSG_DATA(c), sizeof(int));
+    p->master = master;
     p->slave = ioctl(p->master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
     return p->slave < 0 ? error_set_errno(err, errno, "the container's terminal") : 0;
 }

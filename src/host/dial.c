@@ -4,6 +4,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "host/pass.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -154,31 +155,14 @@ int dial_ask(int channel, uint32_t id, uint32_t port)
 /* One message of exactly `len` bytes, with at most one descriptor: 0 or -errno. */
 static int receive(int channel, void *bytes, size_t len, int *fd)
 {
-    union {
-        char room[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr align;
-    } control;
-    struct iovec iov = {.iov_base = bytes, .iov_len = len};
-    struct msghdr msg = {.msg_iov = &iov,
-                         .msg_iovlen = 1,
-                         .msg_control = control.room,
-                         .msg_controllen = sizeof(control.room)};
-    ssize_t n;
+    ssize_t n = pass_receive(channel, bytes, len, fd, MSG_DONTWAIT | MSG_TRUNC);
 
-    *fd = -1;
-    do {
-        n = recvmsg(channel, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    } while (n < 0 && errno == EINTR);
-    if (n < 0)
-        return -errno;
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c))
-        if (c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len >= CMSG_LEN(sizeof(int)))
-            memcpy(fd, CMSG_DATA(c), sizeof(int));
-    if (n == (ssize_t)len && !(msg.msg_flags & MSG_TRUNC))
+    if (n == (ssize_t)len)
         return 0;
-    cleanup_close_fn(fd);
+    if (*fd >= 0)
+        close(*fd);
     *fd = -1;
-    return n == 0 ? -ECONNRESET : -EPROTO;
+    return n < 0 ? (int)n : n == 0 ? -ECONNRESET : -EPROTO;
 }
 
 int dial_take(int channel, uint32_t *id, int *fd)
@@ -191,31 +175,6 @@ int dial_take(int channel, uint32_t *id, int *fd)
     *id = answer.id;
     *fd = got >= 0 ? got : answer.error < 0 ? answer.error : -EIO;
     return 0;
-}
-
-static int send_answer(int channel, const struct answer *answer, int fd)
-{
-    union {
-        char room[CMSG_SPACE(sizeof(int))];
-        struct cmsghdr align;
-    } control = {0};
-    struct iovec iov = {.iov_base = (void *)(uintptr_t)answer, .iov_len = sizeof(*answer)};
-    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
-    ssize_t n;
-
-    if (fd >= 0) {
-        msg.msg_control = control.room;
-        msg.msg_controllen = sizeof(control.room);
-        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(c), &fd, sizeof(int));
-    }
-    do {
-        n = sendmsg(channel, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
-    } while (n < 0 && errno == EINTR);
-    return n < 0 ? -errno : 0;
 }
 
 int dial_answer(int channel, const char *path)
@@ -234,6 +193,6 @@ int dial_answer(int channel, const char *path)
                                                               : connect_to(name, dir);
     const struct answer answer = {.id = request.id, .error = fd < 0 ? fd : 0};
     /* Who asks and does not read the answers does not get them; the descriptor goes. */
-    rc = send_answer(channel, &answer, fd);
-    return rc == -EAGAIN ? 0 : rc == -EPIPE ? -ECONNRESET : rc;
+    ssize_t sent = pass_send(channel, &answer, sizeof(answer), fd, MSG_DONTWAIT);
+    return sent >= 0 || sent == -EAGAIN ? 0 : sent == -EPIPE ? -ECONNRESET : (int)sent;
 }
