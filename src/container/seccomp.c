@@ -9,12 +9,11 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "container/libseccomp.h"
+#include "host/filter.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 
 #define ARGUMENTS_MAX 6
 
@@ -91,26 +90,6 @@ static int prepare(const struct libseccomp *lib, scmp_filter_ctx ctx, const stru
     return rc < 0 ? error_set_errno(err, -rc, "seccomp: architectures") : 0;
 }
 
-static int export_program(const struct libseccomp *lib, scmp_filter_ctx ctx, struct sock_fprog *out)
-{
-    cleanup_close int fd = memfd_create("seccomp", MFD_CLOEXEC);
-    struct stat st;
-    int rc = fd < 0 ? -errno : lib->seccomp_export_bpf(ctx, fd);
-
-    if (rc < 0)
-        return rc;
-    if (fstat(fd, &st) < 0)
-        return -errno;
-    cleanup_free struct sock_filter *code = malloc((size_t)st.st_size);
-    if (!code)
-        return -ENOMEM;
-    if (pread(fd, code, (size_t)st.st_size, 0) != st.st_size)
-        return -EIO;
-    out->len = (unsigned short)((size_t)st.st_size / sizeof(*code));
-    out->filter = steal_ptr(code);
-    return 0;
-}
-
 int seccomp_compile(const struct container_seccomp *seccomp, struct sock_fprog *out, struct error **err)
 {
     const struct libseccomp *lib = libseccomp(err);
@@ -124,7 +103,7 @@ int seccomp_compile(const struct container_seccomp *seccomp, struct sock_fprog *
     if (rc == 0)
         rc = add_rules(lib, ctx, seccomp, err);
     if (rc == 0) {
-        rc = export_program(lib, ctx, out);
+        rc = filter_export(lib->seccomp_export_bpf, ctx, out);
         if (rc < 0)
             error_set_errno(err, -rc, "seccomp: making the filter");
     }

@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "host/filter.h"
 
 #include <asm/prctl.h>
 #include <errno.h>
@@ -187,27 +188,6 @@ static int add_rules(scmp_filter_ctx ctx, enum confine_kind kind)
     return rc;
 }
 
-/* libseccomp writes a program to a file only. */
-static int export(scmp_filter_ctx ctx, struct sock_fprog *program)
-{
-    cleanup_close int fd = memfd_create("list", MFD_CLOEXEC);
-    struct stat st;
-    int rc = fd < 0 ? -errno : seccomp_export_bpf(ctx, fd);
-
-    if (rc < 0)
-        return rc;
-    if (fstat(fd, &st) < 0)
-        return -errno;
-    cleanup_free struct sock_filter *code = malloc((size_t)st.st_size);
-    if (!code)
-        return -ENOMEM;
-    if (pread(fd, code, (size_t)st.st_size, 0) != st.st_size)
-        return -EIO;
-    program->len = (unsigned short)((size_t)st.st_size / sizeof(*code));
-    program->filter = steal_ptr(code);
-    return 0;
-}
-
 static int make_program(enum confine_kind kind)
 {
     scmp_filter_ctx ctx = seccomp_init(logs ? SCMP_ACT_TRAP : SCMP_ACT_KILL_PROCESS);
@@ -216,7 +196,7 @@ static int make_program(enum confine_kind kind)
     free(programs[kind].filter);
     programs[kind] = (struct sock_fprog){0};
     if (rc == 0)
-        rc = export(ctx, &programs[kind]);
+        rc = filter_export(seccomp_export_bpf, ctx, &programs[kind]);
     if (ctx)
         seccomp_release(ctx);
     return rc;

@@ -1,0 +1,14 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Filters of system calls as programs for the kernel (seccomp(2)). No state. */
+#ifndef TABIQUE_HOST_FILTER_H
+#define TABIQUE_HOST_FILTER_H
+
+#include <linux/filter.h>
+
+/*
+ * What libseccomp has made, which it writes to a file only. `export` is its seccomp_export_bpf, linked or
+ * loaded, and `context` what that takes. 0 with *out, whose filter is to be freed; -errno.
+ */
+int filter_export(int (*export)(void *context, int fd), void *context, struct sock_fprog *out);
+
+#endif
