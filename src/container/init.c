@@ -19,10 +19,10 @@
 #include "container/program.h"
 #include "container/setup_priv.h"
 #include "container/state_priv.h"
+#include "host/descriptors.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/close_range.h>
 #include <linux/keyctl.h>
 #include <linux/seccomp.h>
 #include <net/if.h>
@@ -197,6 +197,17 @@ static int take_cgroup_namespace(const struct container_setup *setup, struct err
 
 /* ---- the program ---- */
 
+/* While it waits it must hold nothing open that others take for a sign of life: who makes it may be killed,
+ * and the ends of its sockets and pipes are here, too. */
+static int close_others(const struct container_setup *setup, const struct program *program,
+                        struct error **err)
+{
+    const int keep[] = {setup->sync, setup->fifo, program->label_fd};
+    int rc = descriptors_close_but(3 + (int)setup->preserve_fds, keep, 3);
+
+    return rc < 0 ? error_set_errno(err, -rc, "closing descriptors") : 0;
+}
+
 static void tell_listener(const struct container_setup *setup, int listener, int status)
 {
     struct error *err = NULL;
@@ -272,6 +283,8 @@ void init_main(struct container_setup *setup)
         error_set_errno(&err, errno, "personality");
         fail(setup, 1, err);
     }
+    if (close_others(setup, &program, &err))
+        fail(setup, 1, err);
     if (setup->has_filter) {
         program.filter = &setup->filter;
         program.filter_flags = config->seccomp.flags;

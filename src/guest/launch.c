@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "guest/guest.h"
 #include "guest/supervisor.h"
+#include "host/descriptors.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -26,18 +27,12 @@ int guest_run(struct guest *guest, bool fresh, int *status, struct error **err)
 /* Nothing of who started us stays open: a shell that reads our output would wait for us. */
 static void leave_everything(int lock_fd, int ready_fd)
 {
-    int low = lock_fd < ready_fd ? lock_fd : ready_fd, high = lock_fd < ready_fd ? ready_fd : lock_fd;
+    const int keep[] = {lock_fd, ready_fd};
     int null = open("/dev/null", O_RDWR);
 
     for (int fd = 0; fd <= STDERR_FILENO; fd++)
         dup2(null, fd);
-    if (null > STDERR_FILENO)
-        close(null);
-    if (low > 3)
-        close_range(3, (unsigned)low - 1, 0);
-    if (high > low + 1)
-        close_range((unsigned)low + 1, (unsigned)high - 1, 0);
-    close_range((unsigned)high + 1, ~0u, 0);
+    descriptors_close_but(STDERR_FILENO + 1, keep, 2);
     setsid();
     umask(077);
     if (chdir("/") < 0)

@@ -8,14 +8,13 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "host/descriptors.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/syscall.h>
 
 #define DESCRIPTORS 1024
 /* More than vCPUs, disks and queues have threads together, with the kernel's own workers for rings and KVM.
@@ -29,30 +28,25 @@ static uint64_t headroom;
 
 /* ---- descriptors ---- */
 
-struct kept {
-    const int *fds;
-    size_t n;
-};
-
-static bool is_kept(const struct kept *kept, int fd)
+static bool is_kept(const int *keep, size_t n, int fd)
 {
     if (fd == STDERR_FILENO && (CONFINE_SANITIZED || confine_seccomp_logs()))
         return true;
-    for (size_t i = 0; i < kept->n; i++) {
-        if (kept->fds[i] == fd)
+    for (size_t i = 0; i < n; i++) {
+        if (keep[i] == fd)
             return true;
     }
     return false;
 }
 
-static int null_standard(const struct kept *kept, struct error **err)
+static int null_standard(const int *keep, size_t n, struct error **err)
 {
     cleanup_close int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
     if (null < 0)
         return error_set_errno(err, errno, "/dev/null");
     for (int fd = 0; fd <= STDERR_FILENO; fd++) {
-        if (!is_kept(kept, fd) && dup3(null, fd, O_CLOEXEC) < 0 && null != fd)
+        if (!is_kept(keep, n, fd) && dup3(null, fd, O_CLOEXEC) < 0 && null != fd)
             return error_set_errno(err, errno, "descriptor %d", fd);
     }
     if (null <= STDERR_FILENO)
@@ -60,59 +54,11 @@ static int null_standard(const struct kept *kept, struct error **err)
     return 0;
 }
 
-/* Linux before 5.9, or a filter of an outer container that does not know close_range. */
-static int close_by_list(const struct kept *kept)
-{
-    DIR *dir = opendir("/proc/self/fd");
-    struct dirent *e;
-
-    if (!dir)
-        return -errno;
-    while ((e = readdir(dir))) {
-        int fd = atoi(e->d_name);
-        if (fd > STDERR_FILENO && fd != dirfd(dir) && !is_kept(kept, fd))
-            close(fd);
-    }
-    closedir(dir);
-    return 0;
-}
-
-static int close_gap(unsigned first, unsigned last)
-{
-    return first > last ? 0 : (int)syscall(SYS_close_range, first, last, 0);
-}
-
-static int compare_fds(const void *a, const void *b)
-{
-    return *(const int *)a - *(const int *)b;
-}
-
-static int close_gaps(const struct kept *kept)
-{
-    unsigned next = STDERR_FILENO + 1;
-    int rc = 0;
-
-    for (size_t i = 0; i < kept->n && rc == 0; i++) {
-        if (kept->fds[i] < (int)next)
-            continue;
-        rc = close_gap(next, (unsigned)kept->fds[i] - 1);
-        next = (unsigned)kept->fds[i] + 1;
-    }
-    return rc ? rc : close_gap(next, ~0u);
-}
-
 int confine_descriptors(const int *keep, size_t n_keep, struct error **err)
 {
-    cleanup_free int *sorted = calloc(n_keep + 1, sizeof(*sorted));
-    struct kept kept = {sorted, n_keep};
+    int rc = descriptors_close_but(STDERR_FILENO + 1, keep, n_keep);
 
-    if (!sorted)
-        return error_set_errno(err, ENOMEM, "closing descriptors");
-    if (n_keep)
-        memcpy(sorted, keep, n_keep * sizeof(*sorted));
-    qsort(sorted, n_keep, sizeof(*sorted), compare_fds);
-    int rc = close_gaps(&kept) < 0 ? close_by_list(&kept) : 0;
-    return rc < 0 ? error_set_errno(err, -rc, "closing descriptors") : null_standard(&kept, err);
+    return rc < 0 ? error_set_errno(err, -rc, "closing descriptors") : null_standard(keep, n_keep, err);
 }
 
 /* ---- limits ---- */

@@ -2,6 +2,7 @@
 """create, start, state, kill, delete, run, list, exec: a container's life, and what is refused when."""
 import json
 import os
+import select
 import signal
 import subprocess
 import time
@@ -49,6 +50,20 @@ def test_changes_to_the_configuration_come_too_late(bundle, oci):
     oci("start", name)
     wait_for(lambda: oci.status(name)["status"] == "stopped")
     assert (bundle.rootfs / "out").read_text() == "first\n"
+
+
+def test_while_it_waits_it_holds_nothing_of_its_makers(bundle, oci):
+    """Whoever waits for the end of what the maker has open is told it, though the container goes on."""
+    reader, writer = os.pipe()
+    bundle.process["args"] = ["sleep", "1000"]
+    bundle.write()
+    name = oci.new_id()
+    oci("create", "--bundle", bundle.directory, name, pass_fds=(writer,), stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        assert select.select([pipe], [], [], 5)[0] and pipe.read() == b""
+    assert oci.status(name)["status"] == "created"
 
 
 def test_an_id_is_unique(bundle, oci):
