@@ -28,7 +28,7 @@ static int look(struct side *s, uint64_t at, uint64_t length)
     }
     if (length > s->disk->size - at)
         length = s->disk->size - at;
-    return s->disk->format->extent(s->disk, at, length, &s->extent);
+    return disk_extent(s->disk, at, length, &s->extent);
 }
 
 static int failed(const struct side *s, int rc, struct error **err)

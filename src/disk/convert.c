@@ -81,7 +81,7 @@ static int skip_zeros(struct convert *c)
     struct disk_extent e;
 
     while (c->at < c->source->size && !ended(c)) {
-        int rc = c->source->format->extent(c->source, c->at, c->source->size - c->at, &e);
+        int rc = disk_extent(c->source, c->at, c->source->size - c->at, &e);
         if (rc)
             return rc;
         uint64_t end = c->at + e.length;
@@ -105,7 +105,7 @@ static int take_extents(struct convert *c, struct worker *w)
     w->n = 0;
     for (uint32_t done = 0; done < w->length;) {
         struct disk_extent *e = &w->extents[w->n++];
-        int rc = c->source->format->extent(c->source, w->at + done, w->length - done, e);
+        int rc = disk_extent(c->source, w->at + done, w->length - done, e);
         if (rc)
             return rc;
         done += (uint32_t)e->length;

@@ -30,8 +30,9 @@ const struct disk_format *disk_format_probe(const uint8_t *head, size_t len)
     return &disk_format_raw;
 }
 
-int disk_open_file(struct disk **out, struct disk_files *files, unsigned file, struct loop *loop,
-                   struct error **err)
+/* Of what an image is based on `backing` is open already; it stays the caller's after a failure. */
+static int open_file(struct disk **out, struct disk_files *files, unsigned file, struct disk *backing,
+                     struct loop *loop, struct error **err)
 {
     const struct disk_file *f = &files->files[file];
     const struct disk_format *format = disk_format_find(f->format);
@@ -44,18 +45,40 @@ int disk_open_file(struct disk **out, struct disk_files *files, unsigned file, s
         .loop = loop,
         /* What an image is based on is never written. */
         .read_only = files->read_only || file > 0,
+        .backing = backing,
     };
 
     if (!format)
         return error_set(err, EINVAL, "disk '%s': '%s' is no format", f->name, f->format);
-    int rc = format->open(out, &common, err);
+    int rc = backing && !format->backing
+                 ? error_set(err, EINVAL, "is based on nothing, but a file for that is given")
+                 : format->open(out, &common, err);
     return rc ? error_wrap(err, "disk '%s'", f->name) : 0;
+}
+
+/* From the far end of the chain, so that its length takes nothing of the stack. */
+static int open_chain(struct disk **out, struct disk_files *files, struct loop *loop, struct error **err)
+{
+    struct disk *disk = NULL;
+
+    for (unsigned file = files->n; file-- > 0;) {
+        struct disk *backing = disk;
+        int rc = open_file(&disk, files, file, backing, loop, err);
+
+        if (rc) {
+            if (backing)
+                backing->format->close(backing);
+            return rc;
+        }
+    }
+    *out = disk;
+    return 0;
 }
 
 int disk_open(struct disk **out, struct disk_files *files, struct loop *loop, struct error **err)
 {
     struct disk *disk;
-    int rc = disk_open_file(&disk, files, 0, loop, err);
+    int rc = open_chain(&disk, files, loop, err);
 
     if (rc)
         return rc;
@@ -91,6 +114,65 @@ uint32_t disk_granularity(const struct disk *disk)
 {
     return disk->granularity;
 }
+
+/* ---- chains ---- */
+
+int disk_extent(const struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *out)
+{
+    for (;;) {
+        struct disk *behind = disk->backing;
+        int rc = disk->format->extent((struct disk *)(uintptr_t)disk, offset, length, out);
+
+        if (rc || out->allocated || !behind || offset >= behind->size)
+            return rc;
+        length = out->length < length ? out->length : length;
+        if (length > behind->size - offset)
+            length = behind->size - offset;
+        disk = behind;
+    }
+}
+
+int disk_find_owner(struct disk **disk, uint64_t offset, uint64_t *length)
+{
+    while ((*disk)->backing) {
+        struct disk *behind = (*disk)->backing;
+        struct disk_extent e;
+        int rc = (*disk)->format->extent(*disk, offset, *length, &e);
+
+        if (rc)
+            return rc;
+        *length = e.length < *length ? e.length : *length;
+        if (e.allocated || offset >= behind->size)
+            return 0;
+        if (*length > behind->size - offset)
+            *length = behind->size - offset;
+        *disk = behind;
+    }
+    return 0;
+}
+
+int disk_read_now(struct disk *disk, uint64_t offset, void *buf, size_t len)
+{
+    uint64_t there = offset < disk->size ? disk->size - offset : 0;
+    int rc = 0;
+
+    if (there < len)
+        memset((uint8_t *)buf + there, 0, len - there);
+    else
+        there = len;
+    for (uint64_t done = 0; done < there && rc == 0;) {
+        struct disk *owner = disk;
+        uint64_t length = there - done;
+
+        rc = disk_find_owner(&owner, offset + done, &length);
+        if (rc == 0)
+            rc = owner->format->read(owner, offset + done, (uint8_t *)buf + done, length);
+        done += length;
+    }
+    return rc;
+}
+
+/* ---- requests ---- */
 
 static void refused(struct disk_io_op *op, int result)
 {

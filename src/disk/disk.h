@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <sys/uio.h>
 
 struct disk;
@@ -26,8 +27,9 @@ struct loop;
 /* Offsets and lengths of requests are multiples of it, and so is the size of a disk. */
 #define DISK_SECTOR 512u
 
-/* An image may have this many files: itself and those it is based on. */
-#define DISK_FILES_MAX 32u
+/* An image may have this many files: itself and those it is based on. Each takes two descriptors and, of its
+ * tables, some 64 KiB of memory at first. */
+#define DISK_FILES_MAX 2048u
 
 /* The formats' names: "raw", "qcow2", ... NULL after the last one. */
 const char *disk_format_name(size_t i);
@@ -37,11 +39,13 @@ struct disk_file {
     int lock_fd; /* holds the lock; -1: none */
     char *name;  /* for messages */
     char *format;
+    dev_t device; /* which file it is, if it was opened by path */
+    ino_t inode;
 };
 
 /* An image's files: the image first, then its backing file, that one's backing file, and so on. */
 struct disk_files {
-    struct disk_file files[DISK_FILES_MAX];
+    struct disk_file *files;
     unsigned n;
     bool read_only;
     struct disk_io *io; /* made with the files, for io_uring is forbidden to a confined process */

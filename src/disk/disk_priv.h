@@ -20,7 +20,8 @@ struct disk {
     uint64_t size;
     uint32_t granularity;
     bool read_only;
-    struct disk *backing; /* reads what this one does not have; NULL if there is none */
+    struct disk *backing; /* reads what this one does not have; NULL if there is none. Open before this one
+                             is, and its own from then on */
 };
 
 /* A piece of a disk, all of it alike. */
@@ -81,7 +82,8 @@ struct disk_format {
     /* Reads at once; the range is within the disk. 0 or -errno. */
     int (*read)(struct disk *disk, uint64_t offset, void *buf, size_t len);
     int (*close)(struct disk *disk);
-    /* What is at `offset`, looking no further than `length` bytes; no request may be pending. 0 or -errno. */
+    /* What is at `offset`, looking no further than `length` bytes, and at no other file; no request may be
+     * pending. 0 or -errno. */
     int (*extent)(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *out);
     /* Reads of a packed extent all its bytes. Any thread, while the disk is open. 0 or -errno. Optional. */
     int (*unpack)(const struct disk_extent *extent, uint8_t *buf);
@@ -114,9 +116,14 @@ int disk_build_end(struct disk_build *build, bool ok, struct error **err);
 const struct disk_format *disk_format_find(const char *name);
 /* What a file that begins with these bytes is: raw, if nothing else. */
 const struct disk_format *disk_format_probe(const uint8_t *head, size_t len);
-/* Opens files->files[file] and what follows it. */
-int disk_open_file(struct disk **out, struct disk_files *files, unsigned file, struct loop *loop,
-                   struct error **err);
+/* What is at `offset`, of the disk or of what it is based on, looking no further than `length` bytes; no
+ * request may be pending. However long the chain is, this takes no more of the stack. 0 or -errno. */
+int disk_extent(const struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *out);
+/* Goes from *disk to the one of its chain that has what is at `offset`, or has nothing behind it: that one
+ * can be asked for it. *length is cut to how far that holds, and to its size. 0 or -errno. */
+int disk_find_owner(struct disk **disk, uint64_t offset, uint64_t *length);
+/* Reads at once, with zeros behind its end, from a chain of any length. 0 or -errno. */
+int disk_read_now(struct disk *disk, uint64_t offset, void *buf, size_t len);
 
 /* Opens and locks the image alone, to read its header; what it is based on is not looked for. Without I/O. */
 int disk_files_open_first(struct disk_files **out, const char *path, const char *format, struct error **err);
@@ -143,6 +150,10 @@ enum disk_io_kind {
  */
 int disk_io_create(struct disk_io **out, const struct disk_file *files, unsigned n);
 void disk_io_free(struct disk_io *io);
+/* Puts a file before all others, whose numbers become greater by one; takes it away again. No operation may
+ * be under way. Descriptors stay the caller's. 0 or -ENOMEM. */
+int disk_io_push(struct disk_io *io, int fd);
+void disk_io_pop(struct disk_io *io);
 void disk_io_avoid_uring(struct disk_io *io);
 bool disk_io_has_uring(const struct disk_io *io);
 /* Completions are delivered in `loop` from now on; NULL: no more. 0 or -errno. */

@@ -11,6 +11,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 
 /*
@@ -25,6 +26,9 @@
 #define QEMU_LOCK_WRITE   1
 
 #define HEAD 512u
+
+/* For some images with chains of DISK_FILES_MAX. */
+#define DESCRIPTORS_MAX 65536u
 
 /* Which files that an image names are opened. */
 enum follow {
@@ -91,8 +95,20 @@ int disk_lock_file(int fd, const char *path, bool read_only, struct error **err)
     return rc ? error_set_errno(err, -rc, "disk '%s': locking it", path) : steal_fd(lock_fd);
 }
 
-static int open_and_lock(const char *path, bool read_only, int *lock_fd, struct error **err)
+/* Whether the chain has come to a file that is in it already. */
+static bool is_there(const struct disk_files *files, const struct stat *st)
 {
+    for (unsigned i = 0; i < files->n; i++)
+        if (files->files[i].device == st->st_dev && files->files[i].inode == st->st_ino)
+            return true;
+    return false;
+}
+
+/* Sets of *file the descriptors and what they are. 0 or -errno with *err. */
+static int open_and_lock(const struct disk_files *files, const char *path, struct disk_file *file,
+                         struct error **err)
+{
+    bool read_only = files->read_only || files->n > 0;
     cleanup_close int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     struct stat st;
 
@@ -105,13 +121,15 @@ static int open_and_lock(const char *path, bool read_only, int *lock_fd, struct 
         return error_set(err, EISDIR, "disk '%s' is a directory: give a file or a block device", path);
     if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
         return error_set(err, EINVAL, "disk '%s' is neither a file nor a block device", path);
+    if (is_there(files, &st))
+        return error_set(err, ELOOP, "disk '%s' is based on itself", path);
     /* It was for FIFOs. With it, io_uring would fail where it should wait. */
     fcntl(fd, F_SETFL, 0);
     int rc = disk_lock_file(fd, path, read_only, err);
     if (rc < 0)
         return rc;
-    *lock_fd = rc;
-    return steal_fd(fd);
+    *file = (struct disk_file){.fd = steal_fd(fd), .lock_fd = rc, .device = st.st_dev, .inode = st.st_ino};
+    return 0;
 }
 
 static int told_format(const struct disk_file *file, const struct disk_format **out, struct error **err)
@@ -181,6 +199,29 @@ static int wrap_behind(const struct disk_files *files, unsigned file, struct err
     return file ? error_wrap(err, "what disk '%s' is based on", files->files[file - 1].name) : rc;
 }
 
+/* Room for one more, behind the last. */
+static int add_file(struct disk_files *files, struct disk_file **out)
+{
+    struct disk_file *more = realloc(files->files, (files->n + 1) * sizeof(*more));
+
+    if (!more)
+        return -ENOMEM;
+    files->files = more;
+    *out = &more[files->n];
+    return 0;
+}
+
+/* Long chains take more descriptors than a process may have by default. */
+static void raise_limit(void)
+{
+    struct rlimit now;
+
+    if (getrlimit(RLIMIT_NOFILE, &now) == 0 && now.rlim_cur < now.rlim_max) {
+        now.rlim_cur = now.rlim_max < DESCRIPTORS_MAX ? now.rlim_max : DESCRIPTORS_MAX;
+        setrlimit(RLIMIT_NOFILE, &now);
+    }
+}
+
 static int open_chain(struct disk_files *files, const char *path, const char *format, enum follow follow,
                       struct error **err)
 {
@@ -191,16 +232,17 @@ static int open_chain(struct disk_files *files, const char *path, const char *fo
         return error_set_errno(err, ENOMEM, "disk '%s'", path);
     while (name) {
         if (files->n == DISK_FILES_MAX)
-            return error_set(err, ELOOP, "disk '%s' is based on more than %u files, or on itself", path,
+            return error_set(err, ELOOP, "disk '%s' is based on more than %u files", path,
                              DISK_FILES_MAX - 1);
-        int lock_fd = -1;
-        int fd = open_and_lock(name, files->read_only || files->n > 0, &lock_fd, err);
-        if (fd < 0)
-            return wrap_behind(files, files->n, err, fd);
-        struct disk_file *file = &files->files[files->n++];
-        *file = (struct disk_file){
-            .fd = fd, .lock_fd = lock_fd, .name = steal_ptr(name), .format = steal_ptr(declared)};
-        int rc = look_behind(file, follow, &name, &declared, err);
+        struct disk_file *file = NULL;
+        int rc = add_file(files, &file) ? error_set_errno(err, ENOMEM, "disk '%s'", path)
+                                        : open_and_lock(files, name, file, err);
+        if (rc)
+            return wrap_behind(files, files->n, err, rc);
+        files->n++;
+        file->name = steal_ptr(name);
+        file->format = steal_ptr(declared);
+        rc = look_behind(file, follow, &name, &declared, err);
         if (rc)
             return wrap_behind(files, files->n - 1, err, rc);
         /* The person has spoken of the image, not of what is behind it. */
@@ -218,6 +260,7 @@ static int open_files(struct disk_files **out, const char *path, const char *for
     if (!files)
         return error_set_errno(err, ENOMEM, "disk '%s'", path);
     files->read_only = read_only;
+    raise_limit();
     int rc = open_chain(files, path, format, follow, err);
     if (rc == 0 && follow != FOLLOW_NOT) {
         rc = disk_io_create(&files->io, files->files, files->n);
@@ -256,7 +299,12 @@ int disk_files_new(struct disk_files **out, const struct disk_file *list, unsign
     int rc = n && n <= DISK_FILES_MAX ? 0 : -EINVAL;
 
     for (unsigned i = 0; files && i < n && !rc; i++) {
-        struct disk_file *file = &files->files[files->n++];
+        struct disk_file *file;
+
+        rc = add_file(files, &file);
+        if (rc)
+            break;
+        files->n++;
         *file = (struct disk_file){
             .fd = list[i].fd, .lock_fd = -1, .name = strdup(list[i].name), .format = strdup(list[i].format)};
         if (!file->name || !file->format)
@@ -294,5 +342,6 @@ void disk_files_close(struct disk_files *files)
         free(files->files[i].name);
         free(files->files[i].format);
     }
+    free(files->files);
     free(files);
 }

@@ -23,7 +23,7 @@ int disk_map(struct disk *disk, uint64_t start, uint64_t length, struct disk_pie
 
     if (start >= disk->size || length > disk->size - start || !length)
         return -EINVAL;
-    int rc = disk->format->extent(disk, start, length, &e);
+    int rc = disk_extent(disk, start, length, &e);
     if (rc)
         return rc;
     *out = (struct disk_piece){.kind = e.kind,
@@ -34,7 +34,7 @@ int disk_map(struct disk *disk, uint64_t start, uint64_t length, struct disk_pie
                                .offset = e.kind == DISK_EXTENT_DATA ? e.offset : 0};
     /* Formats stop where their tables do. */
     while (out->length < length && e.kind != DISK_EXTENT_PACKED) {
-        rc = disk->format->extent(disk, start + out->length, length - out->length, &e);
+        rc = disk_extent(disk, start + out->length, length - out->length, &e);
         if (rc)
             return rc;
         if (e.kind != out->kind || e.allocated != out->allocated || e.disk->file != out->file ||

@@ -26,16 +26,26 @@
 /* What the kernel has room to answer: twice that. More answers would take memory of the kernel's. */
 #define IN_RING_MAX (2 * RING_SIZE)
 
+/* How many files may be put before those that there are, and still be read by the ring. */
+#define SPARE_SLOTS 64u
+#define NO_SLOT     (~0u)
+
+struct io_file {
+    int fd;
+    unsigned slot;  /* where the ring has it, or NO_SLOT */
+    int sync_error; /* of the first sync that failed */
+};
+
 struct disk_io {
-    int fds[DISK_FILES_MAX];
-    unsigned n_fds;
+    struct io_file *files; /* as struct disk_files has them */
+    unsigned n_files;
+    unsigned n_slots, next_slot;
     int event_fd;
     struct loop_watch *watch;
     struct disk_io_op *todo, **todo_tail; /* to be done by system calls, or already done */
     bool has_ring;
     struct io_uring ring;
-    unsigned in_ring;               /* operations that the kernel has, or gets with the next disk_io_start */
-    int sync_error[DISK_FILES_MAX]; /* of the first sync that failed */
+    unsigned in_ring; /* operations that the kernel has, or gets with the next disk_io_start */
     void (*batch_end)(void *opaque);
     void *opaque;
 };
@@ -52,12 +62,24 @@ static int ring_register(const struct io_uring *ring, unsigned what, void *argum
     return syscall(__NR_io_uring_register, ring->ring_fd, what, argument, n) < 0 ? -errno : 0;
 }
 
+/* The files that there are, and room for more. 0 or -errno. */
+static int register_files(struct disk_io *io)
+{
+    cleanup_free int *fds = malloc(io->n_slots * sizeof(*fds));
+
+    if (!fds)
+        return -ENOMEM;
+    for (unsigned i = 0; i < io->n_slots; i++)
+        fds[i] = i < io->n_files ? io->files[i].fd : -1;
+    return io_uring_register_files(&io->ring, fds, io->n_slots);
+}
+
 static int ring_create(struct disk_io *io)
 {
     static const struct {
         uint8_t operation;
     } allowed[] = {{IORING_OP_READV}, {IORING_OP_WRITEV}, {IORING_OP_FSYNC}, {IORING_OP_FALLOCATE}};
-    struct io_uring_restriction limits[6] = {0};
+    struct io_uring_restriction limits[7] = {0};
     unsigned n = 0;
     int rc = io_uring_queue_init(RING_SIZE, &io->ring, IORING_SETUP_R_DISABLED);
 
@@ -71,7 +93,9 @@ static int ring_create(struct disk_io *io)
     limits[n++].sqe_flags = IOSQE_FIXED_FILE;
     limits[n].opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED;
     limits[n++].sqe_flags = IOSQE_FIXED_FILE;
-    rc = io_uring_register_files(&io->ring, io->fds, io->n_fds);
+    limits[n].opcode = IORING_RESTRICTION_REGISTER_OP;
+    limits[n++].register_op = IORING_REGISTER_FILES_UPDATE;
+    rc = register_files(io);
     if (rc == 0)
         rc = io_uring_register_eventfd(&io->ring, io->event_fd);
     if (rc == 0)
@@ -90,12 +114,19 @@ int disk_io_create(struct disk_io **out, const struct disk_file *files, unsigned
     if (!io)
         return -ENOMEM;
     io->todo_tail = &io->todo;
-    io->n_fds = n;
+    io->files = calloc(n, sizeof(*io->files));
+    if (!io->files) {
+        free(io);
+        return -ENOMEM;
+    }
+    io->n_files = io->next_slot = n;
+    io->n_slots = n + SPARE_SLOTS;
     for (unsigned i = 0; i < n; i++)
-        io->fds[i] = files[i].fd;
+        io->files[i] = (struct io_file){.fd = files[i].fd, .slot = i};
     io->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (io->event_fd < 0) {
         int rc = -errno;
+        free(io->files);
         free(io);
         return rc;
     }
@@ -123,7 +154,34 @@ void disk_io_free(struct disk_io *io)
     loop_watch_remove(io->watch);
     disk_io_avoid_uring(io);
     cleanup_close_fn(&io->event_fd);
+    free(io->files);
     free(io);
+}
+
+int disk_io_push(struct disk_io *io, int fd)
+{
+    struct io_file *files = realloc(io->files, (io->n_files + 1) * sizeof(*files));
+    unsigned slot = NO_SLOT;
+
+    if (!files)
+        return -ENOMEM;
+    io->files = files;
+    if (io->has_ring && io->next_slot < io->n_slots &&
+        io_uring_register_files_update(&io->ring, io->next_slot, &fd, 1) == 1)
+        slot = io->next_slot++;
+    memmove(files + 1, files, io->n_files++ * sizeof(*files));
+    files[0] = (struct io_file){.fd = fd, .slot = slot};
+    return 0;
+}
+
+void disk_io_pop(struct disk_io *io)
+{
+    const int none = -1;
+
+    /* A slot is not used again: the kernel may still let go of the file. */
+    if (io->has_ring && io->files[0].slot != NO_SLOT)
+        io_uring_register_files_update(&io->ring, io->files[0].slot, &none, 1);
+    memmove(io->files, io->files + 1, --io->n_files * sizeof(*io->files));
 }
 
 /* ---- system calls ---- */
@@ -186,19 +244,21 @@ static int transfer_rest(int fd, const struct disk_io_op *op, uint64_t done)
  */
 static int sync_result(struct disk_io *io, unsigned file, int result)
 {
-    if (result < 0 && result != -EINTR && !io->sync_error[file])
-        io->sync_error[file] = result;
-    return io->sync_error[file] ? io->sync_error[file] : result;
+    int *first = &io->files[file].sync_error;
+
+    if (result < 0 && result != -EINTR && !*first)
+        *first = result;
+    return *first ? *first : result;
 }
 
 int disk_sync_now(struct disk_io *io, unsigned file)
 {
-    return sync_result(io, file, fdatasync(io->fds[file]) < 0 ? -errno : 0);
+    return sync_result(io, file, fdatasync(io->files[file].fd) < 0 ? -errno : 0);
 }
 
 static int run(struct disk_io *io, const struct disk_io_op *op)
 {
-    int fd = io->fds[op->file], rc = 0;
+    int fd = io->files[op->file].fd, rc = 0;
 
     switch ((enum disk_io_kind)op->kind) {
     case DISK_IO_NONE:
@@ -294,7 +354,7 @@ static struct io_uring_sqe *take_sqe(struct disk_io *io)
 static bool ring_submit(struct disk_io *io, struct disk_io_op *op)
 {
     struct io_uring_sqe *sqe = take_sqe(io);
-    int file = (int)op->file;
+    int file = (int)io->files[op->file].slot;
 
     if (!sqe)
         return false;
@@ -336,7 +396,8 @@ static int ring_result(struct disk_io *io, const struct disk_io_op *op, int res)
         return sync_result(io, op->file, res);
     if (res < 0)
         return res;
-    return transfer && (uint64_t)res < op->length ? transfer_rest(io->fds[op->file], op, (uint64_t)res) : 0;
+    return transfer && (uint64_t)res < op->length ? transfer_rest(io->files[op->file].fd, op, (uint64_t)res)
+                                                  : 0;
 }
 
 static bool reap(struct disk_io *io)
@@ -400,7 +461,7 @@ int disk_io_attach(struct disk_io *io, struct loop *loop)
 static bool suits_ring(const struct disk_io *io, const struct disk_io_op *op)
 {
     return io->has_ring && op->kind != DISK_IO_NONE && io->in_ring < IN_RING_MAX &&
-           (op->kind != DISK_IO_WRITE || io->in_ring);
+           io->files[op->file].slot != NO_SLOT && (op->kind != DISK_IO_WRITE || io->in_ring);
 }
 
 void disk_io_submit(struct disk_io *io, struct disk_io_op *op)

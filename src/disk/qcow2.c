@@ -138,18 +138,24 @@ static void behind_done(struct disk_request *behind, int result)
 
 /* ---- reading ---- */
 
-/* Reads `length` bytes at request->at from what the image is based on. */
-static int read_behind(struct qcow2 *q, struct disk_request *r, uint64_t length)
+/* Reads up to *length bytes at request->at from what the image is based on; *length becomes how many. The
+ * request goes to the one that has them at once, however long the way is. */
+static int read_behind(struct qcow2 *q, struct disk_request *r, uint64_t *length)
 {
     struct iovec iov[DISK_IOV_MAX];
     struct disk *backing = q->disk.backing;
     uint64_t skip = r->at - r->offset, there = 0;
 
-    if (backing && r->at < backing->size)
-        there = length < backing->size - r->at ? length : backing->size - r->at;
-    disk_iov_fill(r->iov, r->n_iov, skip + there, length - there, NULL);
-    if (!there)
+    if (backing && r->at < backing->size) {
+        there = *length < backing->size - r->at ? *length : backing->size - r->at;
+        int rc = disk_find_owner(&backing, r->at, &there);
+        if (rc)
+            return rc;
+        *length = there;
+    } else {
+        disk_iov_fill(r->iov, r->n_iov, skip, *length, NULL);
         return 0;
+    }
     unsigned n = disk_iov_slice(r->iov, r->n_iov, skip, there, iov);
     struct part *part = new_part(q, r, iov, n);
     if (!part)
@@ -176,7 +182,7 @@ static int read_step(struct qcow2 *q, struct disk_request *r)
         return rc;
     switch (e.kind) {
     case QCOW2_KIND_NONE:
-        rc = read_behind(q, r, e.length);
+        rc = read_behind(q, r, &e.length);
         break;
     case QCOW2_KIND_ZEROS:
         disk_iov_fill(r->iov, r->n_iov, skip, e.length, NULL);
@@ -197,18 +203,14 @@ static int read_step(struct qcow2 *q, struct disk_request *r)
 
 static int read_extent(struct qcow2 *q, const struct qcow2_extent *e, uint64_t at, uint8_t *buf)
 {
-    struct disk *backing = q->disk.backing;
-    uint64_t there = 0;
-    int rc = 0;
+    int rc;
 
     switch (e->kind) {
     case QCOW2_KIND_NONE:
-        if (backing && at < backing->size)
-            there = e->length < backing->size - at ? e->length : backing->size - at;
-        if (there)
-            rc = backing->format->read(backing, at, buf, there);
-        memset(buf + there, 0, e->length - there);
-        return rc;
+        if (q->disk.backing)
+            return disk_read_now(q->disk.backing, at, buf, e->length);
+        memset(buf, 0, e->length);
+        return 0;
     case QCOW2_KIND_ZEROS:
         memset(buf, 0, e->length);
         return 0;
@@ -242,7 +244,6 @@ int qcow2_read(struct disk *disk, uint64_t offset, void *buf, size_t len)
 static int qcow2_extent(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *out)
 {
     struct qcow2 *q = qcow2_of(disk);
-    struct disk *backing = disk->backing;
     struct qcow2_extent e;
     int rc = qcow2_map(q, offset, length, &e);
 
@@ -250,10 +251,6 @@ static int qcow2_extent(struct disk *disk, uint64_t offset, uint64_t length, str
         return rc;
     if (e.length > length)
         e.length = length;
-    if (e.kind == QCOW2_KIND_NONE && backing && offset < backing->size) {
-        uint64_t there = backing->size - offset;
-        return backing->format->extent(backing, offset, e.length < there ? e.length : there, out);
-    }
     *out = (struct disk_extent){.kind = e.kind == QCOW2_KIND_DATA     ? DISK_EXTENT_DATA
                                         : e.kind == QCOW2_KIND_PACKED ? DISK_EXTENT_PACKED
                                                                       : DISK_EXTENT_ZEROS,
@@ -438,7 +435,7 @@ static void on_freed_timer(void *opaque)
 
 static int prepare_writing(struct qcow2 *q)
 {
-    int rc = qcow2_cache_init(&q->blocks, q->cluster_size, BLOCKS_CACHE_BYTES);
+    int rc = qcow2_cache_init(&q->blocks, q->cluster_size, BLOCKS_CACHE_BYTES, QCOW2_TABLES_MIN);
 
     if (rc == 0)
         rc = load_table(q->disk.fd, q->reftable_offset, q->reftable_entries, &q->reftable);
@@ -453,16 +450,20 @@ static int prepare_writing(struct qcow2 *q)
     return rc;
 }
 
-static int open_behind(struct qcow2 *q, const struct qcow2_header *h, struct error **err)
+static int check_behind(const struct qcow2 *q, const struct qcow2_header *h, struct error **err)
 {
-    struct disk_files *files = q->disk.files;
-    unsigned next = q->disk.file + 1;
+    if (!h->backing_offset == !q->disk.backing)
+        return 0;
+    return error_set(err, EINVAL,
+                     h->backing_offset ? "is based on a file that is not given"
+                                       : "is based on nothing, but a file for that is given");
+}
 
-    if (!h->backing_offset != (next >= files->n))
-        return error_set(err, EINVAL,
-                         h->backing_offset ? "is based on a file that is not given"
-                                           : "is based on nothing, but a file for that is given");
-    return h->backing_offset ? disk_open_file(&q->disk.backing, files, next, q->disk.loop, err) : 0;
+/* A long chain has few tables of each file in memory: of all together as many as of one that stands alone, or
+ * one each. */
+static uint32_t l2_cache_bytes(const struct disk *disk)
+{
+    return disk->read_only ? L2_CACHE_BYTES / disk->files->n : L2_CACHE_BYTES;
 }
 
 static int qcow2_open(struct disk **out, const struct disk *common, struct error **err)
@@ -479,7 +480,8 @@ static int qcow2_open(struct disk **out, const struct disk *common, struct error
     q->disk = *common;
     q->file_end = file_end;
     set_geometry(q, &header);
-    rc = qcow2_cache_init(&q->l2, q->cluster_size, L2_CACHE_BYTES);
+    rc = qcow2_cache_init(&q->l2, q->cluster_size, l2_cache_bytes(common),
+                          common->read_only ? 1 : QCOW2_TABLES_MIN);
     if (rc == 0)
         rc = load_table(common->fd, q->l1_offset, q->l1_entries, &q->l1);
     if (rc == 0 && !common->read_only)
@@ -487,8 +489,9 @@ static int qcow2_open(struct disk **out, const struct disk *common, struct error
     if (rc)
         error_set_errno(err, -rc, "reading its tables");
     else
-        rc = open_behind(q, &header, err);
+        rc = check_behind(q, &header, err);
     if (rc) {
+        q->disk.backing = NULL; /* the caller's */
         free_qcow2(q);
         return rc;
     }

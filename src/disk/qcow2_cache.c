@@ -9,14 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TABLES_MIN 4u
 #define TABLES_MAX 128u /* they are looked through one by one */
 
-int qcow2_cache_init(struct qcow2_cache *cache, uint32_t cluster_size, uint32_t bytes)
+int qcow2_cache_init(struct qcow2_cache *cache, uint32_t cluster_size, uint32_t bytes, unsigned min)
 {
     unsigned max = bytes / cluster_size;
 
-    *cache = (struct qcow2_cache){.max = max < TABLES_MIN ? TABLES_MIN : max > TABLES_MAX ? TABLES_MAX : max};
+    *cache = (struct qcow2_cache){.max = max < min ? min : max > TABLES_MAX ? TABLES_MAX : max};
     cache->tables = calloc(cache->max, sizeof(*cache->tables));
     return cache->tables ? 0 : -ENOMEM;
 }

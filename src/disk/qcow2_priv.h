@@ -173,7 +173,9 @@ int qcow2_describe(int fd, struct disk_info *info, struct error **err);
 
 /* ---- qcow2_cache.c ---- */
 
-int qcow2_cache_init(struct qcow2_cache *cache, uint32_t cluster_size, uint32_t bytes);
+int qcow2_cache_init(struct qcow2_cache *cache, uint32_t cluster_size, uint32_t bytes, unsigned min);
+/* What one that is written needs at least. */
+#define QCOW2_TABLES_MIN 4u
 void qcow2_cache_free(struct qcow2_cache *cache);
 /* The table at `offset`, to be used before the next call only. 0 or -errno. */
 int qcow2_cache_get(struct qcow2 *q, struct qcow2_cache *cache, uint64_t offset, struct qcow2_table **out);

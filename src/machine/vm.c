@@ -485,6 +485,11 @@ uint64_t vm_files_size(const struct vm *vm)
     return size;
 }
 
+unsigned vm_disk_descriptors(const struct vm *vm)
+{
+    return vm_disks_descriptors(&vm->disks);
+}
+
 static void on_link_down(void *opaque)
 {
     tell(opaque, VM_LINK_DOWN, "");

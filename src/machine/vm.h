@@ -83,6 +83,8 @@ struct vm_config {
  * configuration must stay until vm_free. 0 or -errno with *err.
  */
 int vm_open(struct vm **out, const struct vm_config *config, struct error **err);
+/* How many descriptors its disks have. */
+unsigned vm_disk_descriptors(const struct vm *vm);
 /* Bytes of all files that are loaded into memory while the machine boots. */
 uint64_t vm_files_size(const struct vm *vm);
 /*

@@ -28,6 +28,15 @@ int vm_disks_open(struct vm_disks *disks, const struct vm_disk *wanted, size_t n
     return 0;
 }
 
+unsigned vm_disks_descriptors(const struct vm_disks *disks)
+{
+    unsigned n = 0;
+
+    for (size_t i = 0; i < disks->n; i++)
+        n += 2 * disks->files[i]->n;
+    return n;
+}
+
 void vm_disks_close(struct vm_disks *disks)
 {
     for (size_t i = 0; i < disks->n; i++)

@@ -19,6 +19,8 @@ struct vm_disks {
 
 /* Opens and locks the files. 0 or -errno with *err; vm_disks_close is due in both cases. */
 int vm_disks_open(struct vm_disks *disks, const struct vm_disk *wanted, size_t n, struct error **err);
+/* How many descriptors their files have. */
+unsigned vm_disks_descriptors(const struct vm_disks *disks);
 /* After the machine has gone. */
 void vm_disks_close(struct vm_disks *disks);
 

@@ -14,6 +14,8 @@
 
 /* Bytes that loading files and serving devices may map on top of the built machine. */
 #define HEADROOM (1ull << 30)
+/* That may be open at once, besides those of disks. */
+#define DESCRIPTORS 1024u
 
 /* The supervisor's files are none of the VM's business: its lock, its clients, the terminal. */
 static int become_vm_process(pid_t supervisor, const struct vm_config *config, struct error **err)
@@ -35,8 +37,10 @@ static int become_vm_process(pid_t supervisor, const struct vm_config *config, s
 /* Here the process gives up what it has opened its files with: the guest's data is read from now on. */
 static int confine(const struct vm *vm, const struct vm_config *config, struct error **err)
 {
-    const struct confine_config confinement = {
-        .kind = CONFINE_START, .title = "tabique: vm", .headroom = HEADROOM + vm_files_size(vm)};
+    const struct confine_config confinement = {.kind = CONFINE_START,
+                                               .title = "tabique: vm",
+                                               .headroom = HEADROOM + vm_files_size(vm),
+                                               .descriptors = DESCRIPTORS + vm_disk_descriptors(vm)};
     struct confine_status status;
     struct vm_message m = {.type = VM_CONFINED};
     int rc = confine_process(&confinement, &status, err);

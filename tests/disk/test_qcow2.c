@@ -273,9 +273,8 @@ static void test_bad_chains(void **state)
         .format = "qcow2", .size = MIB, .backing = "loop", .backing_format = "qcow2"};
 
     assert_int_equal(disk_create(scratch_path("loop"), &itself, NULL), 0);
-    image_refused(scratch_path("loop"), "qcow2", 0, "is in use");
-    image_refused(scratch_path("loop"), "qcow2", IMAGE_READ_ONLY,
-                  "based on more than 31 files, or on itself");
+    image_refused(scratch_path("loop"), "qcow2", 0, "is based on itself");
+    image_refused(scratch_path("loop"), "qcow2", IMAGE_READ_ONLY, "is based on itself");
     assert_int_equal(shell("qemu-img create -q -f qcow2 -u -b missing -F qcow2 a 1M"), 0);
     image_refused(scratch_path("a"), "qcow2", 0, "what disk '");
     assert_int_equal(shell("qemu-img create -q -f qcow2 -u -b missing -F qed a 1M"), 0);
