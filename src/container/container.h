@@ -91,6 +91,9 @@ json_t *container_list(const struct container_runtime *runtime, struct error **e
  */
 json_t *container_features(void);
 json_t *container_spec(bool rootless);
+/* Sets maskedPaths and readonlyPaths of a configuration's `linux`: what of the host's kernel an unprivileged
+ * container sees nothing of, or can't change. */
+void container_spec_hide(json_t *linux_part);
 
 /*
  * A container that exists, for what is done to its groups. *cgroup and *status may be NULL. Free the group

@@ -78,7 +78,7 @@ static json_t *make_mounts(bool rootless)
     return mounts;
 }
 
-static json_t *make_linux(bool rootless)
+void container_spec_hide(json_t *linux_part)
 {
     static const char *const masked[] = {"/proc/acpi",
                                          "/proc/asound",
@@ -88,19 +88,27 @@ static json_t *make_linux(bool rootless)
                                          "/proc/timer_list",
                                          "/proc/timer_stats",
                                          "/proc/sched_debug",
-                                         "/sys/firmware",
                                          "/proc/scsi",
+                                         "/sys/firmware",
+                                         "/sys/devices/virtual/powercap",
                                          NULL};
     static const char *const readonly[] = {"/proc/bus",           "/proc/fs", "/proc/irq", "/proc/sys",
                                            "/proc/sysrq-trigger", NULL};
+
+    json_object_set_new(linux_part, "maskedPaths", strings(masked));
+    json_object_set_new(linux_part, "readonlyPaths", strings(readonly));
+}
+
+static json_t *make_linux(bool rootless)
+{
     static const char *const namespaces[] = {"pid", "network", "ipc", "uts", "mount", "cgroup", NULL};
     json_t *list = json_array();
 
     for (size_t i = 0; namespaces[i]; i++)
         if (!rootless || strcmp(namespaces[i], "network") != 0)
             json_array_append_new(list, json_pack("{s:s}", "type", namespaces[i]));
-    json_t *json = json_pack("{s:o, s:o, s:o}", "namespaces", list, "maskedPaths", strings(masked),
-                             "readonlyPaths", strings(readonly));
+    json_t *json = json_pack("{s:o}", "namespaces", list);
+    container_spec_hide(json);
     if (!rootless) {
         json_object_set_new(json, "resources",
                             json_pack("{s:[{s:b, s:s}]}", "devices", "allow", 0, "access", "rwm"));

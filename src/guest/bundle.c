@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/text.h"
+#include "container/container.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,15 +24,6 @@ static const char *text_of(const json_t *json, const char *key)
 static bool is_privileged(const json_t *flags)
 {
     return json_is_true(json_object_get(flags, "privileged"));
-}
-
-static json_t *list_of(const char *const *words)
-{
-    json_t *list = json_array();
-
-    for (size_t i = 0; words[i]; i++)
-        json_array_append_new(list, json_string(words[i]));
-    return list;
 }
 
 /* ---- limits ---- */
@@ -166,20 +158,6 @@ static bool has_host_net(const json_t *flags)
 /* The network namespace is that of the process that makes the container (container_net.c). */
 static json_t *make_linux(const struct bundle *b, const json_t *process, struct error **err)
 {
-    static const char *const masked[] = {"/proc/acpi",
-                                         "/proc/asound",
-                                         "/proc/kcore",
-                                         "/proc/keys",
-                                         "/proc/latency_stats",
-                                         "/proc/timer_list",
-                                         "/proc/timer_stats",
-                                         "/proc/sched_debug",
-                                         "/proc/scsi",
-                                         "/sys/firmware",
-                                         "/sys/devices/virtual/powercap",
-                                         NULL};
-    static const char *const readonly[] = {"/proc/bus",           "/proc/fs", "/proc/irq", "/proc/sys",
-                                           "/proc/sysrq-trigger", NULL};
     static const char *const namespaces[] = {"pid", "ipc", "uts", "mount", "cgroup", NULL};
     json_t *list = json_array(), *resources = bundle_limits(b->flags);
 
@@ -190,10 +168,8 @@ static json_t *make_linux(const struct bundle *b, const json_t *process, struct 
     json_object_set_new(resources, "devices", make_devices(b->flags));
     json_t *json =
         json_pack("{s:o, s:o, s:s}", "namespaces", list, "resources", resources, "cgroupsPath", b->cgroup);
-    if (!is_privileged(b->flags)) {
-        json_object_set_new(json, "maskedPaths", list_of(masked));
-        json_object_set_new(json, "readonlyPaths", list_of(readonly));
-    }
+    if (!is_privileged(b->flags))
+        container_spec_hide(json);
     if (add_seccomp(json, b->flags, process, err)) {
         json_decref(json);
         return NULL;
