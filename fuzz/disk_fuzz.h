@@ -92,15 +92,12 @@ static inline void walk(struct disk *disk)
     }
 }
 
-static inline int fuzz_disk(const char *format_name, const uint8_t *data, size_t size)
+/* `script`: SCRIPT bytes of requests. Takes over `fd`. */
+static inline void fuzz_disk_file(const char *format_name, const uint8_t *script, int fd)
 {
     const struct disk_format *which = disk_format_find(format_name);
-
-    if (size < SCRIPT || size > SCRIPT + FILE_MAX)
-        return 0;
-    struct fuzz_input in = {data, SCRIPT};
+    struct fuzz_input in = {script, SCRIPT};
     bool read_only = fuzz_take(&in, 1) & 1;
-    int fd = file_with(data + SCRIPT, size - SCRIPT);
     char *name = NULL, *format = NULL;
     bool other;
     struct disk *disk = NULL;
@@ -128,6 +125,12 @@ static inline int fuzz_disk(const char *format_name, const uint8_t *data, size_t
     }
     disk_files_close(files);
     loop_free(loop);
+}
+
+static inline int fuzz_disk(const char *format_name, const uint8_t *data, size_t size)
+{
+    if (size >= SCRIPT && size <= SCRIPT + FILE_MAX)
+        fuzz_disk_file(format_name, data, file_with(data + SCRIPT, size - SCRIPT));
     return 0;
 }
 

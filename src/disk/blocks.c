@@ -362,6 +362,8 @@ int blocks_close(struct disk *disk)
 
     if (rc == 0 && !disk->read_only)
         rc = disk_sync_now(disk->io, disk->file);
+    if (rc == 0 && !disk->read_only && b->ops->finish)
+        rc = b->ops->finish(b);
     if (disk->backing)
         disk->backing->format->close(disk->backing);
     if (b->ops->free)

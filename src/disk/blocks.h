@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What formats have in common that keep a disk in blocks of one size, each anywhere in the file or nowhere,
- * by one table: VDI, VHD. The table is in memory whole.
+ * by one table: VDI, VHD, VHDX. The table is in memory whole.
  *
  * New blocks go to the end of the file. Their content is written at once; the table's entry only with the
  * next flush, after a sync. So whatever an end at any moment leaves in the file, no entry points to what is
@@ -41,6 +41,8 @@ struct blocks_ops {
     int (*touch)(struct blocks *b, uint32_t i);
     /* Writes the entries from `from` up to `to`, and what else has changed with them. 0 or -errno. */
     int (*write_map)(struct blocks *b, uint32_t from, uint32_t to);
+    /* All is written and synced, and the image is being closed. 0 or -errno. Optional. */
+    int (*finish)(struct blocks *b);
     /* Frees what is behind `b`. Optional. */
     void (*free)(struct blocks *b);
 };

@@ -18,8 +18,9 @@
 
 /* ---- options ---- */
 
-static const char *const options[] = {"cluster_size", "compression_type", "subformat", "backing_file",
-                                      "backing_fmt"};
+/* A cluster is what VHDX calls a block. */
+static const char *const options[] = {"cluster_size", "block_size", "compression_type", "subformat",
+                                      "backing_file", "backing_fmt"};
 
 /* Bytes, with K or M behind the number. */
 static int parse_cluster(const char *text, uint32_t *out)
@@ -39,9 +40,9 @@ static int parse_cluster(const char *text, uint32_t *out)
 
 int disk_create_option(struct disk_create *what, const char *name, const char *value, struct error **err)
 {
-    if (strcmp(name, "cluster_size") == 0)
+    if (strcmp(name, "cluster_size") == 0 || strcmp(name, "block_size") == 0)
         return parse_cluster(value, &what->cluster_size)
-                   ? error_set(err, EINVAL, "cluster_size=%s: give bytes, such as 64K", value)
+                   ? error_set(err, EINVAL, "%s=%s: give bytes, such as 64K", name, value)
                    : 0;
     if (strcmp(name, "compression_type") == 0) {
         bool zstd = strcmp(value, "zstd") == 0;

@@ -76,7 +76,8 @@ def test_from_qemus_qcow2(tmp_path, source, options):
 
 
 # Format, QEMU's name of it, options that both have.
-BLOCKS = [("vdi", "vdi", ""), ("vhd", "vpc", ""), ("vhd", "vpc", "-o subformat=fixed"), ("vmdk", "vmdk", ""),
+BLOCKS = [("vdi", "vdi", ""), ("vhd", "vpc", ""), ("vhd", "vpc", "-o subformat=fixed"), ("vhdx", "vhdx", ""),
+          ("vhdx", "vhdx", "-o subformat=fixed"), ("vhdx", "vhdx", "-o block_size=1M"), ("vmdk", "vmdk", ""),
           ("vmdk", "vmdk", "-o subformat=streamOptimized")]
 
 
@@ -201,11 +202,12 @@ def test_vmdk_grains_that_are_mixed_up(tmp_path, source):
 
 @pytest.mark.skipif(not shutil.which("vhdimount") or not os.path.exists("/dev/fuse") or os.geteuid() != 0,
                     reason="libvhdi-utils and FUSE are not there")
-@pytest.mark.parametrize("options", ["", "-o subformat=fixed"])
-def test_libvhdi_reads_our_vhd(tmp_path, source, options):
-    """A second reader of the format, which looks at the bits of the sectors too."""
-    image, mount = tmp_path / "a.vhd", tmp_path / "mount"
-    disk("convert", "-O", "vhd", *options.split(), source, image)
+@pytest.mark.parametrize("name, options", [("vhd", ""), ("vhd", "-o subformat=fixed"), ("vhdx", ""),
+                                           ("vhdx", "-o subformat=fixed"), ("vhdx", "-o block_size=64M")])
+def test_libvhdi_reads_our_vhd(tmp_path, source, name, options):
+    """A second reader of the formats, which looks at the bits of the sectors too."""
+    image, mount = tmp_path / "a", tmp_path / "mount"
+    disk("convert", "-O", name, *options.split(), source, image)
     mount.mkdir()
     subprocess.run(["vhdimount", image, mount], check=True, capture_output=True, timeout=60)
     try:
@@ -407,6 +409,8 @@ def test_wrong_words(tmp_path, words, part):
     (["-O", "qcow2", "-o", "subformat=flat"], "no subformats"),
     (["-O", "vdi", "-c"], "no compression"),
     (["-O", "vhd", "-o", "subformat=thin"], "choose dynamic or fixed"),
+    (["-O", "vhdx", "-c"], "no compression"),
+    (["-O", "vhdx", "-o", "block_size=64k"], "power of two from 1M to 256M"),
     (["-O", "vmdk", "-c"], "only subformat=streamOptimized is compressed"),
     (["-O", "vmdk", "-o", "subformat=monolithicFlat"], "choose monolithicSparse or streamOptimized"),
 ])

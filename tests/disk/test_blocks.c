@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * VDI and VHD: random requests against a model and QEMU's reading, and images that lie. TABIQUE_STEPS makes
- * the sequences longer (of each kind; 10,000 requests).
+ * VDI, VHD and VHDX: random requests against a model and QEMU's reading, and images that lie. TABIQUE_STEPS
+ * makes the sequences longer (of each kind; 10,000 requests).
  */
 #include "base/bytes.h"
 #include "base/error.h"
@@ -43,6 +43,19 @@ static void test_vhd_random(void **state)
     random_on_theirs("vhd", "vpc -o subformat=fixed", "7M");
     random_on_ours("vhd", NULL, (21 << 20) - 512);
     random_on_ours("vhd", "fixed", (17 << 20) + 1024);
+}
+
+static void test_vhdx_random(void **state)
+{
+    const struct disk_create what = {.format = "vhdx", .cluster_size = 1 << 20, .size = (19 << 20) + 512};
+
+    random_on_theirs("vhdx", "vhdx -o block_size=1M", "19M");
+    random_on_theirs("vhdx", "vhdx -o subformat=fixed", "16M");
+    random_on_ours("vhdx", NULL, 20 << 20);
+    random_on_ours("vhdx", "fixed", (9 << 20) + 1024);
+    assert_int_equal(shell("rm -f r"), 0);
+    assert_int_equal(disk_create(scratch_path("r"), &what, NULL), 0);
+    random_run(scratch_path("r"), "vhdx", batches / 2);
 }
 
 /* ---- images that lie ---- */
@@ -175,11 +188,11 @@ static void test_vhd_lies(void **state)
 /* What a program that was cut off has left behind the last block is not what the next block begins with. */
 static void test_rest_of_a_lost_block(void **state)
 {
-    static const char *const formats[][2] = {{"vdi", "vdi"}, {"vhd", "vpc"}};
+    static const char *const formats[][2] = {{"vdi", "vdi"}, {"vhd", "vpc"}, {"vhdx", "vhdx"}};
     uint8_t buf[4096] = {9};
     struct image image;
 
-    for (unsigned i = 0; i < 2; i++) {
+    for (unsigned i = 0; i < ARRAY_SIZE(formats); i++) {
         make(formats[i][1]);
         assert_int_equal(shell("head -c 3M /dev/urandom >>bad"), 0);
         image_open(&image, scratch_path("bad"), formats[i][0], 0);
@@ -196,11 +209,9 @@ static void test_rest_of_a_lost_block(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vdi_random),
-        cmocka_unit_test(test_vhd_random),
-        cmocka_unit_test(test_vdi_lies),
-        cmocka_unit_test(test_vhd_lies),
-        cmocka_unit_test(test_rest_of_a_lost_block),
+        cmocka_unit_test(test_vdi_random),  cmocka_unit_test(test_vhd_random),
+        cmocka_unit_test(test_vhdx_random), cmocka_unit_test(test_vdi_lies),
+        cmocka_unit_test(test_vhd_lies),    cmocka_unit_test(test_rest_of_a_lost_block),
     };
     const char *steps = getenv("TABIQUE_STEPS");
 
