@@ -50,7 +50,8 @@ static int set_format(struct vm_disk *disk, const char *value, struct error **er
 {
     if (!format_known(value))
         return error_set(err, EINVAL,
-                         "--disk: '%s' is no format: choose raw, qcow2, vdi, vhd, vhdx or vmdk (readonly)", value);
+                         "--disk: '%s' is no format: choose raw, qcow2, vdi, vhd, vhdx or vmdk (readonly)",
+                         value);
     disk->format = strdup(value);
     return disk->format ? 0 : error_set_errno(err, ENOMEM, "--disk");
 }

@@ -162,7 +162,8 @@ static const struct cli_argument run_arguments[] = {
      .check = cli_check_disk,
      .help =
          "A disk for the guest: an image file or a block device. May be given more than once; Linux calls "
-         "them /dev/vda, /dev/vdb and so on, in this order. Options: format=raw, qcow2, vdi, vhd, vhdx or vmdk "
+         "them /dev/vda, /dev/vdb and so on, in this order. Options: format=raw, qcow2, vdi, vhd, vhdx or "
+         "vmdk "
          "(told by "
          "the "
          "file's content if it is not given), readonly, serial=TEXT (20 characters at most; the guest finds "

@@ -19,8 +19,8 @@
 /* ---- options ---- */
 
 /* A cluster is what VHDX calls a block. */
-static const char *const options[] = {"cluster_size", "block_size", "compression_type", "subformat",
-                                      "backing_file", "backing_fmt"};
+static const char *const options[] = {"cluster_size", "block_size",   "compression_type",
+                                      "subformat",    "backing_file", "backing_fmt"};
 
 /* Bytes, with K or M behind the number. */
 static int parse_cluster(const char *text, uint32_t *out)
