@@ -160,6 +160,8 @@ int cli_image_rm(const struct cli_values *values, int *status, struct error **er
 int cli_disk_create(const struct cli_values *values, int *status, struct error **err);
 int cli_disk_info(const struct cli_values *values, int *status, struct error **err);
 int cli_disk_map(const struct cli_values *values, int *status, struct error **err);
+int cli_disk_check(const struct cli_values *values, int *status, struct error **err);
+int cli_disk_repair(const struct cli_values *values, int *status, struct error **err);
 int cli_disk_compare(const struct cli_values *values, int *status, struct error **err);
 int cli_disk_convert(const struct cli_values *values, int *status, struct error **err);
 int cli_help(const struct cli_values *values, int *status, struct error **err);

@@ -25,4 +25,7 @@ int cli_disk_options(const struct cli_values *values, struct disk_create *what, 
 /* The i-th format that can be created; NULL after the last. */
 const char *cli_disk_created_format(size_t i);
 
+/* What `disk repair` can be told to repair. */
+const char *cli_disk_repair_choice(size_t i);
+
 #endif

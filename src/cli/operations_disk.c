@@ -113,6 +113,21 @@ static const struct cli_argument convert_arguments[] = {
      .help = "The new file. What has this name already is replaced at the end."},
 };
 
+static const struct cli_argument check_arguments[] = {FORMAT, JSON, FILE_ARGUMENT};
+
+static const struct cli_argument repair_arguments[] = {
+    FORMAT,
+    {.name = "repair",
+     .letter = 'r',
+     .type = CLI_ENUM,
+     .metavar = "WHAT",
+     .fallback = "all",
+     .choice = cli_disk_repair_choice,
+     .help = "Repair all, or only give back space that leaked, which can't make anything worse."},
+    JSON,
+    FILE_ARGUMENT,
+};
+
 static const struct cli_status statuses[] = {
     {"0", "done"},
     {"1", "it could not be done; the message says why, and nothing has changed"},
@@ -129,6 +144,15 @@ static const struct cli_status convert_statuses[] = {
     {"0", "the new image is there"},
     {"1", "it could not be made; the message says why, and nothing has changed"},
     {"130", "you interrupted it; nothing has changed"},
+};
+
+static const struct cli_status check_statuses[] = {
+    {"0", "the image is consistent (now)"},
+    {"1", "it could not be checked; the message says why"},
+    {"2", "it is corrupt"},
+    {"3", "space leaked, and that is all"},
+    {"63", "its format has nothing that could be checked"},
+    {"130", "you interrupted it"},
 };
 
 #define ARGUMENTS(a) .arguments = (a), .n_arguments = ARRAY_SIZE(a)
@@ -150,6 +174,22 @@ const struct cli_operation cli_disk_operations[] = {
      ARGUMENTS(info_arguments),
      STATUSES(statuses),
      .run = cli_disk_info},
+    {.name = "disk check",
+     .summary = "Tell whether an image is consistent",
+     .description = "Looks at all tables of the image, and at nothing that it is based on. Changes nothing. "
+                    "--json prints what qemu-img check prints.",
+     ARGUMENTS(check_arguments),
+     STATUSES(check_statuses),
+     .run = cli_disk_check},
+    {.name = "disk repair",
+     .summary = "Make an image consistent",
+     .description =
+         "Does what 'disk check' does, and mends what can be mended: counts that are wrong, marks that an "
+         "unclean end has left, entries that point nowhere. What these stood for is lost already, and reads "
+         "as zeros then.",
+     ARGUMENTS(repair_arguments),
+     STATUSES(check_statuses),
+     .run = cli_disk_repair},
     {.name = "disk map",
      .summary = "Tell where a disk's content is",
      .description =

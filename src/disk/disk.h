@@ -48,6 +48,7 @@ struct disk_files {
     struct disk_file *files;
     unsigned n;
     bool read_only;
+    bool alone;         /* what the image is based on is left out: what it has not itself reads as zeros */
     struct disk_io *io; /* made with the files, for io_uring is forbidden to a confined process */
 };
 

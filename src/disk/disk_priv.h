@@ -5,10 +5,13 @@
 #define TABIQUE_DISK_DISK_PRIV_H
 
 #include "disk/disk.h"
+#include "disk/maintain.h"
 
 #include <sys/types.h>
 
 struct disk_packer;
+struct disk_check;
+struct disk_snapshot_ops;
 
 struct disk {
     const struct disk_format *format;
@@ -90,6 +93,21 @@ struct disk_format {
     /* Adds what its header says to what is known already: size and name. 0 or -errno with *err. */
     int (*describe)(int fd, struct disk_info *info, struct error **err);
     const struct disk_build_ops *build; /* NULL: can't be made */
+
+    /* ---- maintain.h; all optional ---- */
+
+    /* Looks at the whole file, which may be made with ill intent, and repairs what it is told to. What it
+     * finds it tells with disk_check_*. 0; or -errno with *err, which says why it could not go on (not
+     * -ENOTSUP: that says that a format has no check). */
+    int (*check)(struct disk_check *check, struct error **err);
+    /* Gives an open disk another size, a multiple of DISK_SECTOR; sets disk->size. What is new reads as
+     * zeros, also where what it is based on has more. No request may be pending. 0 or -errno with *err; then
+     * nothing has changed. */
+    int (*resize)(struct disk *disk, uint64_t size, struct error **err);
+    /* Changes the names that `backing` tells; NULL: it is based on nothing any more. Reading goes on as
+     * before. 0 or -errno with *err. */
+    int (*set_backing)(struct disk *disk, const char *name, const char *format, struct error **err);
+    const struct disk_snapshot_ops *snapshots;
 };
 
 extern const struct disk_format disk_format_raw, disk_format_qcow2, disk_format_vdi, disk_format_vhd,
@@ -103,6 +121,26 @@ int disk_extent_read(const struct disk_extent *extent, uint8_t *buf, size_t len)
 /* Adds a line to what is known of an image. */
 void disk_info_add(struct disk_info *info, const char *name, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* ---- check.c ---- */
+
+struct disk_check {
+    int fd; /* open for writing if anything is to be repaired */
+    enum disk_repair repair;
+    const struct disk_job *job;
+    struct disk_check_result *result; /* of which the format fills what is not counted by the calls below */
+    const struct disk_checking *how;
+    unsigned said;
+};
+
+/* Something is wrong with what the image says; `fixed`: it was, and the file is right now. */
+void disk_check_corrupt(struct disk_check *check, bool fixed, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* `n` units of space are lost; `fixed` as above. */
+void disk_check_leak(struct disk_check *check, uint64_t n, bool fixed, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+/* Tells how far it is. True: it is to end with -EINTR. */
+bool disk_check_progress(struct disk_check *check, double fraction);
 
 /* ---- create.c ---- */
 
@@ -127,6 +165,9 @@ int disk_read_now(struct disk *disk, uint64_t offset, void *buf, size_t len);
 
 /* Opens and locks the image alone, to read its header; what it is based on is not looked for. Without I/O. */
 int disk_files_open_first(struct disk_files **out, const char *path, const char *format, struct error **err);
+/* Opens and locks the image alone: where it has nothing itself, it reads as zeros. 0 or -errno with *err. */
+int disk_files_open_alone(struct disk_files **out, const char *path, const char *format, bool read_only,
+                          struct error **err);
 /* A name as it is meant in the directory of the file `path`; to be freed. NULL if there is no memory. */
 char *disk_name_beside(const char *path, const char *name);
 /* A descriptor that excludes all other users of the file at `path`, which must be open as `fd`: -errno with

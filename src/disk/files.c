@@ -36,6 +36,7 @@ enum follow {
     FOLLOW_ALLOWED,  /* those of the image too, if it is not */
     FOLLOW_REFUSED,  /* none: an image that names one is refused */
     FOLLOW_NOT,      /* none: nobody looks for them */
+    FOLLOW_ALONE,    /* none: what is not in the image itself is to be read as zeros */
 };
 
 static int lock_range(int fd, bool exclusive, off_t start, off_t len)
@@ -175,7 +176,7 @@ static int look_behind(struct disk_file *file, enum follow follow, char **name, 
         if (!file->format)
             return error_set_errno(err, ENOMEM, "disk '%s'", file->name);
     }
-    if (f->backing && follow != FOLLOW_NOT)
+    if (f->backing && follow != FOLLOW_NOT && follow != FOLLOW_ALONE)
         rc = f->backing(file->fd, &found, format, &other, err);
     if (rc)
         return error_wrap(err, "disk '%s'", file->name);
@@ -261,6 +262,7 @@ static int open_files(struct disk_files **out, const char *path, const char *for
         return error_set_errno(err, ENOMEM, "disk '%s'", path);
     files->read_only = read_only;
     raise_limit();
+    files->alone = follow == FOLLOW_ALONE;
     int rc = open_chain(files, path, format, follow, err);
     if (rc == 0 && follow != FOLLOW_NOT) {
         rc = disk_io_create(&files->io, files->files, files->n);
@@ -290,6 +292,12 @@ int disk_files_open_to_read(struct disk_files **out, const char *path, const cha
 int disk_files_open_first(struct disk_files **out, const char *path, const char *format, struct error **err)
 {
     return open_files(out, path, format, true, FOLLOW_NOT, err);
+}
+
+int disk_files_open_alone(struct disk_files **out, const char *path, const char *format, bool read_only,
+                          struct error **err)
+{
+    return open_files(out, path, format, read_only, FOLLOW_ALONE, err);
 }
 
 int disk_files_new(struct disk_files **out, const struct disk_file *list, unsigned n, bool read_only,

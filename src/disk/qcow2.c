@@ -452,7 +452,7 @@ static int prepare_writing(struct qcow2 *q)
 
 static int check_behind(const struct qcow2 *q, const struct qcow2_header *h, struct error **err)
 {
-    if (!h->backing_offset == !q->disk.backing)
+    if (!h->backing_offset == !q->disk.backing || q->disk.files->alone)
         return 0;
     return error_set(err, EINVAL,
                      h->backing_offset ? "is based on a file that is not given"
@@ -511,4 +511,5 @@ const struct disk_format disk_format_qcow2 = {
     .unpack = qcow2_unpack_extent,
     .describe = qcow2_describe,
     .build = &qcow2_build,
+    .check = qcow2_check,
 };

@@ -36,6 +36,7 @@ static int parse(const uint8_t *h, struct qcow2_header *out, struct error **err)
         .reftable_offset = get_be64(h + QCOW2_AT_REFTABLE_OFFSET),
         .reftable_clusters = get_be32(h + QCOW2_AT_REFTABLE_CLUSTERS),
         .snapshots = get_be32(h + QCOW2_AT_SNAPSHOTS),
+        .snapshots_offset = get_be64(h + QCOW2_AT_SNAPSHOTS_OFFSET),
         .refcount_order = 4,
         .header_length = QCOW2_HEADER_V2,
     };
@@ -66,7 +67,7 @@ static int parse(const uint8_t *h, struct qcow2_header *out, struct error **err)
     return 0;
 }
 
-static int read_header(int fd, struct qcow2_header *out, struct error **err)
+int qcow2_read_fields(int fd, struct qcow2_header *out, struct error **err)
 {
     uint8_t h[QCOW2_HEADER_LARGEST];
     int rc = disk_read_at(fd, h, sizeof(h), 0);
@@ -94,31 +95,50 @@ static char *read_text(int fd, uint64_t offset, uint32_t len, const char *what, 
     return steal_ptr(text);
 }
 
-static int find_format(int fd, const struct qcow2_header *header, char **format, struct error **err)
+int qcow2_find_extension(int fd, const struct qcow2_header *header, uint32_t type, uint64_t *at,
+                         uint32_t *len)
 {
-    uint64_t at = header->header_length, end = 1ull << header->cluster_bits;
+    uint64_t next = header->header_length, end = 1ull << header->cluster_bits;
 
-    for (unsigned i = 0; i < EXTENSIONS_MAX && at + 8 <= end; i++) {
+    /* What is behind may be the name of the backing file already. */
+    if (header->backing_offset && header->backing_offset < end)
+        end = header->backing_offset;
+    for (unsigned i = 0; i < EXTENSIONS_MAX && next + 8 <= end; i++) {
         uint8_t head[8];
-        int rc = disk_read_at(fd, head, sizeof(head), at);
-        uint32_t type = get_be32(head), len = get_be32(head + 4);
-
+        int rc = disk_read_at(fd, head, sizeof(head), next);
         if (rc)
-            return error_set_errno(err, -rc, "reading its header");
-        at += 8;
-        if (!type)
+            return rc;
+        uint32_t found = get_be32(head), n = get_be32(head + 4);
+        next += 8;
+        if (!found)
             return 0;
-        if (len > end - at)
-            return error_set(err, EINVAL, "is damaged: a header extension does not fit");
-        if (type == QCOW2_EXTENSION_BACKING_FORMAT) {
-            if (!len || len > FORMAT_MAX)
-                return error_set(err, EINVAL, "is damaged: the format of its backing file");
-            *format = read_text(fd, at, len, "the format of its backing file", err);
-            return *format ? 0 : -EINVAL;
+        if (n > end - next)
+            return -EINVAL;
+        if (found == type) {
+            *at = next;
+            *len = n;
+            return 1;
         }
-        at += ALIGN_UP((uint64_t)len, 8);
+        next += ALIGN_UP((uint64_t)n, 8);
     }
     return 0;
+}
+
+static int find_format(int fd, const struct qcow2_header *header, char **format, struct error **err)
+{
+    uint64_t at;
+    uint32_t len;
+
+    int rc = qcow2_find_extension(fd, header, QCOW2_EXTENSION_BACKING_FORMAT, &at, &len);
+
+    if (rc == -EINVAL)
+        return error_set(err, EINVAL, "is damaged: a header extension does not fit");
+    if (rc <= 0)
+        return rc ? error_set_errno(err, -rc, "reading its header") : 0;
+    if (!len || len > FORMAT_MAX)
+        return error_set(err, EINVAL, "is damaged: the format of its backing file");
+    *format = read_text(fd, at, len, "the format of its backing file", err);
+    return *format ? 0 : -EINVAL;
 }
 
 /* Names are paths. QEMU's programs may also write what is none, such as "json:{...}" or "nbd://host". */
@@ -135,7 +155,7 @@ int qcow2_backing(int fd, char **name, char **format, bool *other, struct error 
 {
     struct qcow2_header header;
     cleanup_free char *found = NULL, *its_format = NULL;
-    int rc = read_header(fd, &header, err);
+    int rc = qcow2_read_fields(fd, &header, err);
 
     if (rc)
         return rc;
@@ -226,7 +246,7 @@ int qcow2_read_header(int fd, bool read_only, struct qcow2_header *out, uint64_t
 
     if (end < 0)
         return error_set_errno(err, errno, "finding out its length");
-    int rc = read_header(fd, &header, err);
+    int rc = qcow2_read_fields(fd, &header, err);
     if (rc == 0)
         rc = check_features(&header, read_only, err);
     if (rc == 0)
@@ -241,7 +261,7 @@ int qcow2_read_header(int fd, bool read_only, struct qcow2_header *out, uint64_t
 int qcow2_describe(int fd, struct disk_info *info, struct error **err)
 {
     struct qcow2_header h;
-    int rc = read_header(fd, &h, err);
+    int rc = qcow2_read_fields(fd, &h, err);
 
     if (rc)
         return rc;

@@ -22,15 +22,17 @@
 
 #include "disk/disk_priv.h"
 
-#define QCOW2_MAGIC          0x514649fbu /* "QFI\xfb" */
-#define QCOW2_CLUSTER_MIN    9u
-#define QCOW2_CLUSTER_MAX    21u
-#define QCOW2_L1_MAX         (32u << 20) /* bytes */
-#define QCOW2_REFTABLE_MAX   (8u << 20)  /* bytes */
-#define QCOW2_BACKING_MAX    1023u       /* length of a backing file's name */
-#define QCOW2_HEADER_V2      72u
-#define QCOW2_HEADER_V3      104u
-#define QCOW2_HEADER_LARGEST 112u
+#define QCOW2_MAGIC           0x514649fbu /* "QFI\xfb" */
+#define QCOW2_CLUSTER_MIN     9u
+#define QCOW2_CLUSTER_MAX     21u
+#define QCOW2_L1_MAX          (32u << 20) /* bytes */
+#define QCOW2_REFTABLE_MAX    (8u << 20)  /* bytes */
+#define QCOW2_BACKING_MAX     1023u       /* length of a backing file's name */
+#define QCOW2_SNAPSHOTS_MAX   65536u
+#define QCOW2_SNAPSHOTS_BYTES (64u << 20) /* of their table */
+#define QCOW2_HEADER_V2       72u
+#define QCOW2_HEADER_V3       104u
+#define QCOW2_HEADER_LARGEST  112u
 
 /* Where the header's fields are; big-endian. */
 enum {
@@ -63,6 +65,12 @@ enum {
     (QCOW2_DIRTY | QCOW2_CORRUPT | QCOW2_DATA_FILE | QCOW2_COMPRESSION | QCOW2_EXTENDED_L2)
 
 #define QCOW2_EXTENSION_BACKING_FORMAT 0xe2792acau
+#define QCOW2_EXTENSION_FEATURES       0x6803f857u
+#define QCOW2_EXTENSION_BITMAPS        0x23852875u
+#define QCOW2_EXTENSION_CRYPT          0x0537be77u
+#define QCOW2_EXTENSION_DATA_FILE      0x44415441u
+
+#define QCOW2_BITMAPS_VALID (1ull << 0) /* an autoclear bit */
 
 /*
  * An entry of an L2 table:
@@ -91,6 +99,7 @@ struct qcow2_header {
     uint64_t reftable_offset;
     uint32_t reftable_clusters;
     uint32_t snapshots;
+    uint64_t snapshots_offset;
     uint64_t incompatible, autoclear;
     uint32_t header_length;
     uint64_t backing_offset;
@@ -166,6 +175,12 @@ struct qcow2 {
 
 bool qcow2_probe(const uint8_t *head, size_t len);
 int qcow2_backing(int fd, char **name, char **format, bool *other, struct error **err);
+/* Reads what the header says, checked for what can't be, but against nothing else of the file. 0 or -errno
+ * with *err. */
+int qcow2_read_fields(int fd, struct qcow2_header *out, struct error **err);
+/* Finds an extension of the header: where its data are, and how many bytes. 1; 0 if there is none; -errno. */
+int qcow2_find_extension(int fd, const struct qcow2_header *header, uint32_t type, uint64_t *at,
+                         uint32_t *len);
 /* Reads and checks. 0 or -errno with *err. */
 int qcow2_read_header(int fd, bool read_only, struct qcow2_header *out, uint64_t *file_end,
                       struct error **err);
@@ -189,6 +204,9 @@ int qcow2_cache_write(struct qcow2 *q, struct qcow2_cache *cache);
 
 /* ---- qcow2_refcount.c ---- */
 
+/* The i-th count of a block; counts have 2^order bits. What is set must fit. */
+uint64_t qcow2_get_count(unsigned order, const uint8_t *block, uint64_t i);
+void qcow2_set_count(unsigned order, uint8_t *block, uint64_t i, uint64_t count);
 /* 0 or -errno. */
 int qcow2_refcount(struct qcow2 *q, uint64_t cluster, uint64_t *count);
 /* Takes up to `n` clusters in a row, each used once from now on: *got of them, at byte *offset; *fresh if
@@ -259,6 +277,39 @@ void qcow2_submit_flush(struct qcow2 *q, struct disk_request *request);
 void qcow2_flush_soon(struct qcow2 *q);
 /* An operation on data is done. */
 void qcow2_data_done(struct qcow2 *q);
+
+/* ---- qcow2_snapshot_table.c ---- */
+
+/* An internal snapshot, as the table in the file has it. */
+struct qcow2_snapshot {
+    uint64_t at; /* of its entry in the file */
+    uint64_t l1_offset;
+    uint32_t l1_size; /* entries */
+    uint32_t seconds, nanoseconds;
+    uint64_t vm_clock;
+    uint64_t vm_state, disk_size, icount;
+    bool has_icount;
+    char *id, *name;
+    uint8_t *more; /* what is not known here of what it says */
+    uint32_t n_more;
+};
+
+struct qcow2_snapshots {
+    struct qcow2_snapshot *list;
+    uint32_t n;
+    uint64_t bytes;    /* of the file, the table takes */
+    const char *fault; /* why it could not be read to its end; NULL */
+};
+
+/* All that are in the file, as far as that can be read. 0 or -errno. */
+int qcow2_read_snapshots(int fd, const struct qcow2_header *header, uint64_t file_end,
+                         struct qcow2_snapshots *out);
+void qcow2_free_snapshots(struct qcow2_snapshots *s);
+
+/* ---- qcow2_check.c ---- */
+
+/* disk_format's `check`. */
+int qcow2_check(struct disk_check *check, struct error **err);
 
 /* ---- qcow2_build.c ---- */
 

@@ -16,9 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static uint64_t get_count(const struct qcow2 *q, const uint8_t *block, uint64_t i)
+uint64_t qcow2_get_count(unsigned order, const uint8_t *block, uint64_t i)
 {
-    switch (q->refcount_order) {
+    switch (order) {
     case 3:
         return block[i];
     case 4:
@@ -28,16 +28,15 @@ static uint64_t get_count(const struct qcow2 *q, const uint8_t *block, uint64_t 
     case 6:
         return get_be64(block + 8 * i);
     default: { /* less than a byte, from its lowest bit on */
-        unsigned bits = 1u << q->refcount_order, per_byte = 8 / bits;
+        unsigned bits = 1u << order, per_byte = 8 / bits;
         return block[i / per_byte] >> i % per_byte * bits & ((1u << bits) - 1);
     }
     }
 }
 
-/* `count` fits, for it is 1 or lower than the one before. */
-static void set_count(const struct qcow2 *q, uint8_t *block, uint64_t i, uint64_t count)
+void qcow2_set_count(unsigned order, uint8_t *block, uint64_t i, uint64_t count)
 {
-    switch (q->refcount_order) {
+    switch (order) {
     case 3:
         block[i] = (uint8_t)count;
         break;
@@ -51,11 +50,21 @@ static void set_count(const struct qcow2 *q, uint8_t *block, uint64_t i, uint64_
         put_be64(block + 8 * i, count);
         break;
     default: {
-        unsigned bits = 1u << q->refcount_order, per_byte = 8 / bits;
+        unsigned bits = 1u << order, per_byte = 8 / bits;
         unsigned shift = (unsigned)(i % per_byte) * bits, mask = ((1u << bits) - 1) << shift;
         block[i / per_byte] = (uint8_t)((block[i / per_byte] & ~mask) | (unsigned)count << shift);
     }
     }
+}
+
+static uint64_t get_count(const struct qcow2 *q, const uint8_t *block, uint64_t i)
+{
+    return qcow2_get_count(q->refcount_order, block, i);
+}
+
+static void set_count(const struct qcow2 *q, uint8_t *block, uint64_t i, uint64_t count)
+{
+    qcow2_set_count(q->refcount_order, block, i, count);
 }
 
 static uint64_t block_index(const struct qcow2 *q, uint64_t cluster)

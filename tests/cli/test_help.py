@@ -41,6 +41,8 @@ VERBS = {
     "image rm": [],
     "disk create": ["--format", "--option", "--backing", "--backing-format"],
     "disk info": ["--format", "--json"],
+    "disk check": ["--format", "--json"],
+    "disk repair": ["--format", "--repair", "--json"],
     "disk map": ["--format", "--json", "--follow"],
     "disk compare": ["--format", "--format2", "--strict", "--follow"],
     "disk convert": ["--format", "--output-format", "--option", "--compress", "--no-sync", "--follow"],
