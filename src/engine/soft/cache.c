@@ -114,8 +114,9 @@ static struct soft_code_page *code_page(struct soft *s, uint64_t gpa)
 bool soft_cache_mark_page_locked(struct soft *s, struct soft_vcpu *self, uint64_t gpa)
 {
     uint64_t page = soft_page_number(s, gpa);
+    const uint8_t *host = soft_ram_page(s, gpa);
 
-    if (!soft_ram_page(s, gpa))
+    if (!host)
         return false;
     if (s->page_index[page])
         return true;
@@ -131,7 +132,7 @@ bool soft_cache_mark_page_locked(struct soft *s, struct soft_vcpu *self, uint64_
     p->gpa = gpa & ~4095ull;
     p->blocks = NULL;
     __atomic_store_n(&s->page_index[page], i, __ATOMIC_SEQ_CST);
-    soft_tlb_flush_write(self);
+    soft_tlb_drop_write(self, host);
     if (atomic_load(&s->direct_writable[page / 64]) >> page % 64 & 1)
         atomic_fetch_add(&s->direct_code_pages, 1);
     p->waiting = (uint8_t)(((1u << s->n_vcpus) - 1) & ~(1u << self->index));
@@ -375,11 +376,12 @@ void soft_cache_revalidate(struct soft *s, struct soft_vcpu *c)
     uint8_t bit = (uint8_t)(1u << c->index);
 
     pthread_mutex_lock(&s->lock);
-    soft_tlb_flush_write(c);
     for (uint32_t *at = &s->unsettled; *at;) {
         struct soft_code_page *p = &s->code_pages[*at];
         uint64_t page_gpa = p->gpa;
 
+        if (p->waiting & bit)
+            soft_tlb_drop_write(c, soft_ram_page(s, page_gpa)); /* before its bytes are compared */
         if ((p->waiting & bit) && s->page_index[soft_page_number(s, page_gpa)] == *at) {
             for (struct soft_block *b = p->blocks, *next; b; b = next) {
                 next = *next_in_page(b, page_gpa);

@@ -9,8 +9,9 @@
 #define FASTER 5u
 /* A program's pages are mapped in so many stops, more or less: beyond that most have more to do. */
 #define STOPS 700u
-/* So much longer than the loss it is translated before the next attempt. */
-#define CAUTION 4u
+/* So much longer than the loss it is translated before the next attempt, twice as long each time, up to: */
+#define CAUTION     4u
+#define CAUTION_MAX 256u
 
 void direct_policy_init(struct direct_policy *p, uint64_t trip)
 {
@@ -50,7 +51,7 @@ static struct direct_history *history_of(struct direct_policy *p, const struct s
     p->flushes = c->flushes;
     h = &p->histories[(page >> 12 ^ page >> 18) % DIRECT_HISTORIES];
     if (h->cr3 != page || h->tables != tables || begins)
-        *h = (struct direct_history){.cr3 = page, .tables = tables, .debt = p->price};
+        *h = (struct direct_history){.cr3 = page, .tables = tables, .debt = p->price, .caution = CAUTION};
     return h;
 }
 
@@ -109,10 +110,13 @@ void direct_policy_account(struct direct_policy *p, uint64_t begin, uint64_t now
     int64_t limit = (int64_t)p->price;
 
     h->balance += (int64_t)(ran * FASTER) - (int64_t)(now - begin - waited);
-    if (h->balance > limit)
+    if (h->balance > limit) {
         h->balance = limit;
+        h->caution = CAUTION;
+    }
     if (h->balance < -limit) {
-        h->debt = CAUTION * p->price;
+        h->debt = h->caution * p->price;
+        h->caution = h->caution < CAUTION_MAX ? 2 * h->caution : CAUTION_MAX;
         h->balance = 0;
     }
     /* For the mean, as if it had been translated. */

@@ -7,7 +7,8 @@
  * kernel that it causes itself (`mean`): it must be worth a way there and back. And an account: a new program
  * has to stay translated for as long as mapping its pages may take (most end before that); what a stub then
  * gains and what it takes are held against each other, and a program that loses there is translated for a
- * multiple of the loss before it is tried again. So bad luck costs no more than a part of the time.
+ * multiple of the loss before it is tried again, and for twice that if it loses again. So bad luck costs no
+ * more than a part of the time, and less and less of it.
  *
  * Time is the processor's, in ticks of the TSC. For the vCPU's thread.
  */
@@ -20,15 +21,16 @@
 struct soft_vcpu;
 
 /* Address spaces that are known; others share a place, and begin anew each time. */
-#define DIRECT_HISTORIES 64u
+#define DIRECT_HISTORIES 256u
 
 struct direct_history {
-    uint64_t cr3;    /* page of the top table */
-    uint64_t tables; /* what tells it from another one that had this page before */
-    uint64_t since;  /* in user mode since it last entered the kernel by itself */
-    uint64_t mean;   /* of such stretches, as if all were translated */
-    uint64_t debt;   /* so long it is translated before a stub is tried */
-    int64_t balance; /* what stubs have gained since then */
+    uint64_t cr3;     /* page of the top table */
+    uint64_t tables;  /* what tells it from another one that had this page before */
+    uint64_t since;   /* in user mode since it last entered the kernel by itself */
+    uint64_t mean;    /* of such stretches, as if all were translated */
+    uint64_t debt;    /* so long it is translated before a stub is tried */
+    int64_t balance;  /* what stubs have gained since then */
+    uint64_t caution; /* the debt after the next loss, in the price of an attempt */
 };
 
 struct direct_policy {

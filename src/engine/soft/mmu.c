@@ -286,10 +286,15 @@ void soft_tlb_flush(struct soft_vcpu *c, bool all)
         c->large[0].used = c->large[1].used = false;
 }
 
-void soft_tlb_flush_write(struct soft_vcpu *c)
+void soft_tlb_drop_write(struct soft_vcpu *c, const uint8_t *page)
 {
-    for (unsigned mmu = 0; mmu < MMU_MODES; mmu++)
-        clear_tlb(&c->tlb[mmu][1]);
+    for (unsigned mmu = 0; mmu < MMU_MODES; mmu++) {
+        struct soft_tlb *tlb = &c->tlb[mmu][1];
+        for (unsigned i = 0; i < TLB_SIZE && c->tlb_fills[mmu].n; i++) {
+            if (tlb->addend[i] - tlb->tag[i] == (uint64_t)(uintptr_t)page)
+                tlb->tag[i] = empty_tag(i);
+        }
+    }
 }
 
 static void forget_jumps(struct soft_vcpu *c, enum soft_mmu mmu, uint64_t page)

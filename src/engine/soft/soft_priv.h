@@ -298,7 +298,8 @@ void soft_cache_link_locked(struct soft *s, struct soft_link *e, struct soft_blo
 void soft_cache_look_up_locked(struct soft *s, struct soft_link *e);
 /* RAM was written: drop translations of what it held. Any thread, not under `lock`. */
 void soft_cache_written(struct soft *s, uint64_t gpa, uint64_t len);
-/* In a vCPU's thread, asked by REQUEST_FLUSH_WRITE: gives up its writable TLB entries, then drops blocks of
+/* In a vCPU's thread, asked by REQUEST_FLUSH_WRITE: gives up its writable TLB entries for pages that have
+ * become code, then drops blocks of
  * pages that it could have written to until now and whose source has changed. */
 void soft_cache_revalidate(struct soft *s, struct soft_vcpu *c);
 /* The block whose code holds `host`, or NULL. Safe in a signal handler of a thread in translated code. */
@@ -407,7 +408,8 @@ static inline void soft_note_large_page(struct soft_vcpu *c, uint64_t linear, un
     c->large[half].mask = mask;
     c->large[half].base = linear & mask;
 }
-void soft_tlb_flush_write(struct soft_vcpu *c);
+/* Stores to this page (of soft_ram_page), wherever it is mapped, take the slow path from now on. */
+void soft_tlb_drop_write(struct soft_vcpu *c, const uint8_t *page);
 void soft_jump_flush(struct soft_vcpu *c, enum soft_mmu mmu);
 /* Forgets what others have made invalid: to be called before the jump cache is looked at. */
 static inline void soft_jump_settle(struct soft_vcpu *c)

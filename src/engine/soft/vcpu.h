@@ -108,7 +108,7 @@ enum soft_vector {
  */
 enum soft_mmu { MMU_USER, MMU_KERNEL, MMU_KERNEL_AC, MMU_MODES };
 
-#define TLB_BITS 10
+#define TLB_BITS 11
 #define TLB_SIZE (1u << TLB_BITS)
 #define JC_BITS  15
 #define JC_SIZE  (1u << JC_BITS)

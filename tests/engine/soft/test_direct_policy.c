@@ -103,6 +103,30 @@ static void test_one_that_loses(void **state)
     assert_true(until_wanted(LONG) >= 3 * lost);
 }
 
+/* Until it has lost enough not to be sent to a stub any more. */
+static void lose_there(void)
+{
+    while (direct_policy_wants(&p))
+        stretch_in_stub(LONG / 5, 3 * LONG);
+}
+
+/* Who has lost again waits longer each time; who gains has no such past. */
+static void test_one_that_loses_again(void **state)
+{
+    uint64_t waits = until_wanted(LONG), before;
+
+    for (unsigned n = 0; n < 4; n++) {
+        before = waits;
+        lose_there();
+        waits = until_wanted(LONG);
+        assert_true(waits >= before + before / 2);
+    }
+    for (unsigned n = 0; n < 1000; n++)
+        stretch_in_stub(LONG / 5, 0);
+    lose_there();
+    assert_true(until_wanted(LONG) < waits / 2);
+}
+
 /* Others that had the processor meanwhile are no loss. */
 static void test_one_that_waits(void **state)
 {
@@ -147,6 +171,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_one_that_calls, begin, end),
         cmocka_unit_test_setup_teardown(test_one_that_is_interrupted, begin, end),
         cmocka_unit_test_setup_teardown(test_one_that_loses, begin, end),
+        cmocka_unit_test_setup_teardown(test_one_that_loses_again, begin, end),
         cmocka_unit_test_setup_teardown(test_one_that_waits, begin, end),
         cmocka_unit_test_setup_teardown(test_another_program, begin, end),
         cmocka_unit_test_setup_teardown(test_a_table_used_anew, begin, end),
