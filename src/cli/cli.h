@@ -70,9 +70,10 @@ struct cli_operation {
 /* The i-th of all, in the order in which they are told of; NULL after the last. */
 const struct cli_operation *cli_operation(size_t i);
 
-/* Those that operations.c does not hold itself: operations_guest.c, operations_disk.c. */
-extern const struct cli_operation cli_guest_operations[], cli_disk_operations[];
-extern const size_t cli_n_guest_operations, cli_n_disk_operations;
+/* Those that operations.c does not hold itself: operations_guest.c, operations_snapshot.c, operations_disk.c.
+ */
+extern const struct cli_operation cli_guest_operations[], cli_snapshot_operations[], cli_disk_operations[];
+extern const size_t cli_n_guest_operations, cli_n_snapshot_operations, cli_n_disk_operations;
 
 /* Operations on one kind of thing, with a first word in common. */
 struct cli_group {
@@ -149,6 +150,11 @@ int cli_exec(const struct cli_values *values, int *status, struct error **err);
 int cli_cp(const struct cli_values *values, int *status, struct error **err);
 int cli_update(const struct cli_values *values, int *status, struct error **err);
 int cli_rm(const struct cli_values *values, int *status, struct error **err);
+int cli_snapshot(const struct cli_values *values, int *status, struct error **err);
+int cli_snapshots(const struct cli_values *values, int *status, struct error **err);
+int cli_restore(const struct cli_values *values, int *status, struct error **err);
+int cli_snapshot_rm(const struct cli_values *values, int *status, struct error **err);
+int cli_clone(const struct cli_values *values, int *status, struct error **err);
 int cli_events(const struct cli_values *values, int *status, struct error **err);
 int cli_check(const struct cli_values *values, int *status, struct error **err);
 int cli_image_build(const struct cli_values *values, int *status, struct error **err);

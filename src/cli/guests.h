@@ -25,6 +25,9 @@ void cli_format_bytes(char *buf, size_t len, uint64_t bytes, bool exact);
  */
 char *cli_run_config(const struct cli_values *values, struct error **err);
 
+/* start.c: starts a guest that does not run. 0 or -errno with *err. */
+int cli_start_guest(const struct home *home, const char *name, struct error **err);
+
 /* Calls fn for each of the names; one that fails is told and does not keep the others from being tried. Sets
  * *status. 0. */
 int cli_each_name(const struct home *home, const struct cli_values *values, const char *const *names,

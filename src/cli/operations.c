@@ -641,6 +641,9 @@ const struct cli_operation *cli_operation(size_t i)
     if (--i < cli_n_guest_operations)
         return &cli_guest_operations[i];
     i -= cli_n_guest_operations;
+    if (i < cli_n_snapshot_operations)
+        return &cli_snapshot_operations[i];
+    i -= cli_n_snapshot_operations;
     if (++i < ARRAY_SIZE(operations) - last)
         return &operations[i];
     if (i - (ARRAY_SIZE(operations) - last) < cli_n_disk_operations)

@@ -9,7 +9,7 @@
 #include <errno.h>
 #include <unistd.h>
 
-static int start(const struct home *home, const char *name, struct error **err)
+int cli_start_guest(const struct home *home, const char *name, struct error **err)
 {
     struct guest guest = GUEST_NONE;
     int rc = guest_take_to_start(&guest, home, name, err);
@@ -72,7 +72,7 @@ static int start_all(const struct home *home, int *status, struct error **err)
 
         if (guest_state_is_live(rows[i].state) || !guest_starts_with_host(&rows[i]))
             continue;
-        rc = start(home, rows[i].name, &why);
+        rc = cli_start_guest(home, rows[i].name, &why);
         /* Started by somebody else meanwhile: there is nothing left to do. */
         if (rc == 0 || rc == -EBUSY)
             continue;
@@ -98,7 +98,7 @@ int cli_start(const struct cli_values *values, int *status, struct error **err)
     if (rc == 0 && all)
         return start_all(&home, status, err);
     if (rc == 0)
-        rc = start(&home, name, err);
+        rc = cli_start_guest(&home, name, err);
     if (rc)
         return rc;
     if (cli_bool(values, "attach"))
@@ -152,7 +152,7 @@ int cli_restart(const struct cli_values *values, int *status, struct error **err
     else
         rc = 0;
     if (rc == 0)
-        rc = start(&home, name, err);
+        rc = cli_start_guest(&home, name, err);
     *status = rc ? CLI_STATUS_FAILED : 0;
     return rc;
 }

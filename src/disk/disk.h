@@ -47,7 +47,7 @@ struct disk_file {
 struct disk_files {
     struct disk_file *files;
     unsigned n;
-    bool read_only;
+    bool read_only, unlocked;
     bool alone;         /* what the image is based on is left out: what it has not itself reads as zeros */
     struct disk_io *io; /* made with the files, for io_uring is forbidden to a confined process */
 };
@@ -66,6 +66,9 @@ int disk_files_open(struct disk_files **out, const char *path, const char *forma
  */
 int disk_files_open_to_read(struct disk_files **out, const char *path, const char *format, bool follow,
                             struct error **err);
+/* As disk_files_open, but nobody is kept away, for who does that by other means. */
+int disk_files_open_unlocked(struct disk_files **out, const char *path, const char *format, bool read_only,
+                             struct error **err);
 /* The same for file descriptors that are open (and owned from then on, also if this fails). No locking. */
 int disk_files_new(struct disk_files **out, const struct disk_file *files, unsigned n, bool read_only,
                    struct error **err);
@@ -143,6 +146,8 @@ struct disk_info {
 /* What the header of an image says; opens nothing else. `format` NULL: told by the content. 0 or -errno with
  * *err; then there is nothing to free. */
 int disk_read_info(const char *path, const char *format, struct disk_info *out, struct error **err);
+/* The same without the image's lock, for who holds it or knows who does. */
+int disk_look(const char *path, const char *format, struct disk_info *out, struct error **err);
 void disk_info_free(struct disk_info *info);
 /* The size of what->backing for an image at `path`. 0 or -errno with *err. */
 int disk_backing_size(const char *path, const struct disk_create *what, uint64_t *out, struct error **err);

@@ -163,8 +163,10 @@ int disk_find_owner(struct disk **disk, uint64_t offset, uint64_t *length);
 /* Reads at once, with zeros behind its end, from a chain of any length. 0 or -errno. */
 int disk_read_now(struct disk *disk, uint64_t offset, void *buf, size_t len);
 
-/* Opens and locks the image alone, to read its header; what it is based on is not looked for. Without I/O. */
-int disk_files_open_first(struct disk_files **out, const char *path, const char *format, struct error **err);
+/* Opens and (unless `unlocked`) locks the image alone, to read its header; what it is based on is not looked
+ * for. Without I/O. */
+int disk_files_open_first(struct disk_files **out, const char *path, const char *format, bool unlocked,
+                          struct error **err);
 /* Opens and locks the image alone: where it has nothing itself, it reads as zeros. 0 or -errno with *err. */
 int disk_files_open_alone(struct disk_files **out, const char *path, const char *format, bool read_only,
                           struct error **err);

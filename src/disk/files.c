@@ -126,8 +126,8 @@ static int open_and_lock(const struct disk_files *files, const char *path, struc
         return error_set(err, ELOOP, "disk '%s' is based on itself", path);
     /* It was for FIFOs. With it, io_uring would fail where it should wait. */
     fcntl(fd, F_SETFL, 0);
-    int rc = disk_lock_file(fd, path, read_only, err);
-    if (rc < 0)
+    int rc = files->unlocked ? -1 : disk_lock_file(fd, path, read_only, err);
+    if (rc < 0 && !files->unlocked)
         return rc;
     *file = (struct disk_file){.fd = steal_fd(fd), .lock_fd = rc, .device = st.st_dev, .inode = st.st_ino};
     return 0;
@@ -254,13 +254,14 @@ static int open_chain(struct disk_files *files, const char *path, const char *fo
 }
 
 static int open_files(struct disk_files **out, const char *path, const char *format, bool read_only,
-                      enum follow follow, struct error **err)
+                      bool unlocked, enum follow follow, struct error **err)
 {
     struct disk_files *files = calloc(1, sizeof(*files));
 
     if (!files)
         return error_set_errno(err, ENOMEM, "disk '%s'", path);
     files->read_only = read_only;
+    files->unlocked = unlocked;
     raise_limit();
     files->alone = follow == FOLLOW_ALONE;
     int rc = open_chain(files, path, format, follow, err);
@@ -280,24 +281,31 @@ static int open_files(struct disk_files **out, const char *path, const char *for
 int disk_files_open(struct disk_files **out, const char *path, const char *format, bool read_only,
                     struct error **err)
 {
-    return open_files(out, path, format, read_only, FOLLOW_DECLARED, err);
+    return open_files(out, path, format, read_only, false, FOLLOW_DECLARED, err);
+}
+
+int disk_files_open_unlocked(struct disk_files **out, const char *path, const char *format, bool read_only,
+                             struct error **err)
+{
+    return open_files(out, path, format, read_only, true, FOLLOW_DECLARED, err);
 }
 
 int disk_files_open_to_read(struct disk_files **out, const char *path, const char *format, bool follow,
                             struct error **err)
 {
-    return open_files(out, path, format, true, follow ? FOLLOW_ALLOWED : FOLLOW_REFUSED, err);
+    return open_files(out, path, format, true, false, follow ? FOLLOW_ALLOWED : FOLLOW_REFUSED, err);
 }
 
-int disk_files_open_first(struct disk_files **out, const char *path, const char *format, struct error **err)
+int disk_files_open_first(struct disk_files **out, const char *path, const char *format, bool unlocked,
+                          struct error **err)
 {
-    return open_files(out, path, format, true, FOLLOW_NOT, err);
+    return open_files(out, path, format, true, unlocked, FOLLOW_NOT, err);
 }
 
 int disk_files_open_alone(struct disk_files **out, const char *path, const char *format, bool read_only,
                           struct error **err)
 {
-    return open_files(out, path, format, read_only, FOLLOW_ALONE, err);
+    return open_files(out, path, format, read_only, false, FOLLOW_ALONE, err);
 }
 
 int disk_files_new(struct disk_files **out, const struct disk_file *list, unsigned n, bool read_only,

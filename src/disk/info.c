@@ -82,12 +82,13 @@ void disk_info_free(struct disk_info *info)
     *info = (struct disk_info){0};
 }
 
-int disk_read_info(const char *path, const char *format, struct disk_info *out, struct error **err)
+static int read_info(const char *path, const char *format, bool unlocked, struct disk_info *out,
+                     struct error **err)
 {
     struct disk_info info = {0};
     struct disk_files *files;
     struct stat st;
-    int rc = disk_files_open_first(&files, path, format, err);
+    int rc = disk_files_open_first(&files, path, format, unlocked, err);
 
     if (rc)
         return rc;
@@ -111,6 +112,16 @@ int disk_read_info(const char *path, const char *format, struct disk_info *out, 
     }
     disk_files_close(files);
     return rc;
+}
+
+int disk_read_info(const char *path, const char *format, struct disk_info *out, struct error **err)
+{
+    return read_info(path, format, false, out, err);
+}
+
+int disk_look(const char *path, const char *format, struct disk_info *out, struct error **err)
+{
+    return read_info(path, format, true, out, err);
 }
 
 int disk_backing_size(const char *path, const struct disk_create *what, uint64_t *out, struct error **err)

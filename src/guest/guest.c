@@ -11,6 +11,7 @@
 #include "base/suggest.h"
 #include "guest/container_process.h"
 #include "guest/guest_priv.h"
+#include "guest/layers.h"
 #include "guest/lock.h"
 #include "guest/names.h"
 #include "guest/policy.h"
@@ -85,6 +86,17 @@ static bool leaves_nothing(const struct guest_row *row)
     return row->transient || !row->started;
 }
 
+/* Clones have never run, and others may be based on one that was not to stay. */
+static bool has_layers(struct registry *registry, const char *name)
+{
+    struct layer *layers = NULL;
+    size_t n = 0;
+    int rc = layers_list(registry, name, &layers, &n, NULL);
+
+    layers_free(layers, n);
+    return rc == 0 && n;
+}
+
 int guest_bury(const struct home *home, struct registry *registry, const char *name, struct error **err)
 {
     struct guest_row row = {0};
@@ -102,7 +114,7 @@ int guest_bury(const struct home *home, struct registry *registry, const char *n
         container_process_clean(home, name, NULL);
         make_crashed(&row);
         rc = registry_add_event(registry, name, "crashed", "{\"reason\":\"its supervisor was killed\"}", err);
-        if (rc == 0 && leaves_nothing(&row))
+        if (rc == 0 && leaves_nothing(&row) && !has_layers(registry, name))
             rc = guest_erase_locked(home, registry, name, err);
         else if (rc == 0)
             rc = registry_update(registry, &row, err);

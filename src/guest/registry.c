@@ -16,7 +16,7 @@
 #include <time.h>
 
 #define APPLICATION_ID 0x54616269 /* "Tabi" */
-#define VERSION        2
+#define VERSION        3
 #define BUSY_MS        20000
 #define RETRY_MS       5
 
@@ -31,6 +31,18 @@ static const char *const migrations[VERSION] = {
     " id INTEGER PRIMARY KEY AUTOINCREMENT, time INTEGER NOT NULL, guest TEXT NOT NULL, type TEXT NOT NULL,"
     " details TEXT NOT NULL);",
     "ALTER TABLE guests ADD COLUMN by_hand INTEGER NOT NULL DEFAULT 0;",
+    "CREATE TABLE layers ("
+    " id INTEGER PRIMARY KEY AUTOINCREMENT, parent INTEGER NOT NULL, guest TEXT NOT NULL,"
+    " disk INTEGER NOT NULL, path TEXT NOT NULL, format TEXT NOT NULL, active INTEGER NOT NULL);"
+    "CREATE INDEX layers_guest ON layers (guest);"
+    "CREATE INDEX layers_parent ON layers (parent);"
+    "CREATE TABLE snapshots ("
+    " id INTEGER PRIMARY KEY AUTOINCREMENT, guest TEXT NOT NULL, name TEXT NOT NULL, description TEXT NOT "
+    "NULL,"
+    " created INTEGER NOT NULL, UNIQUE (guest, name));"
+    "CREATE TABLE snapshot_layers (snapshot INTEGER NOT NULL, layer INTEGER NOT NULL,"
+    " PRIMARY KEY (snapshot, layer)) WITHOUT ROWID;"
+    "CREATE INDEX snapshot_layers_layer ON snapshot_layers (layer);",
 };
 
 int64_t registry_now(void)

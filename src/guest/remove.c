@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "guest/container_process.h"
 #include "guest/guest_priv.h"
+#include "guest/layers.h"
 #include "guest/lock.h"
 #include "guest/names.h"
 #include "image/image.h"
@@ -34,12 +35,31 @@ static int move_to_trash(const struct home *home, const char *name)
     return rename(from, to) == 0 || errno == ENOENT ? 0 : -errno;
 }
 
+/* Its disks may be what others' are based on. */
+static int check_clones(struct registry *registry, const char *name, struct error **err)
+{
+    cleanup_free char *clones = NULL;
+    int rc = layers_clones(registry, name, 0, &clones, err);
+
+    if (rc == 0 && clones)
+        return error_set(
+            err, EBUSY,
+            "guest '%s' can't be removed: the disks of its clones are based on its own: remove those "
+            "first (%s)",
+            name, clones);
+    return rc;
+}
+
 int guest_erase_locked(const struct home *home, struct registry *registry, const char *name,
                        struct error **err)
 {
     cleanup_free char *run = guest_run_path(home, name, NULL);
-    int rc = registry_delete(registry, name, err);
+    int rc = check_clones(registry, name, err);
 
+    if (rc == 0)
+        rc = layers_forget_locked(registry, name, err);
+    if (rc == 0)
+        rc = registry_delete(registry, name, err);
     if (rc == 0)
         rc = registry_add_event(registry, name, "removed", "{}", err);
     if (rc)

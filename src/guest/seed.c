@@ -279,3 +279,41 @@ int seed_create(const struct seed_config *config, struct error **err)
     rc = write_volume(fd, &user_data, &meta_data, &network, err);
     return rc ? rc : steal_fd(fd);
 }
+
+/* A name that is longer than the old one has no room. */
+static void rename_host(char *at, const char *old, const char *new)
+{
+    size_t room = strlen(old);
+
+    if (strncmp(at, old, room) || at[room] != '\n' || strlen(new) > room)
+        return;
+    memset(at, ' ', room); /* YAML takes no account of spaces at the end */
+    memcpy(at, new, strlen(new));
+}
+
+int seed_renew(const char *path, const char *old_hostname, const char *hostname, struct error **err)
+{
+    static const char own_id[] = "instance-id: iid-", name_key[] = "local-hostname: ";
+    char id[INSTANCE_ID + 1];
+    struct stat st;
+    cleanup_close int fd = open(path, O_RDWR | O_CLOEXEC);
+    int rc = random_id(id, err);
+
+    if (rc)
+        return rc;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return error_set_errno(err, errno, "'%s'", path);
+    char *volume =
+        st.st_size ? mmap(NULL, (size_t)st.st_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+    if (volume == MAP_FAILED)
+        return error_set_errno(err, errno, "'%s'", path);
+    char *end = volume + st.st_size;
+    char *at = memmem(volume, (size_t)st.st_size, own_id, strlen(own_id));
+    if (at && (size_t)(end - at) > strlen("instance-id: ") + INSTANCE_ID)
+        memcpy(at + strlen("instance-id: "), id, INSTANCE_ID);
+    at = memmem(volume, (size_t)st.st_size, name_key, strlen(name_key));
+    if (at && (size_t)(end - at) > strlen(name_key) + strlen(old_hostname))
+        rename_host(at + strlen(name_key), old_hostname, hostname);
+    munmap(volume, (size_t)st.st_size);
+    return fsync(fd) < 0 ? error_set_errno(err, errno, "'%s'", path) : 0;
+}

@@ -23,5 +23,11 @@ struct seed_config {
  * for, in memory. The descriptor of that memory, or -errno with *err.
  */
 int seed_create(const struct seed_config *config, struct error **err);
+/*
+ * For a guest that is like another: gives the volume at `path`, a copy of that one's, a new instance id, and
+ * as far as it has room for it another host name. What the person chose as instance id stays. 0 or -errno
+ * with *err.
+ */
+int seed_renew(const char *path, const char *old_hostname, const char *hostname, struct error **err);
 
 #endif

@@ -151,6 +151,8 @@ def test_state_of_an_older_version(home):
     end_of_the_host(home)
     with sqlite3.connect(home.path / "tabique.db") as database:
         database.execute("ALTER TABLE guests DROP COLUMN by_hand")
+        for table in ("layers", "snapshots", "snapshot_layers"):
+            database.execute(f"DROP TABLE {table}")
         database.execute("PRAGMA user_version = 1")
     database.close()
     assert set(home.states()) == {"web"}

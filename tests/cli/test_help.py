@@ -32,6 +32,11 @@ VERBS = {
     "update": ["--memory", "--cpus", "--pids", "--io-weight"],
     "rm": ["--force"],
     "events": ["--follow", "--since"],
+    "snapshot": ["--description"],
+    "snapshots": ["--json"],
+    "restore": [],
+    "snapshot-rm": [],
+    "clone": ["--full", "--snapshot"],
     "check": ["--json"],
     "image build": ["--name", "--suite", "--size", "--package", "--arch", "--mirror", "--rebuild"],
     "image import": ["--name", "--format"],
@@ -62,7 +67,7 @@ def test_overview_names_each_verb():
     result = run("--help")
     assert result.returncode == 0 and result.stderr == ""
     listed = [word for name in [None, *GROUPS] for word in words(name) if word not in GROUPS]
-    assert re.findall(r"^  (\w+) ", result.stdout, re.MULTILINE) == listed
+    assert re.findall(r"^  ([a-z][\w-]*) ", result.stdout, re.MULTILINE) == listed
     assert run("-h").stdout == result.stdout
     assert run("help").stdout == result.stdout
 

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The operations on what a guest's disks have had, one row each. See operations.c. */
+#include "cli/cli.h"
+
+#include "base/bytes.h"
+#include "cli/options.h"
+
+#define GUEST                                                                                                \
+    {                                                                                                        \
+        .name = "NAME", .type = CLI_STRING, .positional = true, .required = true,                            \
+        .listed_by = "ps --all --quiet", .help = "The guest's name; 'tabique ps -a' lists them."             \
+    }
+#define SNAPSHOT(text)                                                                                       \
+    {                                                                                                        \
+        .name = "SNAPSHOT", .type = CLI_STRING, .positional = true, .required = true, .help = (text)         \
+    }
+
+static const struct cli_status statuses[] = {
+    {"0", "done"},
+    {"1", "it could not be done; the message says why"},
+};
+
+static const struct cli_status long_statuses[] = {
+    {"0", "done"},
+    {"1", "it could not be done; the message says why"},
+    {"130", "it was interrupted; nothing is lost"},
+};
+
+static const struct cli_argument snapshot_arguments[] = {
+    {.name = "description", .type = CLI_STRING, .metavar = "TEXT", .help = "A line to remember it by."},
+    GUEST,
+    SNAPSHOT("What it is to be called: letters, digits, '-', '_' and '.'."),
+};
+
+static const struct cli_argument snapshots_arguments[] = {
+    {.name = "json", .type = CLI_BOOL, .help = "Print one JSON array, for programs."},
+    GUEST,
+};
+
+static const struct cli_argument restore_arguments[] = {
+    GUEST,
+    SNAPSHOT("The snapshot; 'tabique snapshots NAME' lists them."),
+};
+
+static const struct cli_argument clone_arguments[] = {
+    {.name = "full",
+     .type = CLI_BOOL,
+     .help = "Copy the disks: the new guest needs nothing of the other's, which may then be removed."},
+    {.name = "snapshot",
+     .type = CLI_STRING,
+     .metavar = "SNAPSHOT",
+     .help = "As the disks were in this snapshot, instead of as they are now."},
+    GUEST,
+    {.name = "NEW",
+     .type = CLI_STRING,
+     .positional = true,
+     .check = cli_check_guest_name,
+     .help = "The new guest's name. One is made up if none is given."},
+};
+
+#define ARGUMENTS(a) .arguments = (a), .n_arguments = ARRAY_SIZE(a)
+#define STATUSES(a)  .statuses = (a), .n_statuses = ARRAY_SIZE(a)
+
+const struct cli_operation cli_snapshot_operations[] = {
+    {.name = "snapshot",
+     .summary = "Keep what a guest's disks have now under a name",
+     .description = "Nothing is copied: what is on the disks stays where it is and is written no more, and "
+                    "the guest goes on with "
+                    "new files on top. All its disks are kept as of the same moment. A guest that runs "
+                    "stands still for that "
+                    "moment, and its disks are flushed: how long is printed. Memory is not kept: going back "
+                    "is as after pulling "
+                    "the plug at that moment.",
+     ARGUMENTS(snapshot_arguments),
+     STATUSES(statuses),
+     .example = "tabique snapshot web before-upgrade",
+     .run = cli_snapshot},
+    {.name = "snapshots",
+     .summary = "List a guest's snapshots, as a tree",
+     .description =
+         "Prints a line for each snapshot, below the one that it follows: its name, when it was made, and "
+         "the space that "
+         "its files take on the host beyond those of the one before. '(now)' is where the disks are.",
+     ARGUMENTS(snapshots_arguments),
+     STATUSES(statuses),
+     .run = cli_snapshots},
+    {.name = "restore",
+     .summary = "Take a guest's disks back to a snapshot",
+     .description = "What the disks had since is lost, unless a later snapshot has it: those stay, and one "
+                    "may go to them as well. "
+                    "A guest that runs is ended as by 'kill', and started again from the snapshot.",
+     ARGUMENTS(restore_arguments),
+     STATUSES(statuses),
+     .run = cli_restore},
+    {.name = "snapshot-rm",
+     .summary = "Forget a snapshot",
+     .description = "The name goes, and with it what only the snapshot needs; what later snapshots or the "
+                    "guest need of it is merged "
+                    "into their files, and the space is given back. The guest may run meanwhile; then its "
+                    "newest file is left as it "
+                    "is until the next time. A snapshot that clones are based on stays.",
+     ARGUMENTS(restore_arguments),
+     STATUSES(long_statuses),
+     .run = cli_snapshot_rm},
+    {.name = "clone",
+     .summary = "Make a guest like another",
+     .description =
+         "The new guest has the same configuration and what the other's disks have now; it does not run. Its "
+         "disks are "
+         "based on the other's: nothing is copied, it is ready at once, and the other can't be removed "
+         "before it. A "
+         "guest that runs stands still for a moment, as with 'snapshot'. The new one has a name, network "
+         "addresses, and "
+         "where it has them host name, machine id and instance id of cloud-init of its own; ports "
+         "(--publish), chosen "
+         "addresses (--mac), --vsock and --firmware-log are not taken over. Prints the new guest's name.",
+     ARGUMENTS(clone_arguments),
+     STATUSES(long_statuses),
+     .example = "tabique clone web web2 && tabique start web2",
+     .run = cli_clone},
+};
+
+const size_t cli_n_snapshot_operations = ARRAY_SIZE(cli_snapshot_operations);
