@@ -20,16 +20,17 @@ static const struct oci_flag globals[] = {
     {"log", 0, OCI_STRING, "FILE", "where errors are written too"},
     {"log-format", 0, OCI_STRING, "text|json", "the log's form"},
     {"root", 0, OCI_STRING, "DIR", "where containers are kept: /run/tabique-oci"},
-    {"criu", 0, OCI_STRING, "PATH", "accepted: libcriu finds its program"},
+    {"criu", 0, OCI_STRING, "PATH", "the program that writes and reads checkpoints; criu of PATH without"},
     {"systemd-cgroup", 0, OCI_BOOL, NULL, "groups are made by systemd"},
     {"rootless", 0, OCI_STRING, "true|false|auto", "whether a person without rights runs it"},
     {"version", 'v', OCI_BOOL, NULL, "print the version"},
 };
 
 static const struct oci_verb *const verbs[] = {
-    &oci_create_verb, &oci_delete_verb, &oci_events_verb, &oci_exec_verb,  &oci_features_verb,
-    &oci_kill_verb,   &oci_list_verb,   &oci_pause_verb,  &oci_ps_verb,    &oci_resume_verb,
-    &oci_run_verb,    &oci_spec_verb,   &oci_start_verb,  &oci_state_verb, &oci_update_verb,
+    &oci_checkpoint_verb, &oci_create_verb, &oci_delete_verb, &oci_events_verb, &oci_exec_verb,
+    &oci_features_verb,   &oci_kill_verb,   &oci_list_verb,   &oci_pause_verb,  &oci_ps_verb,
+    &oci_restore_verb,    &oci_resume_verb, &oci_run_verb,    &oci_spec_verb,   &oci_start_verb,
+    &oci_state_verb,      &oci_update_verb,
 };
 
 /* ---- errors ---- */
@@ -148,6 +149,7 @@ static int take_runtime(const struct oci_values *global, struct container_runtim
     out->rootless = rootless && strcmp(rootless, "auto") != 0 ? strcmp(rootless, "true") == 0
                                                               : geteuid() != 0 || in_user_namespace();
     out->systemd_cgroup = oci_bool(global, "systemd-cgroup");
+    out->criu = oci_string(global, "criu");
     default_root(root, size, out->rootless);
     out->root = given && *given ? given : root;
     return 0;

@@ -48,7 +48,7 @@ struct oci_verb {
 /* The verbs' rows, in the files that have what they do. */
 extern const struct oci_verb oci_create_verb, oci_run_verb, oci_start_verb, oci_state_verb, oci_kill_verb,
     oci_delete_verb, oci_list_verb, oci_spec_verb, oci_features_verb, oci_exec_verb, oci_pause_verb,
-    oci_resume_verb, oci_update_verb, oci_ps_verb, oci_events_verb;
+    oci_resume_verb, oci_update_verb, oci_ps_verb, oci_events_verb, oci_checkpoint_verb, oci_restore_verb;
 
 /* Parses a verb's arguments. -EINVAL with *err; -ECANCELED when --help was asked for. */
 int oci_parse(const struct oci_flag *flags, size_t n_flags, size_t max_words, int argc, char **argv,

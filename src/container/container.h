@@ -23,6 +23,7 @@ struct container_runtime {
     const char *root;    /* a directory, which is made; its children are containers */
     bool systemd_cgroup; /* groups are systemd's to make */
     bool rootless;       /* what a person may not do to groups is left out */
+    const char *criu;    /* the program that writes and reads checkpoints; NULL: by PATH */
 };
 
 struct container_create {
@@ -81,6 +82,44 @@ struct container_exec {
 
 int container_exec(const struct container_runtime *runtime, const struct container_exec *request, int *status,
                    struct error **err);
+
+/* ---- checkpoints ---- */
+
+/* Of both directions. */
+struct container_checkpoint_options {
+    const char *image_path; /* the directory of the images; NULL: "checkpoint" */
+    const char *work_path;  /* where criu writes its log; NULL: likewise */
+    bool tcp_established, ext_unix_sk, shell_job, file_locks, link_remap, auto_dedup, lazy_pages;
+    bool empty_network;    /* the network namespace is restored without what was in it */
+    unsigned cgroups_mode; /* criu's number: what becomes of the groups' limits */
+};
+/* criu's number of "soft", "full", "strict" or "ignore"; -1. */
+int container_cgroups_mode(const char *name);
+
+/* Writes the processes of a container that runs or is paused, and deletes it then, unless it is to go on. If
+ * that fails it goes on. */
+struct container_checkpoint {
+    const char *id;
+    struct container_checkpoint_options options;
+    const char *parent_path; /* of an earlier pre_dump, from the images' directory; or NULL */
+    bool leave_running, pre_dump, tcp_skip_in_flight;
+    const char *page_server; /* an address that memory is sent to, or NULL */
+    unsigned page_server_port;
+    bool has_status_fd;
+    unsigned status_fd;
+};
+int container_checkpoint(const struct container_runtime *runtime, const struct container_checkpoint *request,
+                         struct error **err);
+
+/* A container of that, as container_run has it. */
+struct container_restore {
+    struct container_create create;
+    struct container_checkpoint_options options;
+    bool detach, keep;
+    const char *lsm_profile, *lsm_mount_context; /* or NULL */
+};
+int container_restore(const struct container_runtime *runtime, const struct container_restore *request,
+                      int *status, struct error **err);
 
 /* The state as the specification and runc's `state` have it. NULL with *err; a new reference. */
 json_t *container_state(const struct container_runtime *runtime, const char *id, struct error **err);

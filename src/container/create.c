@@ -153,7 +153,7 @@ static int make_group(struct creation *c, struct error **err)
     }
     /* A person without rights has fewer than were planned. It is saved with the process's number. */
     json_object_set_new(c->container->json, "cgroup", cgroup_save(c->cgroup));
-    return cgroup_apply(c->cgroup, &c->config->resources, err);
+    return 0;
 }
 
 /* ---- what the process finds open ---- */
@@ -371,7 +371,7 @@ int creation_write_pid(const char *path, pid_t pid, struct error **err)
     return 0;
 }
 
-static void take_back(struct creation *c)
+void creation_take_back(struct creation *c)
 {
     pid_t pid = c->container ? c->container->pid : 0;
 
@@ -411,33 +411,41 @@ static int fork_and_follow(struct creation *c, int *status, struct error **err)
     return rc ? rc : follow(c, status, err);
 }
 
-int creation_make(struct creation *c, int *status, struct error **err)
+int creation_begin(struct creation *c, struct error **err)
 {
-    *status = 1;
     int rc = resolve(c, err);
+
     if (rc == 0)
         rc = check_request(c, err);
     if (rc == 0)
         rc = protect_program(c, err);
     if (rc == 0)
         rc = state_make(c->runtime, c->request->id, &c->container, err);
-    if (rc)
-        return rc;
     /* What is going to be is written down first, so that `delete` finds it whenever this process is killed.
      */
-    rc = plan_group(c, err);
+    if (rc == 0)
+        rc = plan_group(c, err);
     if (rc == 0)
         rc = state_save_config(c->container, c->config, err);
     if (rc == 0)
         rc = describe(c, err);
+    return rc ? rc : make_group(c, err);
+}
+
+int creation_make(struct creation *c, int *status, struct error **err)
+{
+    *status = 1;
+    int rc = creation_begin(c, err);
+    if (rc && !c->container)
+        return rc;
     if (rc == 0)
-        rc = make_group(c, err);
+        rc = cgroup_apply(c->cgroup, &c->config->resources, err);
     if (rc == 0)
         rc = fork_and_follow(c, status, err);
     if (rc == 0)
         rc = creation_write_pid(c->request->pid_file, c->container->pid, err);
     if (rc) {
-        take_back(c);
+        creation_take_back(c);
         return error_wrap(err, "unable to start container process");
     }
     /* The process has a copy of the descriptor that the lock hangs on. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A container while it is made; create.c and run.c. */
+/* A container while it is made; create.c, run.c and restore.c. */
 #ifndef TABIQUE_CONTAINER_CREATE_PRIV_H
 #define TABIQUE_CONTAINER_CREATE_PRIV_H
 
@@ -24,6 +24,12 @@ struct creation {
 /* All of it, or nothing stays. Free in both cases. */
 int creation_make(struct creation *c, int *status, struct error **err);
 void creation_free(struct creation *c);
+
+/* Its first part: what is asked for is checked, the directory and the groups are made. The groups have no
+ * limits yet. On failure what was made is there still (`container` is not NULL), and for creation_take_back.
+ */
+int creation_begin(struct creation *c, struct error **err);
+void creation_take_back(struct creation *c);
 
 /* A file with a number in it. NULL: none. */
 int creation_write_pid(const char *path, pid_t pid, struct error **err);

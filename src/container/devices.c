@@ -129,6 +129,14 @@ static bool has_own_dev(const struct container_config *config)
     return false;
 }
 
+const char *devices_path(const struct container_config *config, size_t i)
+{
+    if (i < ARRAY_SIZE(standard))
+        return standard[i].path;
+    i -= ARRAY_SIZE(standard);
+    return i < config->n_devices ? config->devices[i].path : NULL;
+}
+
 int devices_make(const struct container_setup *setup, struct error **err)
 {
     int rc = 0;

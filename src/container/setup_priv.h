@@ -63,6 +63,8 @@ int rootfs_enter(struct container_setup *setup, struct error **err);
 
 /* ---- devices.c ---- */
 int devices_make(const struct container_setup *setup, struct error **err);
+/* The i-th path that a container with this configuration has a device at; NULL after the last. */
+const char *devices_path(const struct container_config *config, size_t i);
 
 /* ---- idmap.c ---- */
 /* A user namespace of these maps that nobody is in. A descriptor or -errno with *err. */

@@ -274,7 +274,8 @@ static bool is_frozen(const struct container *container)
 
 enum container_status state_status(const struct container *container)
 {
-    if (!container->pid)
+    /* What has that number while a container is restored is criu. */
+    if (!container->pid || json_is_true(json_object_get(container->json, "restoring")))
         return CONTAINER_CREATING;
     if (!state_is_alive(container))
         return CONTAINER_STOPPED;
