@@ -170,6 +170,7 @@ int cli_disk_check(const struct cli_values *values, int *status, struct error **
 int cli_disk_repair(const struct cli_values *values, int *status, struct error **err);
 int cli_disk_compare(const struct cli_values *values, int *status, struct error **err);
 int cli_disk_convert(const struct cli_values *values, int *status, struct error **err);
+int cli_disk_serve(const struct cli_values *values, int *status, struct error **err);
 int cli_help(const struct cli_values *values, int *status, struct error **err);
 int cli_generate(const struct cli_values *values, int *status, struct error **err);
 

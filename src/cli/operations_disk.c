@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "cli/disks.h"
 #include "disk/disk.h"
+#include "disk/nbd_server.h"
 
 #define FORMAT                                                                                               \
     {                                                                                                        \
@@ -128,6 +129,69 @@ static const struct cli_argument repair_arguments[] = {
     FILE_ARGUMENT,
 };
 
+static const struct cli_argument serve_arguments[] = {
+    FORMAT,
+    {.name = "socket",
+     .letter = 'k',
+     .type = CLI_PATH,
+     .metavar = "PATH",
+     .help = "Serve at this Unix socket, which is made; who may write to it may use the disks."},
+    {.name = "port",
+     .letter = 'p',
+     .type = CLI_UINT,
+     .metavar = "PORT",
+     .max = 65535,
+     .help = "Serve at this TCP port (NBD's own is 10809; 0: any that is free)."},
+    {.name = "bind",
+     .letter = 'b',
+     .type = CLI_STRING,
+     .metavar = "ADDRESS",
+     .fallback = "127.0.0.1",
+     .help = "At this address of the host: 0.0.0.0 or :: for all. Without TLS whoever reaches it may use the "
+             "disks, so it is this host alone if nothing is said."},
+    {.name = "read-only", .letter = 'r', .type = CLI_BOOL, .help = "Clients may not write."},
+    {.name = "export",
+     .letter = 'x',
+     .type = CLI_STRING,
+     .metavar = "NAME",
+     .repeatable = true,
+     .help = "What clients call the disk, once for each FILE. Without it one disk is the export without a "
+             "name, and several have their files' names, without directories."},
+    {.name = "tls-certificate",
+     .type = CLI_PATH,
+     .metavar = "DIR",
+     .help = "Clients must use TLS. The directory has server-cert.pem and server-key.pem; with ca-cert.pem "
+             "too, clients must have a certificate that is signed by that one's."},
+    {.name = "tls-psk",
+     .type = CLI_PATH,
+     .metavar = "FILE",
+     .help =
+         "Clients must use TLS with one of the keys in this file, lines NAME:KEY as psktool writes them."},
+    {.name = "persistent",
+     .letter = 't',
+     .type = CLI_BOOL,
+     .help = "Go on when the last client has gone, until a signal ends it."},
+    {.name = "shared",
+     .letter = 'e',
+     .type = CLI_UINT,
+     .metavar = "N",
+     .fallback = "16",
+     .min = 1,
+     .max = NBD_SERVER_CLIENTS_MAX,
+     .help = "Serve so many connections at once; more wait. A client may have several, as nbdcopy does."},
+    {.name = "pid-file",
+     .type = CLI_PATH,
+     .metavar = "PATH",
+     .help = "Write the process's number there when clients can come; it is removed at the end."},
+    FOLLOW,
+    {.name = "FILE",
+     .type = CLI_PATH,
+     .positional = true,
+     .required = true,
+     .repeatable = true,
+     .help = "The images."},
+};
+
 static const struct cli_status statuses[] = {
     {"0", "done"},
     {"1", "it could not be done; the message says why, and nothing has changed"},
@@ -153,6 +217,11 @@ static const struct cli_status check_statuses[] = {
     {"3", "space leaked, and that is all"},
     {"63", "its format has nothing that could be checked"},
     {"130", "you interrupted it"},
+};
+
+static const struct cli_status serve_statuses[] = {
+    {"0", "it was ended, and all that was written is in the images"},
+    {"1", "it could not be done, or something could not be written; the message says what"},
 };
 
 #define ARGUMENTS(a) .arguments = (a), .n_arguments = ARRAY_SIZE(a)
@@ -214,6 +283,18 @@ const struct cli_operation cli_disk_operations[] = {
      STATUSES(convert_statuses),
      .example = "tabique disk convert -O qcow2 -c -o compression_type=zstd a.raw a.qcow2",
      .run = cli_disk_convert},
+    {.name = "disk serve",
+     .summary = "Let other programs use disks over NBD",
+     .description =
+         "Serves what guests would read and write to clients of the NBD protocol: nbd-client, qemu, libnbd's "
+         "tools, fio. Prints each disk's address when it can be used, and stays until the last client has "
+         "gone, or with --persistent until SIGINT, SIGTERM or SIGHUP.\n\n"
+         "What reads the images and talks to clients is a process of its own, which can do nothing else.",
+     ARGUMENTS(serve_arguments),
+     STATUSES(serve_statuses),
+     .example = "tabique disk serve a.qcow2 --socket /tmp/a.sock\n"
+                "tabique disk serve a.qcow2 b.raw --port 10809 --persistent --tls-psk keys.psk",
+     .run = cli_disk_serve},
 };
 
 const size_t cli_n_disk_operations = ARRAY_SIZE(cli_disk_operations);

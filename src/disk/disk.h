@@ -61,11 +61,13 @@ struct disk_files {
 int disk_files_open(struct disk_files **out, const char *path, const char *format, bool read_only,
                     struct error **err);
 /*
- * For commands that read an image, whoever it is from. Files that it names are opened only if `follow`;
- * without that such an image is refused, and the message says so. 0 or -errno with *err.
+ * For commands that read or write an image, whoever it is from. Files that it names are opened only if
+ * `follow`; without that such an image is refused, and the message says so. 0 or -errno with *err.
  */
 int disk_files_open_to_read(struct disk_files **out, const char *path, const char *format, bool follow,
                             struct error **err);
+int disk_files_open_to_write(struct disk_files **out, const char *path, const char *format, bool follow,
+                             struct error **err);
 /* As disk_files_open, but nobody is kept away, for who does that by other means. */
 int disk_files_open_unlocked(struct disk_files **out, const char *path, const char *format, bool read_only,
                              struct error **err);
@@ -127,8 +129,8 @@ struct disk_piece {
     uint64_t offset; /* data: in that file */
 };
 
-/* What is at `start` of the disk, as far as it is alike, and looking no further than `length` bytes. No
- * request may be pending. 0 or -errno. */
+/* What is at `start` of the disk, as far as it is alike, and looking no further than `length` bytes. What
+ * requests change that are pending is told as it was or as it will be. 0 or -errno. */
 int disk_map(struct disk *disk, uint64_t start, uint64_t length, struct disk_piece *out);
 
 #define DISK_DETAILS_MAX 12u
@@ -178,6 +180,7 @@ struct disk_io_op {
 struct disk_request {
     enum disk_request_kind kind;
     bool unmap;
+    bool fast;               /* zeros: -EOPNOTSUPP if that takes as long as writing them */
     uint64_t offset, length; /* bytes, within the disk */
     /* Read and write: pieces of memory, `length` bytes in all. They must stay until `done`. */
     const struct iovec *iov;

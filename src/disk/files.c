@@ -296,6 +296,12 @@ int disk_files_open_to_read(struct disk_files **out, const char *path, const cha
     return open_files(out, path, format, true, false, follow ? FOLLOW_ALLOWED : FOLLOW_REFUSED, err);
 }
 
+int disk_files_open_to_write(struct disk_files **out, const char *path, const char *format, bool follow,
+                             struct error **err)
+{
+    return open_files(out, path, format, false, false, follow ? FOLLOW_ALLOWED : FOLLOW_REFUSED, err);
+}
+
 int disk_files_open_first(struct disk_files **out, const char *path, const char *format, bool unlocked,
                           struct error **err)
 {

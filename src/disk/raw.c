@@ -72,6 +72,10 @@ static void raw_zeroed(struct disk_io_op *op, int result)
         raw_done(op, result);
         return;
     }
+    if (request->fast) {
+        raw_done(op, -EOPNOTSUPP);
+        return;
+    }
     request->at = request->offset;
     raw_write_zeros(op, 0);
 }

@@ -106,7 +106,7 @@ static int drop_rights(const struct confine_config *config, struct confine_statu
         return rc;
     confine_landlock(config, status);
     /* What has one thread and builds no machine has all that it needs. */
-    rc = config->kind == CONFINE_UNPACK ? confine_limits_final(false) : 0;
+    rc = config->kind == CONFINE_UNPACK || config->kind == CONFINE_SERVE ? confine_limits_final(false) : 0;
     if (rc == 0)
         rc = confine_seccomp_enter(config->kind);
     return rc ? error_set_errno(err, -rc,
@@ -118,8 +118,8 @@ int confine_process(const struct confine_config *config, struct confine_status *
 {
     struct confine_status status = {0};
 
-    if (confined ||
-        (config->kind != CONFINE_START && config->kind != CONFINE_NAT && config->kind != CONFINE_UNPACK))
+    if (confined || (config->kind != CONFINE_START && config->kind != CONFINE_NAT &&
+                     config->kind != CONFINE_SERVE && config->kind != CONFINE_UNPACK))
         return error_set(err, EINVAL, "confinement: wrong use");
     int rc = check_single_thread(err);
     if (rc == 0)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Confinement: a process that has opened what it needs gives up everything else, before it reads a byte that
- * a guest or a stranger wrote. Called by the VM process (machine/) and by the process of a user-mode network
- * (net/); `tabique check` tries it in a child. docs/threat-model.md tells what each step is for.
+ * a guest or a stranger wrote. Called by the VM process (machine/), by the process of a user-mode network
+ * (net/) and by the one that serves disks (disk/); `tabique check` tries it in a child. docs/threat-model.md
+ * tells what each step is for.
  *
  *     fork -> confine_begin -> open files -> confine_process -> build the machine, start threads
  *          each thread: confine_thread(its kind);  then confine_thread(CONFINE_MAIN) -> serve
@@ -29,6 +30,7 @@ enum confine_kind {
     CONFINE_DISK,      /* reads and writes disks that are open */
     CONFINE_NET,       /* moves frames between a queue and an open tap device or socket */
     CONFINE_NAT,       /* the process of a user-mode network: may make connections, has no files */
+    CONFINE_SERVE,     /* serves disks that are open to whoever connects to a socket that is open */
     CONFINE_UNPACK,    /* unpacks a strange archive into a directory, which is its root */
     CONFINE_KINDS
 };
@@ -43,8 +45,7 @@ enum confine_kind {
 int confine_begin(pid_t parent, const char *name, const int *keep, size_t n_keep, struct error **err);
 
 struct confine_config {
-    enum confine_kind
-        kind;          /* CONFINE_START, CONFINE_NAT or CONFINE_UNPACK: what the calling thread goes on as */
+    enum confine_kind kind; /* CONFINE_START, NAT, SERVE or UNPACK: what the calling thread goes on as */
     const char *title; /* what `ps` shows instead of the arguments; these and the environment are then wiped,
                           so nothing may point into them. NULL leaves both */
     const char *file;  /* CONFINE_NAT: the one file that may still be read (/etc/resolv.conf), or NULL */

@@ -38,6 +38,7 @@
 #define DISK           (1u << CONFINE_DISK)
 #define NET            (1u << CONFINE_NET)
 #define NAT            (1u << CONFINE_NAT)
+#define SERVE          (1u << CONFINE_SERVE)
 #define UNPACK         (1u << CONFINE_UNPACK)
 #define ALL            ((1u << CONFINE_KINDS) - 1)
 #define SOCK_TYPE_MASK 0xfu /* beside SOCK_CLOEXEC and SOCK_NONBLOCK */
@@ -181,7 +182,7 @@ static int add_rules(scmp_filter_ctx ctx, enum confine_kind kind)
     if (rc == 0)
         rc = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
     for (size_t i = 0; i < ARRAY_SIZE(rules) && rc == 0; i++) {
-        unsigned kinds = rules[i].kinds | (rules[i].kinds & ~(NAT | UNPACK) ? START : 0);
+        unsigned kinds = rules[i].kinds | (rules[i].kinds & ~(NAT | SERVE | UNPACK) ? START : 0);
 
         if (kinds & 1u << kind)
             rc = add_rule(ctx, &rules[i]);

@@ -9,7 +9,7 @@ import pytest
 
 from program import BUILD, TABIQUE, run
 
-LOADED = ["libarchive.so.13", "libcrypto.so.3", "libslirp.so.0"]
+LOADED = ["libarchive.so.13", "libcrypto.so.3", "libgnutls.so.30", "libslirp.so.0"]
 KERNEL = BUILD / "tests/guest/hello.pvh.elf"
 GUEST_ENDS = 60  # seconds at most
 
@@ -46,6 +46,14 @@ def test_a_guest_without_them(without):
 def test_a_network_without_libslirp(without):
     refused(run("run", "--kernel", KERNEL, "--net", "user", "--memory", "16M", env=without, timeout=GUEST_ENDS),
             "libslirp.so.0", "libslirp0")
+
+
+def test_serving_without_libgnutls(without, tmp_path):
+    disk, keys = tmp_path / "disk.raw", tmp_path / "keys"
+    disk.write_bytes(bytes(4096))
+    keys.write_text("a:00\n")
+    refused(run("disk", "serve", disk, "--socket", tmp_path / "socket", "--tls-psk", keys, env=without), "libgnutls.so.30",
+            "libgnutls30")
 
 
 def test_images_without_libarchive(without, tmp_path):

@@ -56,9 +56,9 @@ static struct plan {
 } plan;
 
 static const char *const kind_names[CONFINE_KINDS] = {
-    [CONFINE_START] = "start",  [CONFINE_MAIN] = "main", [CONFINE_VCPU_SOFT] = "soft",
-    [CONFINE_VCPU_KVM] = "kvm", [CONFINE_DISK] = "disk", [CONFINE_NET] = "net",
-    [CONFINE_NAT] = "nat",
+    [CONFINE_START] = "start",  [CONFINE_MAIN] = "main",   [CONFINE_VCPU_SOFT] = "soft",
+    [CONFINE_VCPU_KVM] = "kvm", [CONFINE_DISK] = "disk",   [CONFINE_NET] = "net",
+    [CONFINE_NAT] = "nat",      [CONFINE_SERVE] = "serve",
 };
 
 /* ---- inside ---- */
