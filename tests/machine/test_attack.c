@@ -222,14 +222,15 @@ static int teardown(void **state)
     return rmdir(directory);
 }
 
-/* The process of a user-mode network has no machine: it goes the same way by itself. */
-static int run_nat(void)
+/* The process of a user-mode network, and the one that serves disks, have no machine: they go the same way by
+ * themselves. */
+static int run_alone(void)
 {
     int status;
     pid_t self = getpid(), pid = fork();
 
     if (pid == 0) {
-        const struct confine_config config = {.kind = CONFINE_NAT};
+        const struct confine_config config = {.kind = plan.kind};
         struct confine_status confined;
         struct error *why = NULL;
 
@@ -295,7 +296,7 @@ static int play(enum fixture_case c)
         victims.process = getpid();
         victims.hit = &shared->hit;
         signal(SIGURG, on_hit);
-        status = plan.kind == CONFINE_NAT ? run_nat() : run_vm();
+        status = plan.kind == CONFINE_NAT || plan.kind == CONFINE_SERVE ? run_alone() : run_vm();
         _exit(WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status));
     }
     while (waitpid(pid, &status, 0) < 0)
@@ -406,6 +407,7 @@ static void test_walls_behind_the_lists(void **state)
 {
     try_attacks(CONFINE_MAIN, true);
     try_attacks(CONFINE_NAT, true);
+    try_attacks(CONFINE_SERVE, true);
 }
 
 /* Outside the list is the end of the whole process, whatever the thread. */
