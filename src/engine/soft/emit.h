@@ -77,6 +77,16 @@ static inline void emit_load_indexed(struct emitter *e, unsigned r, int32_t offs
     emit1(e, 0xc5 | (index & 7) << 3);
     emit4(e, (uint32_t)offset);
 }
+/* mov gs:[offset + index * 8], r */
+static inline void emit_store_indexed(struct emitter *e, int32_t offset, unsigned index, unsigned r)
+{
+    emit1(e, 0x65);
+    emit1(e, 0x48 | (r & 8 ? 4 : 0) | (index & 8 ? 2 : 0));
+    emit1(e, 0x89);
+    emit1(e, 0x04 | (r & 7) << 3);
+    emit1(e, 0xc5 | (index & 7) << 3);
+    emit4(e, (uint32_t)offset);
+}
 /* mov qword gs:[offset], simm32 */
 static inline void emit_store_imm(struct emitter *e, int32_t offset, int32_t imm)
 {

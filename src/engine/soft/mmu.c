@@ -233,6 +233,11 @@ static void clear_tlb(struct soft_tlb *tlb)
         tlb->tag[i] = (uint64_t) - (5ll << 12);
 }
 
+static void forget_returns(struct soft_vcpu *c, enum soft_mmu mmu)
+{
+    memset(c->returns[mmu].code, 0, sizeof(c->returns[mmu].code));
+}
+
 void soft_jump_flush(struct soft_vcpu *c, enum soft_mmu mmu)
 {
     struct soft_fills *fills = &c->jump_fills[mmu];
@@ -244,6 +249,7 @@ void soft_jump_flush(struct soft_vcpu *c, enum soft_mmu mmu)
     }
     *fills = (struct soft_fills){0};
     memset(c->jump_pages[mmu], 0, sizeof(c->jump_pages[mmu]));
+    forget_returns(c, mmu);
 }
 
 static void flush_tlb_mode(struct soft_vcpu *c, enum soft_mmu mmu, bool all)
@@ -280,6 +286,7 @@ void soft_tlb_flush(struct soft_vcpu *c, bool all)
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++) {
         flush_tlb_mode(c, (enum soft_mmu)mmu, all);
         flush_jump_mode(c, (enum soft_mmu)mmu, all);
+        forget_returns(c, (enum soft_mmu)mmu);
         left += c->tlb_fills[mmu].n;
     }
     if (!left)
@@ -314,13 +321,34 @@ static void forget_jumps(struct soft_vcpu *c, enum soft_mmu mmu, uint64_t page)
     }
 }
 
+/* All of [base, base + size), which is that of a large page. */
+static void flush_range(struct soft_vcpu *c, uint64_t base, uint64_t size)
+{
+    for (unsigned mmu = 0; mmu < MMU_MODES; mmu++) {
+        for (unsigned i = 0; i < TLB_SIZE && c->tlb_fills[mmu].n; i++) {
+            for (unsigned write = 0; write < 2; write++) {
+                if (-c->tlb[mmu][write].tag[i] - base < size)
+                    c->tlb[mmu][write].tag[i] = empty_tag(i);
+            }
+        }
+        /* Blocks of the page before may run into it. */
+        for (unsigned i = 0; i < JC_SIZE && c->jump_fills[mmu].n; i++) {
+            uint64_t rip = -__atomic_load_n(&c->jump[mmu].at[i].tag, __ATOMIC_RELAXED);
+            if (rip - (base - 4096) < size + 4096)
+                __atomic_store_n(&c->jump[mmu].at[i].tag, soft_jump_empty(i), __ATOMIC_RELAXED);
+        }
+    }
+}
+
 void soft_tlb_flush_page(struct soft_vcpu *c, uint64_t linear)
 {
     unsigned i = (linear >> 12) & (TLB_SIZE - 1), half = linear >> 63;
 
     c->flushes++;
+    for (unsigned mmu = 0; mmu < MMU_MODES; mmu++)
+        forget_returns(c, (enum soft_mmu)mmu);
     if (c->large[half].used && (linear & c->large[half].mask) == c->large[half].base) {
-        soft_tlb_flush(c, true);
+        flush_range(c, linear & UINT64_MAX << c->large[half].shift, 1ull << c->large[half].shift);
         return;
     }
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++) {

@@ -65,6 +65,7 @@ static struct soft_vcpu *new_vcpu(struct soft *s, unsigned n)
     for (unsigned shift = 0; shift < 4; shift++)
         c->count_mask[shift] = UINT64_MAX << (12 - shift);
     c->jump_mask = JUMP_INDEX_BITS;
+    c->return_mask = (RETURNS - 1) << 3;
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++)
         c->tlb_fills[mmu].n = c->jump_fills[mmu].n = UINT32_MAX; /* so that the first flush empties them */
     soft_tlb_flush(c, true);

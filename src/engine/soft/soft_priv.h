@@ -150,6 +150,8 @@ struct soft_stubs {
     uint8_t *lookup_moves;      /* the same for code that holds at any address */
     uint8_t *lookup_exit[MMU_MODES],
         *lookup_exit_moves; /* the same for an exit to its target; rip is not set */
+    uint8_t *lookup_return[MMU_MODES],
+        *lookup_return_moves; /* as lookup, after a return that has popped nothing else; with PEXT only */
 };
 
 /* What `enter` returns; enum engine_exit in the same order. */
@@ -400,6 +402,8 @@ static inline void soft_note_large_page(struct soft_vcpu *c, uint64_t linear, un
     unsigned half = linear >> 63;
     uint64_t mask = UINT64_MAX << shift;
 
+    if (!c->large[half].used || c->large[half].shift < shift)
+        c->large[half].shift = shift;
     if (c->large[half].used)
         mask &= c->large[half].mask;
     while (c->large[half].used && (linear & mask) != (c->large[half].base & mask))

@@ -293,9 +293,46 @@ static void save_for_lookup(struct emitter *e)
     emit_store(e, FIELD(scratch[3]), CPU_RDX);
 }
 
-/* `from_exit`: the way in for RCX's exit to its own target. */
+static void go_on_at_resume(struct emitter *e)
+{
+    emit_load(e, CPU_RAX, FIELD(scratch[1]));
+    emit_load(e, CPU_RDX, FIELD(scratch[3]));
+    emit_load(e, CPU_RCX, GPR(CPU_RCX));
+    emit_jmp_gs(e, FIELD(resume));
+}
+
+/* A return: to `other` where it does not go back to a call that we know. That looks in the jump cache, with
+ * the address in RAX; to `pending` if something else comes first. */
+static uint8_t *generate_return(const struct soft *s, struct emitter *e, enum soft_mmu mmu, bool moves,
+                                const uint8_t *other, const uint8_t *pending)
+{
+    uint8_t *start = e->p;
+
+    save_for_lookup(e);
+    emit_load(e, CPU_RCX, FIELD(pending));
+    emit_jrcxz(e, 5);
+    emit_jmp(e, pending);
+    emit_lea(e, 8, CPU_RDX, CPU_RSP, 255, 1, -8);
+    emit_pext(e, CPU_RDX, CPU_RDX, FIELD(return_mask));
+    emit_load(e, CPU_RAX, FIELD(rip));
+    emit_load_indexed(e, CPU_RCX, FIELD(returns[mmu].tag), CPU_RDX);
+    emit_lea(e, 8, CPU_RCX, CPU_RCX, CPU_RAX, 1, 1);
+    emit_jrcxz(e, 5);
+    emit_jmp(e, other);
+    emit_load_indexed(e, CPU_RCX, FIELD(returns[mmu].code), CPU_RDX);
+    emit_jrcxz(e, 2);
+    emit_bytes(e, "\xeb\x05", 2); /* jmp over the other way */
+    emit_jmp(e, other);
+    emit_store(e, FIELD(resume), CPU_RCX);
+    if (moves)
+        emit_page_rip(s, e);
+    go_on_at_resume(e);
+    return start;
+}
+
+/* `from_exit`: the way in for RCX's exit to its own target. `from_return`: for a return. */
 static uint8_t *generate_lookup(struct soft *s, struct emitter *e, enum soft_mmu mmu, bool moves,
-                                uint8_t **from_exit)
+                                uint8_t **from_exit, uint8_t **from_return)
 {
     *from_exit = e->p;
     save_for_lookup(e);
@@ -313,6 +350,7 @@ static uint8_t *generate_lookup(struct soft *s, struct emitter *e, enum soft_mmu
     emit_load(e, CPU_RCX, FIELD(pending));
     emit_jrcxz(e, 5);
     uint8_t *pending = emit_jmp_later(e);
+    const uint8_t *look = e->p;
     emit_jump_index(s, e);
     emit_lea(e, 8, CPU_RDX, CPU_RDX, CPU_RDX, 1, 0); /* entries of two words */
     emit_load_indexed(e, CPU_RCX, FIELD(jump[mmu].at[0].tag), CPU_RDX);
@@ -323,18 +361,17 @@ static uint8_t *generate_lookup(struct soft *s, struct emitter *e, enum soft_mmu
         emit_page_rip(s, e);
     emit_load_indexed(e, CPU_RAX, FIELD(jump[mmu].at[0].code), CPU_RDX);
     emit_store(e, FIELD(resume), CPU_RAX);
-    emit_load(e, CPU_RAX, FIELD(scratch[1]));
-    emit_load(e, CPU_RDX, FIELD(scratch[3]));
-    emit_load(e, CPU_RCX, GPR(CPU_RCX));
-    emit_jmp_gs(e, FIELD(resume));
-    emit_rel32_at(pending, e->p);
-    emit_rel32_at(miss, e->p);
+    go_on_at_resume(e);
+    const uint8_t *out = e->p;
+    emit_rel32_at(pending, out);
+    emit_rel32_at(miss, out);
     emit_load(e, CPU_RCX, FIELD(scratch[2]));
     emit_store(e, FIELD(exit_link), CPU_RCX);
     emit_load(e, CPU_RAX, FIELD(scratch[1]));
     emit_load(e, CPU_RDX, FIELD(scratch[3]));
     emit_load(e, CPU_RCX, GPR(CPU_RCX));
     emit_jmp(e, s->stubs.find);
+    *from_return = s->use_pext ? generate_return(s, e, mmu, moves, look, out) : start;
     return start;
 }
 
@@ -359,8 +396,10 @@ void soft_stubs_generate(struct soft *s)
     s->stubs.exit_next = generate_exit(s, &e, LEFT_NEXT);
     s->stubs.exit_fault = generate_exit(s, &e, LEFT_FAULT);
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++)
-        s->stubs.lookup[mmu] = generate_lookup(s, &e, (enum soft_mmu)mmu, false, &s->stubs.lookup_exit[mmu]);
-    s->stubs.lookup_moves = generate_lookup(s, &e, MMU_USER, true, &s->stubs.lookup_exit_moves);
+        s->stubs.lookup[mmu] = generate_lookup(s, &e, (enum soft_mmu)mmu, false, &s->stubs.lookup_exit[mmu],
+                                               &s->stubs.lookup_return[mmu]);
+    s->stubs.lookup_moves =
+        generate_lookup(s, &e, MMU_USER, true, &s->stubs.lookup_exit_moves, &s->stubs.lookup_return_moves);
     soft_stubs_generate_strings(s, &e);
     s->code_start = (uint32_t)((e.p - s->cache + 63) & ~63);
 }

@@ -577,6 +577,7 @@ struct soft_block *soft_translate_block_locked(struct soft_vcpu *c, uint64_t gpa
     t.e.p = s->cache + s->code_used;
     t.meta = s->cache + CODE_SIZE + s->meta_used;
     t.fpu_loaded = t.x87_noted = t.ended = false;
+    t.return_point = NULL;
     struct soft_block *b = t.block = &s->blocks[s->n_blocks];
     *b = (struct soft_block){.rip = t.rip,
                              .cs_base = t.bits == 64 ? 0 : (uint32_t)c->seg[CPU_CS].base,

@@ -67,8 +67,13 @@ static void go_lookup(struct translator *t)
     go(t, soft_key_moves(t->key) ? t->soft->stubs.lookup_moves : t->soft->stubs.lookup[t->mmu]);
 }
 
+static void go_return(struct translator *t)
+{
+    go(t, soft_key_moves(t->key) ? t->soft->stubs.lookup_return_moves : t->soft->stubs.lookup_return[t->mmu]);
+}
+
 /* All registers are in place but RCX, which is in its slot; vcpu->rip holds the target. */
-static void exit_lookup(struct translator *t, struct soft_exit *x)
+static void exit_lookup(struct translator *t, struct soft_exit *x, bool returns)
 {
     if (t->key & (KEY_STEP | KEY_ONE | KEY_DEBUG)) {
         emit_load(&t->e, CPU_RCX, GPR(CPU_RCX));
@@ -76,7 +81,10 @@ static void exit_lookup(struct translator *t, struct soft_exit *x)
         return;
     }
     emit_lea_rip(&t->e, CPU_RCX, x);
-    go_lookup(t);
+    if (returns)
+        go_return(t);
+    else
+        go_lookup(t);
 }
 
 static struct soft_exit *new_exit(struct translator *t, uint64_t target, uint8_t kind)
@@ -266,6 +274,39 @@ static struct guest_address below_stack(const struct translator *t)
                                   .disp = -(int)slot(t)};
 }
 
+/* Whether calls are to be noted for their returns: those that end a block in the page of the return address.
+ */
+static bool notes_returns(const struct translator *t)
+{
+    return t->bits == 64 && t->soft->use_pext && !(t->key & (KEY_STEP | KEY_ONE | KEY_DEBUG)) &&
+           same_page(t, tr_next_rip(t));
+}
+
+/* RCX holds the return address, which has just been pushed; `s` is free. */
+static void note_return(struct translator *t, unsigned s)
+{
+    struct emitter *e = &t->e;
+
+    t->held[s] = 0;
+    emit_pext(e, s, CPU_RSP, FIELD(return_mask));
+    emit_bytes(e, "\x48\xf7\xd1", 3); /* not rcx */
+    emit_store_indexed(e, FIELD(returns[t->mmu].tag), s, CPU_RCX);
+    emit_lea_rip(e, CPU_RCX, e->p);
+    t->return_point = e->p - 4;
+    emit_store_indexed(e, FIELD(returns[t->mmu].code), s, CPU_RCX);
+}
+
+/* The code that a return comes to: a link to its address, which the mapping that the call ran under holds for
+ * as long as vcpu->returns knows of it. */
+static void write_return_point(struct translator *t)
+{
+    if (!t->return_point)
+        return;
+    emit_rel32_at(t->return_point, t->e.p);
+    t->in_slot |= BIT(CPU_RCX);
+    emit_link(t, new_link(t, tr_next_rip(t), EXIT_KIND_DIRECT), NULL);
+}
+
 /* Store a constant below RSP and move RSP. */
 static void push_constant(struct translator *t, uint64_t value, bool is_rip)
 {
@@ -282,6 +323,8 @@ static void push_constant(struct translator *t, uint64_t value, bool is_rip)
     emit_mov_mem(&t->e, slot(t), 0x89, CPU_RCX, m.s1, m.s2, m.disp);
     emit_lea(&t->e, slot(t), CPU_RSP, CPU_RSP, 255, 1, -(int)slot(t));
     tr_access_end(t, &m);
+    if (is_rip && notes_returns(t))
+        note_return(t, m.s2);
 }
 
 /* Read the address or value at the instruction's memory operand into a field. */
@@ -321,14 +364,14 @@ static void fetch_target(struct translator *t, int32_t field)
 }
 
 /* To vcpu->rip. */
-static void indirect(struct translator *t, int undo_rsp)
+static void indirect(struct translator *t, int undo_rsp, bool returns)
 {
     struct soft_exit *x = new_exit(t, t->d->rip, EXIT_KIND_INDIRECT);
 
     x->undo_rsp = undo_rsp;
     tr_take(t, CPU_RCX);
     tr_need_all(t, 0xffff & ~BIT(CPU_RCX));
-    exit_lookup(t, x);
+    exit_lookup(t, x, returns);
     t->ended = true;
 }
 
@@ -349,7 +392,7 @@ static void near_return(struct translator *t)
     emit_store(&t->e, FIELD(rip), CPU_RCX);
     emit_lea(&t->e, slot(t), CPU_RSP, CPU_RSP, 255, 1, pop);
     tr_access_end(t, &m);
-    indirect(t, -pop);
+    indirect(t, -pop, t->bits == 64 && pop == 8);
 }
 
 static bool is_far(const struct soft_decoded *d)
@@ -372,7 +415,7 @@ bool tr_flow(struct translator *t)
             tr_exit_direct(t, branch_target(t));
         } else {
             fetch_target(t, FIELD(rip));
-            indirect(t, 0);
+            indirect(t, 0, false);
         }
         return true;
     case ZYDIS_MNEMONIC_CALL:
@@ -387,8 +430,9 @@ bool tr_flow(struct translator *t)
             tr_take(t, CPU_RCX);
             emit_load(&t->e, CPU_RCX, FIELD(scratch[5]));
             emit_store(&t->e, FIELD(rip), CPU_RCX);
-            indirect(t, (int)slot(t));
+            indirect(t, (int)slot(t), false);
         }
+        write_return_point(t);
         return true;
     case ZYDIS_MNEMONIC_RET:
         if (is_far(d))

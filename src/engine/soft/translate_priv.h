@@ -78,8 +78,9 @@ struct translator {
     unsigned n_sites;
     struct soft_record records[MAX_RECORDS * 2];
     unsigned n_records;
-    uint8_t *meta; /* next free byte of the metadata area */
-    bool ended;    /* the current instruction left the block */
+    uint8_t *return_point; /* a displacement to be: of the code that goes on after a call; or NULL */
+    uint8_t *meta;         /* next free byte of the metadata area */
+    bool ended;            /* the current instruction left the block */
 };
 
 /* ---- translate.c: registers ---- */

@@ -128,6 +128,18 @@ struct soft_jump_cache {
     } at[JC_SIZE];
 };
 
+/*
+ * Where calls are returned to: by the value of RSP at the return (its low bits but three), the return address
+ * that was pushed there, complemented, and code that goes on at it. `code` is 0 where there is none. The
+ * stack is where it was a moment ago: so this is in the host's nearest cache when it is looked at, as the
+ * jump cache is not.
+ */
+#define RETURNS 256u
+struct soft_returns {
+    uint64_t tag[RETURNS];
+    uint64_t code[RETURNS];
+};
+
 #define ADDENDS         16u
 #define JUMPS_MAX       8192u
 #define JUMP_PAGES      4096u
@@ -190,7 +202,7 @@ struct soft_vcpu {
     uint64_t shadow;    /* no interrupt before the next instruction has ended: SHADOW_STI or SHADOW_SS */
     uint64_t scratch[8];
     uint64_t slow_address, slow_host, slow_post, slow_site;
-    uint64_t index_mask, page_mask, jump_mask; /* operands for PEXT */
+    uint64_t index_mask, page_mask, jump_mask, return_mask; /* operands for PEXT */
     uint64_t count_mask[4]; /* the same: elements of 1, 2, 4, 8 bytes beyond a page of them */
     uint64_t exit_link;     /* the struct soft_exit through which the last block was left, or 0 */
     uint64_t tsc_offset;    /* guest TSC - host TSC */
@@ -200,6 +212,7 @@ struct soft_vcpu {
     uint64_t addend[ADDENDS]; /* host's less guest's address of pages that the current block has looked up */
     uint64_t x87_page;        /* page_rip at the last x87 instruction, if its block could be at any */
     struct cpu_segment_state seg[CPU_SEGMENTS];
+    struct soft_returns returns[MMU_MODES];
     struct soft_tlb tlb[MMU_MODES][2]; /* [..][0] read, [..][1] write */
     struct soft_jump_cache jump[MMU_MODES];
     uint64_t host_gpr[CPU_GPRS];
@@ -250,9 +263,11 @@ struct soft_vcpu {
      * A kernel meets a few such pages only; then its TLB stays when the address space changes. */
     uint16_t nonglobal_at[MMU_MODES][NONGLOBAL_MAX];
     /* Where large pages may be in the TLBs, piece by piece: one range of 2^n bytes in each half of the
-     * address space, address & mask == base. INVLPG in it must drop more than one piece. */
+     * address space, address & mask == base. INVLPG in it must drop more than one piece: those of the largest
+     * of these pages, of 1 << shift bytes. */
     struct {
         uint64_t base, mask;
+        unsigned shift;
         bool used;
     } large[2];
     uint32_t jump_key[MMU_MODES]; /* the key that jump[] holds code for */
