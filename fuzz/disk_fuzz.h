@@ -24,6 +24,8 @@
 #define AT_ONCE  4u
 
 static struct loop *loop;
+/* The name of a file that has the disk's secret; NULL: it has none. */
+static const char *fuzz_secret;
 static unsigned pending;
 
 static inline void done(struct disk_request *request, int result)
@@ -115,6 +117,8 @@ static inline void fuzz_disk_file(const char *format_name, const uint8_t *script
     if (loop_create(&loop, NULL) < 0 || disk_files_new(&files, list, n, read_only, NULL) < 0)
         abort();
     disk_files_avoid_uring(files);
+    if (fuzz_secret && disk_files_read_secret(files, fuzz_secret, NULL) < 0)
+        abort();
     struct disk_info info = {0};
     which->describe(fd, &info, NULL);
     if (disk_open(&disk, files, loop, NULL) == 0) {

@@ -34,13 +34,10 @@ static int compare(const struct cli_values *values, struct disk_files *a, struct
 int cli_disk_compare(const struct cli_values *values, int *status, struct error **err)
 {
     struct disk_files *a = NULL, *b = NULL;
-    bool follow = cli_bool(values, "follow");
-    int rc =
-        disk_files_open_to_read(&a, cli_string(values, "FILE"), cli_string(values, "format"), follow, err);
+    int rc = cli_disk_open(values, cli_string(values, "FILE"), cli_string(values, "format"), &a, err);
 
     if (rc == 0)
-        rc = disk_files_open_to_read(&b, cli_string(values, "FILE2"), cli_string(values, "format2"), follow,
-                                     err);
+        rc = cli_disk_open(values, cli_string(values, "FILE2"), cli_string(values, "format2"), &b, err);
     if (rc == 0)
         rc = compare(values, a, b, status, err);
     disk_files_close(a);

@@ -23,8 +23,7 @@ int cli_disk_convert(const struct cli_values *values, int *status, struct error 
         return error_set(err, EINVAL,
                          "--option: the new image has all of the disk's content and is based on nothing");
     *status = CLI_STATUS_FAILED;
-    rc = disk_files_open_to_read(&source, cli_string(values, "SOURCE"), cli_string(values, "format"),
-                                 cli_bool(values, "follow"), err);
+    rc = cli_disk_open(values, cli_string(values, "SOURCE"), cli_string(values, "format"), &source, err);
     if (rc)
         return rc;
     cli_disk_job_begin(&j, "converting");

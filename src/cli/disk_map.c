@@ -13,8 +13,8 @@ static void print_line(const struct disk_files *files, const struct disk_piece *
         printf("%-16" PRIu64 "  %-14" PRIu64 "  %-10s  %-16" PRIu64 "  %s\n", p->start, p->length, "data",
                p->offset, files->files[p->file].name);
     else if (p->kind == DISK_EXTENT_PACKED)
-        printf("%-16" PRIu64 "  %-14" PRIu64 "  %-10s  %-16s  %s\n", p->start, p->length, "compressed", "-",
-               files->files[p->file].name);
+        printf("%-16" PRIu64 "  %-14" PRIu64 "  %-10s  %-16s  %s\n", p->start, p->length,
+               p->encrypted ? "encrypted" : "compressed", "-", files->files[p->file].name);
 }
 
 static void print_item(const struct disk_files *files, const struct disk_piece *p)
@@ -22,7 +22,7 @@ static void print_item(const struct disk_files *files, const struct disk_piece *
     json_t *json = json_pack("{s:I, s:I, s:i, s:b, s:b, s:b, s:b}", "start", (json_int_t)p->start, "length",
                              (json_int_t)p->length, "depth", (int)p->file, "present", p->allocated, "zero",
                              p->kind == DISK_EXTENT_ZEROS, "data", p->kind != DISK_EXTENT_ZEROS, "compressed",
-                             p->kind == DISK_EXTENT_PACKED);
+                             p->kind == DISK_EXTENT_PACKED && !p->encrypted);
 
     if (p->kind == DISK_EXTENT_DATA) {
         json_object_set_new(json, "offset", json_integer((json_int_t)p->offset));
@@ -58,8 +58,7 @@ int cli_disk_map(const struct cli_values *values, int *status, struct error **er
 {
     struct disk_files *files = NULL;
     struct disk *disk = NULL;
-    int rc = disk_files_open_to_read(&files, cli_string(values, "FILE"), cli_string(values, "format"),
-                                     cli_bool(values, "follow"), err);
+    int rc = cli_disk_open(values, cli_string(values, "FILE"), cli_string(values, "format"), &files, err);
 
     if (rc == 0)
         rc = disk_open(&disk, files, NULL, err);

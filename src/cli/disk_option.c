@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The value of --disk: FILE[,format=FORMAT][,readonly][,serial=TEXT]. A comma that belongs to a name or a
- * serial is written twice. No locks, no state.
+ * The value of --disk: FILE[,format=FORMAT][,readonly][,serial=TEXT][,secret-file=FILE]. A comma that belongs
+ * to a name or a serial is written twice. No locks, no state.
  */
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const words[] = {"format", "readonly", "serial"};
+static const char *const words[] = {"format", "readonly", "serial", "secret-file"};
 
 char *cli_take_word(const char **text)
 {
@@ -49,9 +49,9 @@ static bool format_known(const char *name)
 static int set_format(struct vm_disk *disk, const char *value, struct error **err)
 {
     if (!format_known(value))
-        return error_set(err, EINVAL,
-                         "--disk: '%s' is no format: choose raw, qcow2, vdi, vhd, vhdx or vmdk (readonly)",
-                         value);
+        return error_set(
+            err, EINVAL,
+            "--disk: '%s' is no format: choose raw, luks, qcow2, vdi, vhd, vhdx or vmdk (readonly)", value);
     disk->format = strdup(value);
     return disk->format ? 0 : error_set_errno(err, ENOMEM, "--disk");
 }
@@ -77,6 +77,10 @@ static int take_option(struct vm_disk *disk, const char *option, struct error **
         return set_format(disk, value + 1, err);
     if (strncmp(option, "serial=", 7) == 0 && !disk->serial)
         return set_serial(disk, value + 1, err);
+    if (strncmp(option, "secret-file=", 12) == 0 && !disk->secret_file) {
+        disk->secret_file = strdup(value + 1);
+        return disk->secret_file ? 0 : error_set_errno(err, ENOMEM, "--disk");
+    }
     cleanup_free char *name = value ? strndup(option, (size_t)(value - option)) : strdup(option);
     if (!name)
         return error_set_errno(err, ENOMEM, "--disk");
@@ -98,6 +102,7 @@ void cli_disk_free(struct vm_disk *disk)
     free((char *)(uintptr_t)disk->path);
     free((char *)(uintptr_t)disk->format);
     free((char *)(uintptr_t)disk->serial);
+    free((char *)(uintptr_t)disk->secret_file);
     *disk = (struct vm_disk){0};
 }
 

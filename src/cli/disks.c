@@ -64,6 +64,22 @@ const char *cli_disk_created_format(size_t i)
     return NULL;
 }
 
+int cli_disk_open(const struct cli_values *values, const char *path, const char *format,
+                  struct disk_files **out, struct error **err)
+{
+    const char *secret = cli_string(values, "secret-file");
+    struct disk_files *files = NULL;
+    int rc = disk_files_open_to_read(&files, path, format, cli_bool(values, "follow"), err);
+
+    if (rc == 0 && secret)
+        rc = disk_files_read_secret(files, secret, err);
+    if (rc == 0)
+        *out = files;
+    else
+        disk_files_close(files);
+    return rc;
+}
+
 int cli_disk_options(const struct cli_values *values, struct disk_create *what, char **kept,
                      struct error **err)
 {

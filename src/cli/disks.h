@@ -22,6 +22,10 @@ void cli_disk_job_end(struct cli_disk_job *j);
 int cli_disk_options(const struct cli_values *values, struct disk_create *what, char **kept,
                      struct error **err);
 
+/* Opens an image to be read, with what the flags --follow and --secret-file say. 0 or -errno with *err. */
+int cli_disk_open(const struct cli_values *values, const char *path, const char *format,
+                  struct disk_files **out, struct error **err);
+
 /* The i-th format that can be created; NULL after the last. */
 const char *cli_disk_created_format(size_t i);
 

@@ -17,13 +17,21 @@
         .name = "option", .letter = 'o', .type = CLI_STRING, .metavar = "NAME=VALUE[,...]",                  \
         .repeatable = true,                                                                                  \
         .help = "What the new format leaves open: cluster_size and compression_type=zlib|zstd (qcow2), "     \
-                "subformat=dynamic|fixed (vhd), subformat=monolithicSparse|streamOptimized (vmdk)."          \
+                "subformat=dynamic|fixed (vhd, vhdx), block_size (vhdx), "                                   \
+                "subformat=monolithicSparse|streamOptimized (vmdk), encrypt.key-file=FILE, whose bytes "     \
+                "are the secret, and encrypt.iter-time=MS (luks)."                                           \
     }
 #define FOLLOW                                                                                               \
     {                                                                                                        \
         .name = "follow", .type = CLI_BOOL,                                                                  \
         .help = "Open the files too that the image names, such as the one it is based on. An image that "    \
                 "you have from somebody else could name any file of yours; so it is refused without this."   \
+    }
+#define SECRET                                                                                               \
+    {                                                                                                        \
+        .name = "secret-file", .type = CLI_PATH, .metavar = "FILE",                                          \
+        .help = "The secret of an image that is encrypted: all bytes of this file, also a newline at its "   \
+                "end. For luks, which has to be said: --format luks."                                        \
     }
 #define JSON                                                                                                 \
     {                                                                                                        \
@@ -67,7 +75,7 @@ static const struct cli_argument create_arguments[] = {
 
 static const struct cli_argument info_arguments[] = {FORMAT, JSON, FILE_ARGUMENT};
 
-static const struct cli_argument map_arguments[] = {FORMAT, JSON, FOLLOW, FILE_ARGUMENT};
+static const struct cli_argument map_arguments[] = {FORMAT, JSON, FOLLOW, SECRET, FILE_ARGUMENT};
 
 static const struct cli_argument compare_arguments[] = {
     FORMAT,
@@ -82,6 +90,7 @@ static const struct cli_argument compare_arguments[] = {
      .type = CLI_BOOL,
      .help = "They must have the same size too; otherwise the longer one may end in zeros."},
     FOLLOW,
+    SECRET,
     FILE_ARGUMENT,
     {.name = "FILE2", .type = CLI_PATH, .positional = true, .required = true, .help = "The second image."},
 };
@@ -106,6 +115,7 @@ static const struct cli_argument convert_arguments[] = {
          "Be done before the new file is on the disk, as qemu-img is: if the host loses power then, so may "
          "the file be lost."},
     FOLLOW,
+    SECRET,
     {.name = "SOURCE", .type = CLI_PATH, .positional = true, .required = true, .help = "The image to read."},
     {.name = "TARGET",
      .type = CLI_PATH,

@@ -80,7 +80,7 @@ static int skip_zeros(struct convert *c)
 {
     struct disk_extent e;
 
-    while (c->at < c->source->size && !ended(c)) {
+    while (!c->build.every && c->at < c->source->size && !ended(c)) {
         int rc = disk_extent(c->source, c->at, c->source->size - c->at, &e);
         if (rc)
             return rc;
@@ -152,13 +152,18 @@ static int read_piece(struct worker *w)
 }
 
 /* The file is new: what is not written reads as zeros. */
-static int write_run(struct convert *c, const uint8_t *p, uint64_t len, uint64_t offset)
+static int write_run(struct convert *c, uint8_t *p, uint64_t len, uint64_t offset)
 {
-    if (c->build.unit <= HOLE)
+    const struct disk_build *b = &c->build;
+    int rc = b->format->build->seal ? b->format->build->seal(b, p, len, offset) : 0;
+
+    if (rc)
+        return rc;
+    if (b->unit <= HOLE || b->format->build->seal)
         return disk_write_at(c->build.fd, p, len, offset);
     for (uint64_t done = 0; done < len; done += HOLE) {
         uint64_t n = len - done < HOLE ? len - done : HOLE;
-        int rc = disk_is_zero(p + done, n) ? 0 : disk_write_at(c->build.fd, p + done, n, offset + done);
+        rc = disk_is_zero(p + done, n) ? 0 : disk_write_at(c->build.fd, p + done, n, offset + done);
         if (rc)
             return rc;
     }
@@ -172,7 +177,7 @@ static void pack_piece(struct worker *w, unsigned n)
 
     for (unsigned i = 0; i < n; i++) {
         const uint8_t *unit = w->buf + (size_t)i * b->unit;
-        w->units[i] = (struct unit){.zeros = disk_is_zero(unit, b->unit)};
+        w->units[i] = (struct unit){.zeros = !b->every && disk_is_zero(unit, b->unit)};
         if (!w->units[i].zeros && b->pack_max)
             w->units[i].packed =
                 b->format->build->pack(b, w->packer, w->at / b->unit + i, unit, w->packed + i * b->pack_max);

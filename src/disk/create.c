@@ -19,8 +19,8 @@
 /* ---- options ---- */
 
 /* A cluster is what VHDX calls a block. */
-static const char *const options[] = {"cluster_size", "block_size",   "compression_type",
-                                      "subformat",    "backing_file", "backing_fmt"};
+static const char *const options[] = {"cluster_size", "block_size",  "compression_type", "subformat",
+                                      "backing_file", "backing_fmt", "encrypt.key-file", "encrypt.iter-time"};
 
 /* Bytes, with K or M behind the number. */
 static int parse_cluster(const char *text, uint32_t *out)
@@ -51,6 +51,14 @@ int disk_create_option(struct disk_create *what, const char *name, const char *v
         what->compression = zstd ? DISK_COMPRESS_ZSTD : DISK_COMPRESS_ZLIB;
     } else if (strcmp(name, "subformat") == 0) {
         what->subformat = value;
+    } else if (strcmp(name, "encrypt.key-file") == 0) {
+        what->key_file = value;
+    } else if (strcmp(name, "encrypt.iter-time") == 0) {
+        char *end;
+        unsigned long ms = strtoul(value, &end, 10);
+        if (*end || end == value || *value == '-' || !ms || ms > 60000)
+            return error_set(err, EINVAL, "encrypt.iter-time=%s: give milliseconds, 1 to 60000", value);
+        what->iter_time = (unsigned)ms;
     } else if (strcmp(name, "backing_file") == 0) {
         what->backing = value;
     } else if (strcmp(name, "backing_fmt") == 0) {
@@ -84,6 +92,8 @@ int disk_build_begin(struct disk_build *build, int fd, const char *path, const s
     if (!what->size || what->size % DISK_SECTOR || what->size > INT64_MAX)
         return error_set(err, EINVAL, "a size of %" PRIu64 " bytes: choose a multiple of %u", what->size,
                          DISK_SECTOR);
+    if (what->key_file && !format->build->encrypts)
+        return error_set(err, EINVAL, "the format %s is not encrypted: choose luks", what->format);
     int rc = format->build->begin(build, err);
     if (rc && format->build->free)
         format->build->free(build);

@@ -21,6 +21,7 @@
 
 struct disk;
 struct disk_io;
+struct disk_secret;
 struct error;
 struct loop;
 
@@ -48,8 +49,9 @@ struct disk_files {
     struct disk_file *files;
     unsigned n;
     bool read_only, unlocked;
-    bool alone;         /* what the image is based on is left out: what it has not itself reads as zeros */
-    struct disk_io *io; /* made with the files, for io_uring is forbidden to a confined process */
+    bool alone; /* what the image is based on is left out: what it has not itself reads as zeros */
+    struct disk_secret *secret; /* opens what is encrypted; NULL: none was given */
+    struct disk_io *io;         /* made with the files, for io_uring is forbidden to a confined process */
 };
 
 /*
@@ -74,6 +76,9 @@ int disk_files_open_unlocked(struct disk_files **out, const char *path, const ch
 /* The same for file descriptors that are open (and owned from then on, also if this fails). No locking. */
 int disk_files_new(struct disk_files **out, const struct disk_file *files, unsigned n, bool read_only,
                    struct error **err);
+/* Reads the secret of those that are encrypted: all bytes of the file at `path`. Before disk_open, while we
+ * still may. 0 or -errno with *err. */
+int disk_files_read_secret(struct disk_files *files, const char *path, struct error **err);
 /* Closes all. NULL is fine. After disk_close. */
 void disk_files_close(struct disk_files *files);
 /* Has all I/O done by plain system calls, as where the kernel offers no io_uring. Before disk_open. */
@@ -107,7 +112,9 @@ struct disk_create {
     uint32_t cluster_size;
     enum disk_compression compression;
     const char *subformat;
-    bool compress; /* what is written while it is made */
+    bool compress;        /* what is written while it is made */
+    const char *key_file; /* encrypted, by a secret: all bytes of this file */
+    unsigned iter_time;   /* ms that opening it is to take */
 };
 
 /* Sets what one "name=value" of -o says; strings stay the caller's. 0, or -EINVAL with *err. */
@@ -124,6 +131,7 @@ enum disk_extent_kind { DISK_EXTENT_ZEROS, DISK_EXTENT_DATA, DISK_EXTENT_PACKED 
 struct disk_piece {
     enum disk_extent_kind kind;
     bool allocated; /* by some file of the image; where none has it, zeros are read */
+    bool encrypted; /* packed: that is how */
     unsigned file;  /* which of the image's files has it: 0 is the image itself */
     uint64_t start, length;
     uint64_t offset; /* data: in that file */

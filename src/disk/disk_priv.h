@@ -31,6 +31,7 @@ struct disk {
 struct disk_extent {
     enum disk_extent_kind kind;
     bool allocated;          /* some file of the image has something to say of it */
+    bool encrypted;          /* packed: that is how */
     const struct disk *disk; /* the one that has it: the image itself, or one of those behind it */
     uint64_t length;         /* bytes of the disk */
     uint64_t offset;         /* data: in that one's file */
@@ -51,12 +52,14 @@ struct disk_build {
     uint32_t unit;    /* bytes, a power of two */
     bool whole;       /* a last unit that the disk ends in is written whole, with zeros */
     bool ordered;     /* units must be placed in the disk's order */
+    bool every;       /* zeros are to be placed and written too */
     size_t pack_max;  /* bytes that `pack` may need; 0: units go in as they are */
     uint64_t end;     /* of what is in the file so far */
     void *own;
 };
 
 struct disk_build_ops {
+    bool encrypts; /* knows what->key_file */
     /* Sets all but the first four. Checks what->..., as it is given by a person. 0 or -errno with *err. */
     int (*begin)(struct disk_build *build, struct error **err);
     /* Where the unit is to be written, `length` bytes of it. One call at a time. 0 or -errno. */
@@ -65,6 +68,8 @@ struct disk_build_ops {
      * `pack_max`. */
     size_t (*pack)(const struct disk_build *build, struct disk_packer *packer, uint64_t index,
                    const uint8_t *unit, uint8_t *out);
+    /* Encrypts in place what is to be written at `offset`. Any thread. 0 or -errno. Optional. */
+    int (*seal)(const struct disk_build *build, uint8_t *bytes, size_t len, uint64_t offset);
     /* Writes all the rest. 0 or -errno. */
     int (*end)(struct disk_build *build);
     /* Of `own`; NULL: nothing to be freed. */
@@ -110,8 +115,8 @@ struct disk_format {
     const struct disk_snapshot_ops *snapshots;
 };
 
-extern const struct disk_format disk_format_raw, disk_format_qcow2, disk_format_vdi, disk_format_vhd,
-    disk_format_vhdx, disk_format_vmdk;
+extern const struct disk_format disk_format_luks, disk_format_raw, disk_format_qcow2, disk_format_vdi,
+    disk_format_vhd, disk_format_vhdx, disk_format_vmdk;
 
 /* ---- info.c ---- */
 

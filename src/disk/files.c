@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "disk/disk_priv.h"
+#include "disk/luks.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -348,6 +349,11 @@ int disk_files_new(struct disk_files **out, const struct disk_file *list, unsign
     return 0;
 }
 
+int disk_files_read_secret(struct disk_files *files, const char *path, struct error **err)
+{
+    return disk_secret_read(&files->secret, path, err);
+}
+
 void disk_files_avoid_uring(struct disk_files *files)
 {
     disk_io_avoid_uring(files->io);
@@ -358,6 +364,7 @@ void disk_files_close(struct disk_files *files)
     if (!files)
         return;
     disk_io_free(files->io);
+    disk_secret_free(files->secret);
     for (unsigned i = 0; i < files->n; i++) {
         close(files->files[i].fd);
         cleanup_close_fn(&files->files[i].lock_fd);

@@ -28,6 +28,7 @@ int disk_map(struct disk *disk, uint64_t start, uint64_t length, struct disk_pie
         return rc;
     *out = (struct disk_piece){.kind = e.kind,
                                .allocated = e.allocated,
+                               .encrypted = e.encrypted,
                                .file = e.disk->file,
                                .start = start,
                                .length = e.length,

@@ -3,7 +3,7 @@
  * Shared libraries that are loaded when they are first needed. What few commands or one process use is not
  * linked with the program: each library that is (and each of those that it brings along) costs every process
  * of every guest memory for its relocations, and every command time. Each such library has a header that
- * lists the functions used of it (net/libslirp.h, image/libarchive.h, image/libcrypto.h); this is what they
+ * lists the functions used of it (net/libslirp.h, image/libarchive.h, host/libcrypto.h); this is what they
  * have in common. Called by one thread at a time.
  *
  *     #define LIBFOO(F) F(foo_new) F(foo_free)            the header

@@ -8,7 +8,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "image/libcrypto.h"
+#include "host/libcrypto.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -20,8 +20,9 @@ struct vm;
 /* A disk of the guest's; they are /dev/vda, /dev/vdb, ... in Linux, in this order. */
 struct vm_disk {
     const char *path;
-    const char *format; /* NULL: told by the file's content (disk/disk.h) */
-    const char *serial; /* NULL: none */
+    const char *format;      /* NULL: told by the file's content (disk/disk.h) */
+    const char *serial;      /* NULL: none */
+    const char *secret_file; /* whose bytes open it if it is encrypted; NULL: none */
     bool read_only;
 };
 

@@ -20,6 +20,11 @@ int vm_disks_open(struct vm_disks *disks, const struct vm_disk *wanted, size_t n
         const struct vm_disk *w = &wanted[disks->n];
         int rc = disk_files_open(&disks->files[disks->n], w->path, w->format, w->read_only, err);
 
+        if (rc == 0 && w->secret_file) {
+            rc = disk_files_read_secret(disks->files[disks->n], w->secret_file, err);
+            if (rc)
+                disk_files_close(disks->files[disks->n]);
+        }
         if (rc)
             return rc;
         disks->configs[disks->n] =

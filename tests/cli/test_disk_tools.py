@@ -200,6 +200,36 @@ def test_vmdk_grains_that_are_mixed_up(tmp_path, source):
     assert not (tmp_path / "x").exists()
 
 
+LUKS = ["--object", "secret,id=s,file=secret"]
+
+
+def test_luks_both_ways(tmp_path, source, monkeypatch):
+    """What QEMU encrypts we read, and the other way round; cryptsetup finds our key too."""
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("secret").write_bytes(b"not a\0 text\n")
+    pathlib.Path("wrong").write_bytes(b"not a\0 text")
+    disk("convert", "-O", "luks", "-o", "encrypt.key-file=secret,encrypt.iter-time=20", source, "ours")
+    qemu_img("compare", *LUKS, "--image-opts", "driver=luks,key-secret=s,file.filename=ours",
+             f"driver=raw,file.filename={source}")
+    if shutil.which("cryptsetup"):
+        for name, status in (("secret", 0), ("wrong", 2)):
+            done = subprocess.run(["cryptsetup", "open", "--test-passphrase", "--key-file", name, "ours"], check=False,
+                                  capture_output=True, timeout=60)
+            assert done.returncode == status, done.stderr
+    # Nothing of the disk is in the file.
+    assert b"the same again" in source.read_bytes() and b"the same again" not in pathlib.Path("ours").read_bytes()
+    qemu_img("convert", *LUKS, "-O", "luks", "-o", "key-secret=s,iter-time=20", source, "theirs")
+    for image in ("ours", "theirs"):
+        disk("compare", "-s", "-f", "luks", "--secret-file", "secret", image, source)
+        assert "not by this secret" in disk("convert", "-f", "luks", "--secret-file", "wrong", image, "x", status=1).stderr
+        assert "--secret-file FILE" in disk("convert", "-f", "luks", image, "x", status=1).stderr
+        assert "aes-xts-plain64, 512 bits" in disk("info", "-f", "luks", image).stdout
+    assert not pathlib.Path("x").exists()
+    # An undeclared one may be the guest's own, of which we know no secret.
+    disk("convert", "ours", "x")
+    assert pathlib.Path("x").read_bytes() == pathlib.Path("ours").read_bytes()
+
+
 @pytest.mark.skipif(not shutil.which("vhdimount") or not os.path.exists("/dev/fuse") or os.geteuid() != 0,
                     reason="libvhdi-utils and FUSE are not there")
 @pytest.mark.parametrize("name, options", [("vhd", ""), ("vhd", "-o subformat=fixed"), ("vhdx", ""),
@@ -408,6 +438,10 @@ def test_wrong_words(tmp_path, words, part):
     (["-O", "raw", "-c"], "no compression"),
     (["-O", "qcow2", "-o", "subformat=flat"], "no subformats"),
     (["-O", "vdi", "-c"], "no compression"),
+    (["-O", "vdi", "-o", "encrypt.key-file=/dev/null"], "is not encrypted"),
+    (["-O", "luks"], "-o encrypt.key-file=FILE"),
+    (["-O", "luks", "-o", "encrypt.key-file=/dev/null"], "is empty"),
+    (["-O", "luks", "-o", "encrypt.key-file=/etc/hostname", "-c"], "no compression"),
     (["-O", "vhd", "-o", "subformat=thin"], "choose dynamic or fixed"),
     (["-O", "vhdx", "-c"], "no compression"),
     (["-O", "vhdx", "-o", "block_size=64k"], "power of two from 1M to 256M"),

@@ -48,7 +48,7 @@ WRONG = [
     (["run", "--disk", ",readonly"], "--disk: the file's name is empty"),
     (["run", "--disk", "a,"], "--disk: unknown option ''"),
     (["run", "--disk", "a,format"], "--disk: 'format' needs a value"),
-    (["run", "--disk", "a,format=vhdy"], "--disk: 'vhdy' is no format: choose raw, qcow2, vdi, vhd, vhdx or vmdk"),
+    (["run", "--disk", "a,format=vhdy"], "--disk: 'vhdy' is no format: choose raw, luks, qcow2, vdi, vhd, vhdx or vmdk"),
     (["run", "--disk", "a,format=raw,format=raw"], "--disk: 'format' is given twice"),
     (["run", "--disk", "a,readonly=yes"], "--disk: 'readonly' takes no value"),
     (["run", "--disk", "a,readonyl"], "--disk: unknown option 'readonyl': did you mean readonly?"),

@@ -48,9 +48,9 @@ VERBS = {
     "disk info": ["--format", "--json"],
     "disk check": ["--format", "--json"],
     "disk repair": ["--format", "--repair", "--json"],
-    "disk map": ["--format", "--json", "--follow"],
-    "disk compare": ["--format", "--format2", "--strict", "--follow"],
-    "disk convert": ["--format", "--output-format", "--option", "--compress", "--no-sync", "--follow"],
+    "disk map": ["--format", "--json", "--follow", "--secret-file"],
+    "disk compare": ["--format", "--format2", "--strict", "--follow", "--secret-file"],
+    "disk convert": ["--format", "--output-format", "--option", "--compress", "--no-sync", "--follow", "--secret-file"],
     "help": [],
 }
 GROUPS = ["image", "disk"]

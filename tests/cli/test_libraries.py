@@ -70,6 +70,12 @@ def test_images_without_libcrypto(without):
     refused(run("image", "build", "debian", env=without), "libcrypto.so.3", "libssl3")
 
 
+def test_encrypted_disks_without_libcrypto(without, tmp_path):
+    (tmp_path / "disk").write_bytes(b"LUKS\xba\xbe\0\1" + bytes(1 << 20))
+    refused(run("disk", "map", "-f", "luks", "--secret-file", tmp_path / "disk", tmp_path / "disk", env=without),
+            "libcrypto.so.3", "libssl3")
+
+
 def test_only_the_networks_process_has_libslirp():
     """And none has what images are made with."""
     guest = subprocess.Popen([TABIQUE, "run", "--rm", "--net", "user", "--memory", "16M", "--kernel",

@@ -63,6 +63,13 @@ void check_image(const char *path, bool leaks_allowed)
     }
 }
 
+static const char *secret;
+
+void image_use_secret(const char *path)
+{
+    secret = path;
+}
+
 void image_open(struct image *image, const char *path, const char *format, unsigned flags)
 {
     struct error *err = NULL;
@@ -71,6 +78,8 @@ void image_open(struct image *image, const char *path, const char *format, unsig
     int rc = loop_create(&image->loop, &err);
     if (rc == 0)
         rc = disk_files_open(&image->files, path, format, flags & IMAGE_READ_ONLY, &err);
+    if (rc == 0 && secret)
+        rc = disk_files_read_secret(image->files, secret, &err);
     if (rc == 0 && flags & IMAGE_NO_URING)
         disk_files_avoid_uring(image->files);
     if (rc == 0)
@@ -86,6 +95,8 @@ void image_refused(const char *path, const char *format, unsigned flags, const c
     struct error *err = NULL;
     int rc = disk_files_open(&files, path, format, flags & IMAGE_READ_ONLY, &err);
 
+    if (rc == 0 && secret)
+        rc = disk_files_read_secret(files, secret, &err);
     if (rc == 0)
         rc = disk_open(&disk, files, NULL, &err);
     assert_true(rc < 0);

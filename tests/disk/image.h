@@ -28,6 +28,8 @@ int scratch_remove(void **state);
 /* SCRATCH/name, in one of a few static buffers. */
 const char *scratch_path(const char *name);
 
+/* Those that are opened from now on are encrypted, by the bytes of this file. NULL: they are not. */
+void image_use_secret(const char *path);
 enum image_flags { IMAGE_READ_ONLY = 1, IMAGE_NO_URING = 2 };
 void image_open(struct image *image, const char *path, const char *format, unsigned flags);
 /* What the message says must contain `part`. */

@@ -55,7 +55,14 @@ static void compare_qemu(const struct run *r)
     assert_int_equal(fclose(f), 0);
     /* QEMU has other names for some. */
     const char *theirs = strcmp(r->format, "vhd") == 0 ? "vpc" : r->format;
-    if (shell("qemu-img compare -f raw -F %s model.raw '%s' >compare.log 2>&1", theirs, r->path) != 0) {
+    int status =
+        strcmp(r->format, "luks") == 0
+            ? shell("qemu-img compare --object secret,id=s,file=secret --image-opts "
+                    "driver=raw,file.filename=model.raw driver=luks,key-secret=s,file.filename='%s' "
+                    ">compare.log 2>&1",
+                    r->path)
+            : shell("qemu-img compare -f raw -F %s model.raw '%s' >compare.log 2>&1", theirs, r->path);
+    if (status != 0) {
         shell("cat compare.log >&2");
         fail_msg("qemu-img reads something else");
     }

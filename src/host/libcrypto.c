@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-#include "image/libcrypto.h"
+#include "host/libcrypto.h"
 
 #include "base/bytes.h"
 
