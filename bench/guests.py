@@ -17,6 +17,7 @@ import time
 
 TREE = pathlib.Path(__file__).resolve().parent.parent
 TABIQUE = pathlib.Path(os.environ.get("TABIQUE", TREE / "build/tabique")).resolve()
+BUILD = pathlib.Path(os.environ.get("TABIQUE_BUILD", TABIQUE.parent))
 GUESTS = pathlib.Path(os.environ.get("TABIQUE_GUESTS", TREE / "build/guest"))
 QEMU = "qemu-system-x86_64"
 RESULTS = TREE / "bench/results"

@@ -9,7 +9,6 @@ import guests
 import userland
 
 SOURCES = guests.TREE / "bench/soft-guest"
-BUILT = guests.TABIQUE.parent
 PACKAGES = "busybox-static,coreutils,dash,gcc,gzip,libc6-dev,openssl,python3-minimal,tar"
 MIB = 1 << 20
 # Names in /bench, and what is built for each.
@@ -99,7 +98,7 @@ def make(suite):
     """(tree, image)"""
     made = files()
     for name, built in PROGRAMS.items():
-        if not (BUILT / built).exists():
-            raise guests.Failed(f"no {BUILT / built}: make build-tests builds it")
-        made[name] = (BUILT / built).read_bytes()
+        if not (guests.BUILD / built).exists():
+            raise guests.Failed(f"no {guests.BUILD / built}: make build-tests builds it")
+        made[name] = (guests.BUILD / built).read_bytes()
     return userland.make(suite, suite, PACKAGES, {f"bench/{name}": data for name, data in made.items()})

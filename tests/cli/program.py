@@ -18,7 +18,7 @@ import time
 
 TREE = pathlib.Path(__file__).resolve().parent.parent.parent
 TABIQUE = os.environ.get("TABIQUE", str(TREE / "build/tabique"))
-BUILD = pathlib.Path(TABIQUE).parent
+BUILD = pathlib.Path(os.environ.get("TABIQUE_BUILD", pathlib.Path(TABIQUE).parent))
 if "TABIQUE_HOME" not in os.environ:  # no test leaves anything where a person keeps guests
     os.environ["TABIQUE_HOME"] = tempfile.mkdtemp(prefix="tabique-home-")
     atexit.register(shutil.rmtree, os.environ["TABIQUE_HOME"], ignore_errors=True)

@@ -15,7 +15,7 @@ import flat_image  # noqa: E402 pylint: disable=wrong-import-position
 import run_guest  # noqa: E402 pylint: disable=wrong-import-position
 
 TREE = pathlib.Path(__file__).resolve().parent.parent.parent
-BUILD = pathlib.Path(os.environ.get("TABIQUE", TREE / "build/tabique")).resolve().parent
+BUILD = pathlib.Path(os.environ.get("TABIQUE_BUILD", TREE / "build")).resolve()
 GUESTS = pathlib.Path(os.environ.get("TABIQUE_GUESTS", TREE / "build/guest"))
 
 SUITES = ("bookworm", "trixie")

@@ -9,7 +9,8 @@ import subprocess
 
 TREE = pathlib.Path(__file__).resolve().parent.parent.parent
 TABIQUE = pathlib.Path(os.environ.get("TABIQUE", TREE / "build/tabique"))
-OCI = TABIQUE.parent / "tabique-oci"
+BUILD = pathlib.Path(os.environ.get("TABIQUE_BUILD", TABIQUE.parent))
+OCI = BUILD / "tabique-oci"
 BUSYBOX = "/usr/bin/busybox" if os.path.exists("/usr/bin/busybox") else "/bin/busybox"
 COMMANDS = ("sh ash cat chmod cp date dd echo env false getopt grep head hostname id kill ln ls mkdir mkfifo mknod mount "
             "mv nproc od printf ps pwd readlink rm sleep sort stat stty tail tee test touch true tr tty ulimit umount "

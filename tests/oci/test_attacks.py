@@ -225,7 +225,7 @@ def test_other_processes(bundle, oci):
 
 def test_keyring(bundle, oci):
     """A session keyring of its own: the caller's keys are not in reach; but for who asks for that."""
-    keys = runtime.TABIQUE.parent / "tests/oci/oci-keys"
+    keys = runtime.BUILD / "tests/oci/oci-keys"
     shutil.copy(keys, bundle.rootfs / "bin/keys")
     bundle.process["args"] = ["keys", "find", "tabique-secret"]
     bundle.write()
