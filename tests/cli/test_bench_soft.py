@@ -6,7 +6,7 @@ import xml.etree.ElementTree
 
 import pytest
 
-from program import TREE
+from program import BUILD, TREE
 
 sys.path.insert(0, str(TREE / "bench"))
 import soft_engines  # noqa: E402 pylint: disable=wrong-import-position
@@ -87,7 +87,7 @@ class Here:
         self.path = path
 
     def command(self, _):
-        return [soft_userland.BUILT / "bench/soft-driver", self.path / "output"]
+        return [BUILD / "bench/soft-driver", self.path / "output"]
 
 
 def work(name, command, **more):
