@@ -236,56 +236,54 @@ static void patch_jump(struct soft *s, uint32_t at, uint32_t target)
     __atomic_store_n((int32_t *)(s->cache + at), rel, __ATOMIC_RELEASE);
 }
 
-static void patch(struct soft *s, struct soft_link *e, uint32_t target)
+static void unlink_jump(struct soft *s, struct soft_link *e)
 {
-    patch_jump(s, e->patch, target);
+    patch_jump(s, e->patch, e->patch + 4);
+    e->to = 0;
 }
 
 void soft_cache_look_up_locked(struct soft *s, struct soft_link *e)
 {
-    uint32_t key = e->from->key;
+    uint32_t key = s->blocks[e->from].key;
     const uint8_t *stub =
         soft_key_moves(key) ? s->stubs.lookup_exit_moves : s->stubs.lookup_exit[soft_key_mmu(key)];
 
-    if (e->exit.kind == EXIT_KIND_DIRECT)
-        patch_jump(s, e->leave, (uint32_t)(stub - s->cache));
+    if (e->leave)
+        patch_jump(s, e->patch + e->leave, (uint32_t)(stub - s->cache));
 }
 
 void soft_cache_link_locked(struct soft *s, struct soft_link *e, struct soft_block *to)
 {
-    if (e->to || !to->valid || !e->from->valid)
+    if (e->to || !to->valid || !s->blocks[e->from].valid)
         return;
-    e->to = to;
+    e->to = (uint32_t)(to - s->blocks) + 1;
     e->next_incoming = to->incoming;
-    to->incoming = e;
-    patch(s, e, to->code);
+    to->incoming = soft_link_offset(s, e);
+    patch_jump(s, e->patch, to->code);
 }
 
 static void unlink_incoming(struct soft *s, struct soft_block *b)
 {
-    for (struct soft_link *e = b->incoming, *next; e; e = next) {
-        next = e->next_incoming;
-        patch(s, e, e->unlinked);
-        e->to = NULL;
-        e->next_incoming = NULL;
+    for (struct soft_link *e = soft_link_at(s, b->incoming), *next; e; e = next) {
+        next = soft_link_at(s, e->next_incoming);
+        unlink_jump(s, e);
+        e->next_incoming = 0;
     }
-    b->incoming = NULL;
+    b->incoming = 0;
 }
 
 /* A vCPU may be in the block still: it must not run on into blocks that no longer know of the link. */
 static void unlink_outgoing(struct soft *s, struct soft_block *b)
 {
-    for (struct soft_link *e = b->exits; e; e = e->next_outgoing) {
+    for (struct soft_link *e = soft_link_at(s, b->exits); e; e = soft_link_at(s, e->next_outgoing)) {
         if (!e->to)
             continue;
-        patch(s, e, e->unlinked);
-        for (struct soft_link **at = &e->to->incoming; *at; at = &(*at)->next_incoming) {
-            if (*at == e) {
-                *at = e->next_incoming;
-                break;
-            }
-        }
-        e->to = NULL;
+        uint32_t *at = &s->blocks[e->to - 1].incoming;
+        while (*at && *at != soft_link_offset(s, e))
+            at = &soft_link_at(s, *at)->next_incoming;
+        if (*at)
+            *at = e->next_incoming;
+        unlink_jump(s, e);
     }
 }
 

@@ -204,7 +204,7 @@ static struct soft_block *link_or_make(struct soft_vcpu *c, const struct soft_wa
         }
         /* A link is followed without a look at the page tables: it stands for the page that it is in, as long
          * as that is this one, and not for a second one. */
-        if (b && link && !((link->from->gpa ^ b->gpa) >> 12) && !(c->key & KEY_SPECIAL)) {
+        if (b && link && !((s->blocks[link->from].gpa ^ b->gpa) >> 12) && !(c->key & KEY_SPECIAL)) {
             if (b->gpa2 == NO_PAGE)
                 soft_cache_link_locked(s, link, b);
             else
@@ -241,8 +241,8 @@ static int find_code(struct soft_vcpu *c, const void **code)
     enum soft_mmu mmu = soft_key_mmu(c->key);
     struct soft_link *link = left_link(c);
     /* Not if something else came in between: an interrupt, say. */
-    bool linkable =
-        link && c->page_rip + link->exit.target == c->rip && (link->from->key & ~KEY_PLAIN) == c->key;
+    bool linkable = link && c->page_rip + link->exit.target == c->rip &&
+                    (s->blocks[link->from].key & ~KEY_PLAIN) == c->key;
     uint32_t key = c->key | (linkable && link->exit.kind == EXIT_KIND_PLAIN ? KEY_PLAIN : 0);
     struct soft_walk w;
     uint64_t gpa2 = 0, page_rip = soft_page_rip(c->key, c->rip);

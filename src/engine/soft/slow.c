@@ -68,7 +68,7 @@ static void go_on(struct soft_vcpu *c, const struct soft_site *site, const void 
 {
     c->host_gpr[site->s1] = (uint64_t)(uintptr_t)host;
     c->host_gpr[site->s2] = 0;
-    c->resume = (uint64_t)(uintptr_t)(c->soft->cache + (post ? site->post : site->resume));
+    c->resume = (uint64_t)(uintptr_t)(c->soft->cache + site->resume + (post ? site->post : 0));
 }
 
 /* The access can't be done with one pointer into a page of the TLB. */
@@ -152,11 +152,11 @@ uint64_t soft_slow_post(struct soft_vcpu *c, const struct soft_site *site)
             soft_cache_written(c->soft, c->post.gpa[1], second);
     }
     if (soft_block_valid(b) || (site->flags & SITE_LAST)) {
-        c->resume = (uint64_t)(uintptr_t)(c->soft->cache + site->after);
+        c->resume = (uint64_t)(uintptr_t)(c->soft->cache + site->resume + site->after);
         return 0;
     }
     /* The store has changed the very block: what follows may not be what was translated. */
     merge_registers(c, site->slots_after);
-    set_rip(c, site, site->next);
+    set_rip(c, site, site->insn + site->length);
     return LEFT_NEXT;
 }

@@ -17,13 +17,13 @@
 #include <stdatomic.h>
 #include <time.h>
 
-#define CODE_SIZE (24u << 20)
-#define META_SIZE (14u << 20)
+#define CODE_SIZE (27u << 20)
+#define META_SIZE (11u << 20)
 /* What each further vCPU takes of these, so that a guest of eight costs the host no more than one of one. */
 #define DIRECT_VERDICTS 8192u
-#define CODE_LESS       (5u << 18)
-#define META_LESS       (3u << 18)
-#define MAX_BLOCKS      (102u << 10)
+#define CODE_LESS       (11u << 17)
+#define META_LESS       (5u << 17)
+#define MAX_BLOCKS      (118u << 10)
 #define HASH_SIZE       (256u << 10)
 #define BLOCK_INSNS     32
 /* No block's code or metadata gets larger than this. */
@@ -45,26 +45,27 @@ struct soft_exit {
 /* PLAIN: to the same instruction in a block with KEY_PLAIN. */
 enum { EXIT_KIND_DIRECT, EXIT_KIND_FAR_PAGE, EXIT_KIND_INDIRECT, EXIT_KIND_PLAIN };
 
-/* The direct and plain ones: a jump that is patched once its target's block is known. Offsets are in the code
- * cache. */
+/* The direct and plain ones: a jump that is patched once its target's block is known; else it goes on behind
+ * itself. There are more of these than of anything else here, so they are small: blocks are told by index,
+ * other links by soft_link_offset. */
 struct soft_link {
     struct soft_exit exit;
-    uint32_t patch;    /* of the rel32 */
-    uint32_t unlinked; /* where the jump goes while not linked */
-    uint32_t leave;    /* of the rel32 of the jump out of the block that is there */
-    struct soft_block *from, *to;
-    struct soft_link *next_incoming, *next_outgoing;
+    uint32_t patch; /* offset of the rel32 in the code cache */
+    uint32_t from;
+    uint32_t to; /* + 1, or 0 */
+    uint32_t next_incoming, next_outgoing;
+    uint8_t leave; /* from `patch`: the rel32 of the jump out of the block, or 0 */
 };
 
-/* A place that accesses guest memory: what its slow path must know. Offsets are in the code cache. */
+/* A place that accesses guest memory: what its slow path must know. */
 struct soft_site {
-    uint32_t resume; /* the access itself, with its address in s1 + s2 */
-    uint32_t post;   /* a copy of the access that reports its write afterwards; 0 for reads */
-    uint32_t after;
-    uint32_t block; /* index */
-    uint16_t insn;  /* offset of the instruction from the block's first */
-    uint16_t next;
+    uint32_t resume; /* offset in the code cache: the access itself, with its address in s1 + s2 */
+    uint32_t block;  /* index */
+    uint16_t post;   /* from `resume`: a copy of the access that reports its write afterwards; 0 for reads */
+    uint16_t after;  /* from `resume` */
+    uint16_t insn;   /* offset of the instruction from the block's first */
     uint16_t slots, slots_after; /* registers whose value is in vcpu->gpr, before and after the access */
+    uint8_t length;              /* of the instruction */
     uint8_t s1, s2;
     uint8_t size;
     uint8_t flags;
@@ -111,8 +112,8 @@ struct soft_block {
     uint32_t n_records;
     uint32_t source_hash;
     struct soft_record *records;
-    struct soft_link *exits; /* through next_outgoing */
-    struct soft_link *incoming;
+    uint32_t exits; /* a link's offset: through next_outgoing */
+    uint32_t incoming;
 } __attribute__((aligned(64)));
 
 static inline bool soft_block_valid(const struct soft_block *b)
@@ -295,6 +296,15 @@ bool soft_cache_has_room_locked(struct soft *s);
 void soft_cache_flush_locked(struct soft *s);
 /* Make `gpa`'s page a code page, before its bytes are read for translation. False if not RAM. */
 bool soft_cache_mark_page_locked(struct soft *s, struct soft_vcpu *self, uint64_t gpa);
+/* Links are told by their place after `cache`; 0 is none. */
+static inline struct soft_link *soft_link_at(const struct soft *s, uint32_t offset)
+{
+    return offset ? (struct soft_link *)(void *)(s->cache + offset) : NULL;
+}
+static inline uint32_t soft_link_offset(const struct soft *s, const struct soft_link *link)
+{
+    return (uint32_t)((const uint8_t *)link - s->cache);
+}
 void soft_cache_link_locked(struct soft *s, struct soft_link *e, struct soft_block *to);
 /* From now on the exit looks for its target in the jump cache, as long as it has no link. */
 void soft_cache_look_up_locked(struct soft *s, struct soft_link *e);

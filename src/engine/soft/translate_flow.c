@@ -99,7 +99,8 @@ static struct soft_link *new_link(struct translator *t, uint64_t target, uint8_t
 {
     struct soft_link *x = tr_meta(t, sizeof(*x));
 
-    *x = (struct soft_link){.exit = {.target = target, .kind = kind}, .from = t->block};
+    *x = (struct soft_link){.exit = {.target = target, .kind = kind},
+                            .from = (uint32_t)(t->block - t->soft->blocks)};
     return x;
 }
 
@@ -153,7 +154,6 @@ static void emit_link(struct translator *t, struct soft_link *x, uint8_t *poll)
     x->patch = (uint32_t)(patch - t->soft->cache);
     /* The unlinked way out, next to it. */
     emit_rel32_at(patch, e->p);
-    x->unlinked = (uint32_t)(e->p - t->soft->cache);
     put_rcx(t);
     if (poll)
         emit_rel32_at(poll, e->p);
@@ -161,10 +161,10 @@ static void emit_link(struct translator *t, struct soft_link *x, uint8_t *poll)
     while (((uintptr_t)e->p + 1) & 3)
         emit1(e, 0x90);
     if (x->exit.kind == EXIT_KIND_DIRECT)
-        x->leave = (uint32_t)(e->p + 1 - t->soft->cache);
+        x->leave = (uint8_t)(e->p + 1 - patch);
     go(t, t->soft->stubs.exit_link);
     x->next_outgoing = t->block->exits;
-    t->block->exits = x;
+    t->block->exits = soft_link_offset(t->soft, x);
 }
 
 /* The jump to `target`; registers are in place. Nothing here touches flags. */

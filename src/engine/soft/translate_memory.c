@@ -159,7 +159,7 @@ void tr_access_begin(struct translator *t, const struct guest_address *a, unsign
     uint16_t insn = (uint16_t)(t->d->rip - t->rip);
     *site = (struct soft_site){.block = (uint32_t)(t->block - t->soft->blocks),
                                .insn = insn,
-                               .next = (uint16_t)(insn + t->d->z.length),
+                               .length = t->d->z.length,
                                .slots = tr_slots(t),
                                .s1 = m->s1,
                                .s2 = m->s2,
@@ -206,12 +206,12 @@ void tr_write_sites(struct translator *t)
             emit_jmp(e, t->soft->stubs.slow[site->s1]);
         }
         site->resume = (uint32_t)(p->access - cache);
-        site->after = (uint32_t)(p->after - cache);
+        site->after = (uint16_t)(p->after - p->access);
         if (!(site->flags & SITE_WRITE))
             continue;
         /* The copy depends on no address of its own, so it is the very bytes. */
-        site->post = (uint32_t)(e->p - cache);
         int64_t moved = e->p - p->access;
+        site->post = (uint16_t)moved;
         for (unsigned r = 0; r < p->n_records; r++) {
             struct soft_record copy = t->records[p->first_record + r];
             copy.host = (uint16_t)(copy.host + moved);
