@@ -168,6 +168,10 @@ int cli_disk_info(const struct cli_values *values, int *status, struct error **e
 int cli_disk_map(const struct cli_values *values, int *status, struct error **err);
 int cli_disk_check(const struct cli_values *values, int *status, struct error **err);
 int cli_disk_repair(const struct cli_values *values, int *status, struct error **err);
+int cli_disk_rebase(const struct cli_values *values, int *status, struct error **err);
+int cli_disk_commit(const struct cli_values *values, int *status, struct error **err);
+int cli_disk_resize(const struct cli_values *values, int *status, struct error **err);
+int cli_disk_snapshot(const struct cli_values *values, int *status, struct error **err);
 int cli_disk_compare(const struct cli_values *values, int *status, struct error **err);
 int cli_disk_convert(const struct cli_values *values, int *status, struct error **err);
 int cli_disk_serve(const struct cli_values *values, int *status, struct error **err);

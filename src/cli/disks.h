@@ -31,5 +31,7 @@ const char *cli_disk_created_format(size_t i);
 
 /* What `disk repair` can be told to repair. */
 const char *cli_disk_repair_choice(size_t i);
+/* What `disk snapshot` can do. */
+const char *cli_disk_snapshot_action(size_t i);
 
 #endif

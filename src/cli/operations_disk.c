@@ -202,9 +202,86 @@ static const struct cli_argument serve_arguments[] = {
      .help = "The images."},
 };
 
+static const struct cli_argument resize_arguments[] = {
+    FORMAT,
+    {.name = "shrink",
+     .type = CLI_BOOL,
+     .help =
+         "Let the disk become smaller. What is beyond its new end is lost: the guest must have given that "
+         "up before."},
+    FOLLOW,
+    FILE_ARGUMENT,
+    {.name = "SIZE",
+     .type = CLI_STRING,
+     .positional = true,
+     .required = true,
+     .help = "The new size, with K, M, G or T; +SIZE is that much more, -SIZE less (behind '--')."},
+};
+
+static const struct cli_argument rebase_arguments[] = {
+    FORMAT,
+    {.name = "backing",
+     .letter = 'b',
+     .type = CLI_STRING,
+     .metavar = "BASE",
+     .required = true,
+     .help = "What it is to be based on, as its name is seen from the image's directory; \"\": nothing."},
+    {.name = "backing-format",
+     .letter = 'F',
+     .type = CLI_ENUM,
+     .metavar = "FORMAT",
+     .choice = disk_format_name,
+     .help = "That one's format."},
+    {.name = "unsafe",
+     .letter = 'u',
+     .type = CLI_BOOL,
+     .help =
+         "Change the names alone: the same content is there under another name. If it is not, the disk is "
+         "damaged."},
+    FOLLOW,
+    FILE_ARGUMENT,
+};
+
+static const struct cli_argument commit_arguments[] = {
+    FORMAT,
+    {.name = "base",
+     .letter = 'b',
+     .type = CLI_PATH,
+     .metavar = "BASE",
+     .help = "Which of the images that it is based on is to be written, if not the first. Those between are "
+             "of no use any more, then."},
+    {.name = "keep",
+     .letter = 'd',
+     .type = CLI_BOOL,
+     .help = "Leave the image as it is. Without it, it is empty after that, unless --base is given."},
+    FOLLOW,
+    FILE_ARGUMENT,
+};
+
+static const struct cli_argument snapshot_arguments[] = {
+    FORMAT,
+    JSON,
+    {.name = "ACTION",
+     .type = CLI_ENUM,
+     .positional = true,
+     .required = true,
+     .choice = cli_disk_snapshot_action,
+     .help =
+         "list; create NAME, of what the disk has now; apply NAME: the disk becomes what it was, and what it "
+         "has now is lost; delete NAME."},
+    FILE_ARGUMENT,
+    {.name = "NAME", .type = CLI_STRING, .positional = true, .help = "The snapshot's name, or its id."},
+};
+
 static const struct cli_status statuses[] = {
     {"0", "done"},
     {"1", "it could not be done; the message says why, and nothing has changed"},
+};
+
+static const struct cli_status rebase_statuses[] = {
+    {"0", "done"},
+    {"1", "it could not be done; the message says why, and the disk is what it was"},
+    {"130", "you interrupted it; the disk is what it was"},
 };
 
 static const struct cli_status compare_statuses[] = {
@@ -305,6 +382,40 @@ const struct cli_operation cli_disk_operations[] = {
      .example = "tabique disk serve a.qcow2 --socket /tmp/a.sock\n"
                 "tabique disk serve a.qcow2 b.raw --port 10809 --persistent --tls-psk keys.psk",
      .run = cli_disk_serve},
+    {.name = "disk resize",
+     .summary = "Give a disk another size",
+     .description = "A larger disk has zeros where it is new; partitions and file systems in it do not grow "
+                    "with it. Internal snapshots keep their size.",
+     ARGUMENTS(resize_arguments),
+     STATUSES(statuses),
+     .example = "tabique disk resize a.qcow2 +5G",
+     .run = cli_disk_resize},
+    {.name = "disk snapshot",
+     .summary = "Keep states of a disk inside its image (qcow2)",
+     .description =
+         "A snapshot takes no space when it is made; what the disk changes then is kept twice. If it "
+         "is interrupted the image is as before, or as after it; some space may leak, which 'disk "
+         "repair' gives back.",
+     ARGUMENTS(snapshot_arguments),
+     STATUSES(statuses),
+     .example = "tabique disk snapshot create a.qcow2 before-upgrade\n"
+                "tabique disk snapshot list a.qcow2",
+     .run = cli_disk_snapshot},
+    {.name = "disk rebase",
+     .summary = "Have an image be based on another one",
+     .description =
+         "The disk stays what it is: what the old and the new base have different is copied into the "
+         "image first. With --backing \"\" it has all itself then.",
+     ARGUMENTS(rebase_arguments),
+     STATUSES(rebase_statuses),
+     .example = "tabique disk rebase --follow -b new.qcow2 -F qcow2 child.qcow2",
+     .run = cli_disk_rebase},
+    {.name = "disk commit",
+     .summary = "Copy what an image has into what it is based on",
+     .description = "Other images that are based on that one are damaged by it.",
+     ARGUMENTS(commit_arguments),
+     STATUSES(rebase_statuses),
+     .run = cli_disk_commit},
 };
 
 const size_t cli_n_disk_operations = ARRAY_SIZE(cli_disk_operations);

@@ -73,6 +73,9 @@ int disk_files_open_to_write(struct disk_files **out, const char *path, const ch
 /* As disk_files_open, but nobody is kept away, for who does that by other means. */
 int disk_files_open_unlocked(struct disk_files **out, const char *path, const char *format, bool read_only,
                              struct error **err);
+/* Opens and locks the image alone: where it has nothing itself, it reads as zeros. 0 or -errno with *err. */
+int disk_files_open_alone(struct disk_files **out, const char *path, const char *format, bool read_only,
+                          struct error **err);
 /* The same for file descriptors that are open (and owned from then on, also if this fails). No locking. */
 int disk_files_new(struct disk_files **out, const struct disk_file *files, unsigned n, bool read_only,
                    struct error **err);

@@ -112,6 +112,9 @@ struct disk_format {
     /* Changes the names that `backing` tells; NULL: it is based on nothing any more. Reading goes on as
      * before. 0 or -errno with *err. */
     int (*set_backing)(struct disk *disk, const char *name, const char *format, struct error **err);
+    /* Forgets all that the image has itself, so that what it is based on is read. Space is given back. No
+     * request may be pending. 0 or -errno. */
+    int (*empty)(struct disk *disk);
     const struct disk_snapshot_ops *snapshots;
 };
 
@@ -126,6 +129,22 @@ int disk_extent_read(const struct disk_extent *extent, uint8_t *buf, size_t len)
 /* Adds a line to what is known of an image. */
 void disk_info_add(struct disk_info *info, const char *name, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* ---- now.c ---- */
+
+/* A request, waited for in the loop that the disk was opened with. `buf`: read and write. 0 or -errno. */
+int disk_do_now(struct disk *disk, enum disk_request_kind kind, uint64_t offset, void *buf, uint64_t len);
+
+/* ---- snapshots.c ---- */
+
+/* On an open disk; all but `list` on one that may be written, while no request is pending. 0 or -errno with
+ * *err. An end at any moment leaves what was there before, or after; some space may leak. */
+struct disk_snapshot_ops {
+    int (*list)(struct disk *disk, struct disk_snapshots *out, struct error **err);
+    int (*create)(struct disk *disk, const char *name, struct error **err);
+    int (*apply)(struct disk *disk, const char *which, struct error **err);
+    int (*remove)(struct disk *disk, const char *which, struct error **err);
+};
 
 /* ---- check.c ---- */
 
@@ -171,9 +190,6 @@ int disk_read_now(struct disk *disk, uint64_t offset, void *buf, size_t len);
 /* Opens and (unless `unlocked`) locks the image alone, to read its header; what it is based on is not looked
  * for. Without I/O. */
 int disk_files_open_first(struct disk_files **out, const char *path, const char *format, bool unlocked,
-                          struct error **err);
-/* Opens and locks the image alone: where it has nothing itself, it reads as zeros. 0 or -errno with *err. */
-int disk_files_open_alone(struct disk_files **out, const char *path, const char *format, bool read_only,
                           struct error **err);
 /* A name as it is meant in the directory of the file `path`; to be freed. NULL if there is no memory. */
 char *disk_name_beside(const char *path, const char *name);

@@ -43,4 +43,63 @@ struct disk_checking {
 int disk_check(const char *path, const char *format, const struct disk_checking *how,
                struct disk_check_result *out, struct error **err);
 
+/* ---- resize.c ---- */
+
+/*
+ * Gives an open disk another size, a multiple of DISK_SECTOR. What is new reads as zeros; what is beyond the
+ * new end is lost. 0 or -errno with *err.
+ */
+int disk_resize(struct disk *disk, uint64_t size, struct error **err);
+
+/* ---- snapshots.c: the state of a disk, kept inside the image ---- */
+
+struct disk_snapshot {
+    char *id, *name;
+    uint64_t vm_state; /* bytes of a machine's state that belong to it */
+    int64_t seconds;   /* when it was made */
+    uint32_t nanoseconds;
+    uint64_t vm_clock; /* nanoseconds that the machine had run */
+    uint64_t disk_size;
+};
+
+struct disk_snapshots {
+    struct disk_snapshot *list;
+    size_t n;
+};
+
+/* Those in an image, in the order in which they were made. -ENOTSUP with *err where the format has none. */
+int disk_snapshot_list(struct disk *disk, struct disk_snapshots *out, struct error **err);
+void disk_snapshots_free(struct disk_snapshots *s);
+/* Makes one of what the disk has now. */
+int disk_snapshot_create(struct disk *disk, const char *name, struct error **err);
+/* Takes the disk back to what it was; what it has now is lost. By id or name. */
+int disk_snapshot_apply(struct disk *disk, const char *which, struct error **err);
+int disk_snapshot_delete(struct disk *disk, const char *which, struct error **err);
+
+/* ---- rebase.c, commit.c: what an image is based on ---- */
+
+struct disk_rebase {
+    const char *base;        /* the new one, as seen from the image's directory; NULL: none */
+    const char *base_format; /* must be given with it */
+    bool names_only;         /* the same content is there under another name: nothing is read */
+    bool follow;             /* the image may be opened though it names another file */
+};
+
+/*
+ * Has an image be based on another one. What differs between the old and the new one is copied into the image
+ * first, so the disk stays what it is. 0 or -errno with *err; then it is based on what it was before.
+ */
+int disk_rebase(const char *path, const char *format, const struct disk_rebase *what,
+                const struct disk_job *job, struct error **err);
+
+struct disk_commit {
+    const char *base; /* one of those that the image is based on; NULL: the first */
+    bool keep;        /* the image keeps what was copied; always where `base` is not the first */
+    bool follow;      /* what the image names may be opened, and written */
+};
+
+/* Copies what an image has into what it is based on. 0 or -errno with *err; then the image still has all. */
+int disk_commit(const char *path, const char *format, const struct disk_commit *what,
+                const struct disk_job *job, struct error **err);
+
 #endif

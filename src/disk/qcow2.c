@@ -50,8 +50,8 @@ int qcow2_damaged(struct qcow2 *q)
     return -EIO;
 }
 
-/* Before the first change. What others keep in the file about the disk's content is true no longer. */
-static int begin_change(struct qcow2 *q)
+/* What others keep in the file about the disk's content is true no longer. */
+int qcow2_begin_change(struct qcow2 *q)
 {
     const uint8_t none[8] = {0};
 
@@ -296,7 +296,7 @@ static void hold(struct qcow2 *q, struct disk_request *request)
 
 static int step(struct qcow2 *q, struct disk_request *request)
 {
-    int rc = request->kind == DISK_READ ? 0 : begin_change(q);
+    int rc = request->kind == DISK_READ ? 0 : qcow2_begin_change(q);
 
     if (rc)
         return rc;
@@ -406,8 +406,6 @@ static int load_table(int fd, uint64_t offset, uint32_t n, uint64_t **out)
 
 static void set_geometry(struct qcow2 *q, const struct qcow2_header *h)
 {
-    uint64_t reach;
-
     q->version = h->version;
     q->cluster_bits = h->cluster_bits;
     q->refcount_order = h->refcount_order;
@@ -415,11 +413,12 @@ static void set_geometry(struct qcow2 *q, const struct qcow2_header *h)
     q->autoclear = h->autoclear;
     q->incompatible = h->incompatible;
     q->cluster_size = 1u << h->cluster_bits;
-    q->table_bits = h->cluster_bits - 3;
+    q->entry_bits = 3;
+    q->table_bits = h->cluster_bits - q->entry_bits;
     q->block_bits = h->cluster_bits + 3 - h->refcount_order;
-    reach = 1ull << (q->cluster_bits + q->table_bits);
+    q->behind = h->backing_offset;
     q->l1_offset = h->l1_offset;
-    q->l1_entries = (uint32_t)(h->size / reach + (h->size % reach != 0));
+    q->l1_entries = h->l1_size;
     q->reftable_offset = h->reftable_offset;
     q->reftable_entries = (uint32_t)(((uint64_t)h->reftable_clusters << q->cluster_bits) / 8);
     q->disk.size = h->size;
@@ -512,4 +511,8 @@ const struct disk_format disk_format_qcow2 = {
     .describe = qcow2_describe,
     .build = &qcow2_build,
     .check = qcow2_check,
+    .resize = qcow2_resize,
+    .set_backing = qcow2_set_backing,
+    .empty = qcow2_empty,
+    .snapshots = &qcow2_snapshot_ops,
 };

@@ -126,6 +126,12 @@ void qcow2_cache_drop(struct qcow2_cache *cache, uint64_t offset)
     table->last_use = 0;
 }
 
+void qcow2_cache_empty(struct qcow2_cache *cache)
+{
+    for (unsigned i = 0; i < cache->n; i++)
+        cache->tables[i].offset = cache->tables[i].last_use = 0;
+}
+
 int qcow2_cache_write(struct qcow2 *q, struct qcow2_cache *cache)
 {
     for (unsigned i = 0; i < cache->n && cache->n_dirty; i++) {

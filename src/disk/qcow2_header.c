@@ -229,9 +229,11 @@ static int check_tables(const struct qcow2_header *h, uint64_t file_end, struct 
                          h->size);
     if (entries > QCOW2_L1_MAX / 8)
         return error_set(err, EFBIG, "has a size of %" PRIu64 " bytes, too many for its clusters", h->size);
+    if (h->l1_size > QCOW2_L1_MAX / 8)
+        return error_set(err, EINVAL, "is damaged: an L1 table of %" PRIu32 " entries", h->l1_size);
     if (h->l1_size < entries)
         return error_set(err, EINVAL, "is damaged: its L1 table is too small");
-    if (!table_fits(h, h->l1_offset, entries * 8, file_end))
+    if (!table_fits(h, h->l1_offset, 8ull * h->l1_size, file_end))
         return error_set(err, EINVAL, "is damaged: its L1 table is not in the file");
     if (!reftable || reftable > QCOW2_REFTABLE_MAX || !table_fits(h, h->reftable_offset, reftable, file_end))
         return error_set(err, EINVAL, "is damaged: its refcount table is not in the file");

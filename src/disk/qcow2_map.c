@@ -67,7 +67,7 @@ static void extend(const struct qcow2 *q, const uint8_t *entries, uint32_t i, ui
     uint64_t next = (e->entry & QCOW2_OFFSET) + q->cluster_size;
 
     while (e->length < most && e->kind != QCOW2_KIND_PACKED && ++i < 1u << q->table_bits) {
-        uint64_t entry = get_be64(entries + 8 * (size_t)i), offset;
+        uint64_t entry = get_be64(entries + ((size_t)i << q->entry_bits)), offset;
         enum qcow2_kind kind;
         if (!qcow2_read_entry(q, entry, &kind, &offset) || kind != e->kind)
             return;
@@ -88,7 +88,7 @@ int qcow2_map(struct qcow2 *q, uint64_t at, uint64_t length, struct qcow2_extent
     if (rc)
         return rc;
     if (table) {
-        e.entry = get_be64(table->bytes + 8 * (size_t)l2_index(q, at));
+        e.entry = get_be64(qcow2_entry(q, table, l2_index(q, at)));
         if (!qcow2_read_entry(q, e.entry, &e.kind, &e.offset))
             return qcow2_damaged(q);
         extend(q, table->bytes, l2_index(q, at), most, &e);
@@ -103,6 +103,16 @@ int qcow2_map(struct qcow2 *q, uint64_t at, uint64_t length, struct qcow2_extent
         e.length = most;
     *out = e;
     return 0;
+}
+
+void qcow2_l1_changed(struct qcow2 *q, uint32_t i)
+{
+    if (q->l1_dirty_from == q->l1_dirty_to)
+        q->l1_dirty_from = q->l1_dirty_to = i;
+    if (i < q->l1_dirty_from)
+        q->l1_dirty_from = i;
+    if (i >= q->l1_dirty_to)
+        q->l1_dirty_to = i + 1;
 }
 
 /* A table of its own in place of none, or of one that a snapshot uses too. */
@@ -132,12 +142,7 @@ static int own_table(struct qcow2 *q, uint32_t l1, struct qcow2_table **out)
     }
     qcow2_cache_mark(&q->l2, table);
     q->l1[l1] = offset | QCOW2_COPIED;
-    if (q->l1_dirty_from == q->l1_dirty_to)
-        q->l1_dirty_from = q->l1_dirty_to = l1;
-    if (l1 < q->l1_dirty_from)
-        q->l1_dirty_from = l1;
-    if (l1 >= q->l1_dirty_to)
-        q->l1_dirty_to = l1 + 1;
+    qcow2_l1_changed(q, l1);
     if (old)
         qcow2_release(q, old, q->cluster_size);
     *out = table;
@@ -155,13 +160,21 @@ int qcow2_writable_table(struct qcow2 *q, uint64_t at, struct qcow2_table **out,
     return rc;
 }
 
-void qcow2_release_entry(struct qcow2 *q, uint64_t entry)
+bool qcow2_entry_place(const struct qcow2 *q, uint64_t entry, uint64_t *offset, uint64_t *len)
 {
-    uint64_t offset = entry & QCOW2_OFFSET;
     uint32_t length = q->cluster_size;
 
+    *offset = entry & QCOW2_OFFSET;
     if (entry & QCOW2_COMPRESSED)
-        qcow2_packed_place(q, entry, &offset, &length);
-    if (offset)
-        qcow2_release(q, offset, length);
+        qcow2_packed_place(q, entry, offset, &length);
+    *len = length;
+    return *offset;
+}
+
+void qcow2_release_entry(struct qcow2 *q, uint64_t entry)
+{
+    uint64_t offset, len;
+
+    if (qcow2_entry_place(q, entry, &offset, &len))
+        qcow2_release(q, offset, len);
 }

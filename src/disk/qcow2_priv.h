@@ -133,10 +133,12 @@ struct qcow2 {
     struct disk disk;
     unsigned version, cluster_bits, refcount_order, compression;
     uint32_t cluster_size;
+    unsigned entry_bits; /* an entry of an L2 table has 2^entry_bits bytes */
     unsigned table_bits; /* an L2 table has 2^table_bits entries */
     unsigned block_bits; /* a refcount block has 2^block_bits counts */
     uint64_t file_end;   /* nothing was ever written from here on */
     uint64_t autoclear, incompatible;
+    bool behind;  /* the header names a backing file */
     bool changed; /* since it was opened */
     bool damaged; /* found to be inconsistent: not written any more */
 
@@ -199,6 +201,8 @@ int qcow2_cache_new(struct qcow2 *q, struct qcow2_cache *cache, uint64_t offset,
 void qcow2_cache_mark(struct qcow2_cache *cache, struct qcow2_table *table);
 /* Forgets the table at `offset` if it is there. */
 void qcow2_cache_drop(struct qcow2_cache *cache, uint64_t offset);
+/* Forgets all, of which none may be dirty. */
+void qcow2_cache_empty(struct qcow2_cache *cache);
 /* Writes what is dirty. 0 or -errno. */
 int qcow2_cache_write(struct qcow2 *q, struct qcow2_cache *cache);
 
@@ -212,6 +216,13 @@ int qcow2_refcount(struct qcow2 *q, uint64_t cluster, uint64_t *count);
 /* Takes up to `n` clusters in a row, each used once from now on: *got of them, at byte *offset; *fresh if
  * they read as zeros. 0 or -errno. */
 int qcow2_take_clusters(struct qcow2 *q, uint64_t n, uint64_t *offset, uint64_t *got, bool *fresh);
+/* `n` clusters in a row, whole. 0 or -errno. */
+int qcow2_take_run(struct qcow2 *q, uint64_t n, uint64_t *offset);
+/* The clusters of these bytes are used once more: now; -ERANGE if that is more than can be counted. */
+int qcow2_raise(struct qcow2 *q, uint64_t offset, uint64_t len);
+int qcow2_can_raise(struct qcow2 *q, uint64_t offset, uint64_t len);
+/* And once less, where nothing in the file refers to them any more: those that are free become holes. */
+int qcow2_lower(struct qcow2 *q, uint64_t offset, uint64_t len);
 /* Gives back what was just taken and never referred to. */
 void qcow2_untake_clusters(struct qcow2 *q, uint64_t offset, uint64_t n);
 /* Remembers that the clusters of `n` bytes at `offset` are used once less: it counts after the next flush. */
@@ -246,6 +257,10 @@ int qcow2_map(struct qcow2 *q, uint64_t at, uint64_t length, struct qcow2_extent
 int qcow2_writable_table(struct qcow2 *q, uint64_t at, struct qcow2_table **out, uint32_t *index);
 /* What an L2 entry says. False if it can't be. */
 bool qcow2_read_entry(const struct qcow2 *q, uint64_t entry, enum qcow2_kind *kind, uint64_t *offset);
+/* Notes that an entry of the L1 table was changed. */
+void qcow2_l1_changed(struct qcow2 *q, uint32_t i);
+/* The bytes of the file that an L2 entry refers to; false if there are none. */
+bool qcow2_entry_place(const struct qcow2 *q, uint64_t entry, uint64_t *offset, uint64_t *len);
 /* Remembers that what an L2 entry refers to is used once less. */
 void qcow2_release_entry(struct qcow2 *q, uint64_t entry);
 
@@ -265,12 +280,14 @@ int qcow2_unpack_extent(const struct disk_extent *e, uint8_t *buf);
 int qcow2_write_step(struct qcow2 *q, struct disk_request *request);
 int qcow2_zero_step(struct qcow2 *q, struct disk_request *request);
 int qcow2_discard_step(struct qcow2 *q, struct disk_request *request);
+/* Makes a part of a cluster zeros, at once. No request may be pending, and there must be room to release. */
+int qcow2_zero_now(struct qcow2 *q, uint64_t at, uint64_t len);
 
 /* ---- qcow2_flush.c ---- */
 
 /* Writes all tables that are dirty, in the right order, at once. 0 or -errno. */
 int qcow2_write_tables(struct qcow2 *q);
-/* And the rest that a clean end takes. */
+/* And the rest that a clean end takes: with what was given back. No request may be pending. */
 int qcow2_flush_to_close(struct qcow2 *q);
 void qcow2_submit_flush(struct qcow2 *q, struct disk_request *request);
 /* Starts a flush that nobody asked for. */
@@ -305,6 +322,30 @@ struct qcow2_snapshots {
 int qcow2_read_snapshots(int fd, const struct qcow2_header *header, uint64_t file_end,
                          struct qcow2_snapshots *out);
 void qcow2_free_snapshots(struct qcow2_snapshots *s);
+/* The table as it is to be in the file: *bytes of it, to be freed. NULL if there is no memory. */
+uint8_t *qcow2_pack_snapshots(const struct qcow2_snapshots *s, uint64_t *bytes);
+
+/* ---- qcow2_rename.c ---- */
+
+/* disk_format's `set_backing`. */
+int qcow2_set_backing(struct disk *disk, const char *name, const char *format, struct error **err);
+
+/* ---- qcow2_snapshot.c ---- */
+
+extern const struct disk_snapshot_ops qcow2_snapshot_ops;
+
+/* ---- qcow2_resize.c ---- */
+
+/* disk_format's `resize` and `empty`. */
+int qcow2_resize(struct disk *disk, uint64_t size, struct error **err);
+int qcow2_empty(struct disk *disk);
+/* Forgets all of the disk from byte `from` on, the start of a cluster, and gives its space back with the next
+ * flush. 0 or -errno. */
+int qcow2_drop_from(struct qcow2 *q, uint64_t from);
+/* Puts another L1 table and a size into the header, at once; both are in the file. 0 or -errno. */
+int qcow2_switch_l1(struct qcow2 *q, uint64_t size, uint64_t l1_offset, uint32_t l1_size);
+/* Writes an L1 table to clusters of its own, room for `room` entries. 0 or -errno. */
+int qcow2_write_new_l1(struct qcow2 *q, const uint64_t *l1, uint32_t n, uint32_t room, uint64_t *offset);
 
 /* ---- qcow2_check.c ---- */
 
@@ -324,12 +365,20 @@ int qcow2_start_io(struct qcow2 *q, struct disk_request *request, int kind, uint
 void qcow2_resume_held(struct qcow2 *q);
 /* Reads the disk at once. */
 int qcow2_read(struct disk *disk, uint64_t offset, void *buf, size_t len);
+/* What is to be called before the first change of the disk's content: 0 or -errno. */
+int qcow2_begin_change(struct qcow2 *q);
 /* The image is inconsistent: says so in the file, and allows no more writing. Always -EIO. */
 int qcow2_damaged(struct qcow2 *q);
 
 static inline int qcow2_sync(const struct qcow2 *q)
 {
     return disk_sync_now(q->disk.io, q->disk.file);
+}
+
+/* The i-th entry of an L2 table. */
+static inline uint8_t *qcow2_entry(const struct qcow2 *q, const struct qcow2_table *table, uint32_t i)
+{
+    return table->bytes + ((size_t)i << q->entry_bits);
 }
 
 static inline uint64_t qcow2_in_cluster(const struct qcow2 *q, uint64_t at)

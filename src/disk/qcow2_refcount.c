@@ -298,6 +298,76 @@ static void lower(struct qcow2 *q, uint64_t cluster)
         q->free_hint = cluster;
 }
 
+/* What lies before a bound that a run can't cross stays taken until the run is found. */
+int qcow2_take_run(struct qcow2 *q, uint64_t n, uint64_t *offset)
+{
+    struct qcow2_freed passed[64];
+    unsigned n_passed = 0;
+    uint64_t start = 0, have = 0;
+    int rc = 0;
+
+    while (rc == 0 && have < n) {
+        uint64_t at, got;
+        bool fresh;
+        rc = qcow2_take_clusters(q, n - have, &at, &got, &fresh);
+        if (rc)
+            break;
+        if (have && at != start + (have << q->cluster_bits)) {
+            if (n_passed == ARRAY_SIZE(passed)) {
+                qcow2_untake_clusters(q, at, got);
+                rc = -ENOSPC;
+                break;
+            }
+            passed[n_passed++] = (struct qcow2_freed){.cluster = start, .n = have};
+            have = 0;
+        }
+        if (!have)
+            start = at;
+        have += got;
+    }
+    if (rc && have)
+        qcow2_untake_clusters(q, start, have);
+    for (unsigned i = 0; i < n_passed; i++)
+        qcow2_untake_clusters(q, passed[i].cluster, passed[i].n);
+    if (rc == 0)
+        *offset = start;
+    return rc;
+}
+
+/* The count that clusters of these bytes have: with `raise` one more each. */
+static int add_one(struct qcow2 *q, uint64_t offset, uint64_t len, bool raise)
+{
+    uint64_t most = q->refcount_order == 6 ? UINT64_MAX : (1ull << (1u << q->refcount_order)) - 1;
+
+    for (uint64_t c = offset >> q->cluster_bits; c <= (offset + len - 1) >> q->cluster_bits; c++) {
+        struct qcow2_table *block;
+        int rc = get_block(q, c, &block);
+        uint64_t count = rc == 0 && block ? get_count(q, block->bytes, in_block(q, c)) : 0;
+        if (rc)
+            return rc;
+        /* What is used can't have been counted as free. */
+        if (!count)
+            return qcow2_damaged(q);
+        if (count >= most)
+            return -ERANGE;
+        if (!raise)
+            continue;
+        set_count(q, block->bytes, in_block(q, c), count + 1);
+        qcow2_cache_mark(&q->blocks, block);
+    }
+    return 0;
+}
+
+int qcow2_raise(struct qcow2 *q, uint64_t offset, uint64_t len)
+{
+    return add_one(q, offset, len, true);
+}
+
+int qcow2_can_raise(struct qcow2 *q, uint64_t offset, uint64_t len)
+{
+    return add_one(q, offset, len, false);
+}
+
 void qcow2_untake_clusters(struct qcow2 *q, uint64_t offset, uint64_t n)
 {
     for (uint64_t i = 0; i < n; i++)
@@ -334,23 +404,29 @@ static void punch(struct qcow2 *q, uint64_t first, uint64_t n)
         disk_punch_at(q->disk.fd, first << q->cluster_bits, n << q->cluster_bits);
 }
 
+int qcow2_lower(struct qcow2 *q, uint64_t offset, uint64_t len)
+{
+    uint64_t first = offset >> q->cluster_bits, last = (offset + len - 1) >> q->cluster_bits, run = 0;
+
+    for (uint64_t c = first; c <= last; c++) {
+        uint64_t count = 1;
+        lower(q, c);
+        if (qcow2_refcount(q, c, &count) == 0 && count == 0) {
+            run++;
+            continue;
+        }
+        punch(q, c - run, run);
+        run = 0;
+    }
+    punch(q, last + 1 - run, run);
+    return 0;
+}
+
 void qcow2_apply_releases(struct qcow2 *q)
 {
     unsigned n = q->n_freed;
 
     q->n_freed = 0;
-    for (unsigned i = 0; i < n; i++) {
-        uint64_t first = q->freed[i].cluster, run = 0;
-        for (uint64_t k = 0; k < q->freed[i].n; k++) {
-            uint64_t count = 1;
-            lower(q, first + k);
-            if (qcow2_refcount(q, first + k, &count) == 0 && count == 0) {
-                run++;
-                continue;
-            }
-            punch(q, first + k - run, run);
-            run = 0;
-        }
-        punch(q, first + q->freed[i].n - run, run);
-    }
+    for (unsigned i = 0; i < n; i++)
+        qcow2_lower(q, q->freed[i].cluster << q->cluster_bits, q->freed[i].n << q->cluster_bits);
 }

@@ -134,3 +134,50 @@ int qcow2_read_snapshots(int fd, const struct qcow2_header *header, uint64_t fil
     *out = s;
     return 0;
 }
+
+static uint32_t size_of(const struct qcow2_snapshot *s)
+{
+    return ALIGN_UP(FIXED + KNOWN + s->n_more + (uint32_t)strlen(s->id) + (uint32_t)strlen(s->name), 8);
+}
+
+static void pack_one(const struct qcow2_snapshot *s, uint8_t *p)
+{
+    size_t id = strlen(s->id), name = strlen(s->name);
+    /* Who has never heard of instructions that are counted writes 16 bytes. */
+    uint32_t extra = s->n_more || s->has_icount ? KNOWN + s->n_more : 16;
+
+    put_be64(p, s->l1_offset);
+    put_be32(p + 8, s->l1_size);
+    put_be16(p + 12, (uint16_t)id);
+    put_be16(p + 14, (uint16_t)name);
+    put_be32(p + 16, s->seconds);
+    put_be32(p + 20, s->nanoseconds);
+    put_be64(p + 24, s->vm_clock);
+    put_be32(p + 32, s->vm_state > UINT32_MAX ? 0 : (uint32_t)s->vm_state);
+    put_be32(p + 36, extra);
+    put_be64(p + 40, s->vm_state);
+    put_be64(p + 48, s->disk_size);
+    if (extra > 16)
+        put_be64(p + 56, s->icount);
+    if (s->n_more)
+        memcpy(p + FIXED + KNOWN, s->more, s->n_more);
+    memcpy(p + FIXED + extra, s->id, id);
+    memcpy(p + FIXED + extra + id, s->name, name);
+}
+
+uint8_t *qcow2_pack_snapshots(const struct qcow2_snapshots *s, uint64_t *bytes)
+{
+    uint64_t room = 8, at = 0;
+
+    for (uint32_t i = 0; i < s->n; i++)
+        room += size_of(&s->list[i]);
+    uint8_t *all = calloc(1, room);
+    for (uint32_t i = 0; all && i < s->n; i++) {
+        uint32_t less = s->list[i].n_more || s->list[i].has_icount ? 0 : KNOWN - 16;
+        pack_one(&s->list[i], all + at);
+        at += ALIGN_UP(
+            FIXED + KNOWN - less + s->list[i].n_more + strlen(s->list[i].id) + strlen(s->list[i].name), 8);
+    }
+    *bytes = at;
+    return all;
+}

@@ -124,7 +124,7 @@ static int fill_clusters(struct qcow2 *q, const struct disk_request *r, uint64_t
 static void set_entries(struct qcow2 *q, struct qcow2_table *table, uint32_t index, uint64_t n, uint64_t host)
 {
     for (uint64_t i = 0; i < n; i++, host += q->cluster_size) {
-        uint8_t *entry = table->bytes + 8 * (index + i);
+        uint8_t *entry = qcow2_entry(q, table, index + (uint32_t)i);
         uint64_t old = get_be64(entry);
         /* Zeros may have kept their cluster, which is the one then. */
         if ((old & QCOW2_COMPRESSED) || (old & QCOW2_OFFSET) != host)
@@ -237,7 +237,7 @@ static int set_entry(struct qcow2 *q, struct disk_request *r, uint64_t value, bo
 
     if (rc)
         return rc;
-    uint8_t *entry = table->bytes + 8 * (size_t)index;
+    uint8_t *entry = qcow2_entry(q, table, index);
     uint64_t old = get_be64(entry);
     if (keep_cluster)
         value |= old;
@@ -289,6 +289,27 @@ int qcow2_zero_step(struct qcow2 *q, struct disk_request *r)
         return rc;
     r->at += len;
     return 1;
+}
+
+int qcow2_zero_now(struct qcow2 *q, uint64_t at, uint64_t len)
+{
+    struct disk_request r = {.kind = DISK_WRITE_ZEROES, .offset = at, .length = len, .at = at};
+    struct pieces p = {.n = 0};
+    struct qcow2_extent e;
+    bool whole;
+    int rc = qcow2_map(q, at, len, &e);
+
+    if (rc || reads_as_zeros(q, &e, at))
+        return rc;
+    in_this_cluster(q, &r, &whole);
+    if (whole && q->version >= 3)
+        return set_entry(q, &r, QCOW2_ZERO, false);
+    if (!e.in_place) {
+        rc = write_to_new(q, &r, &e);
+        return rc < 0 ? rc : 0;
+    }
+    add_zeros(&p, len);
+    return disk_writev_at(q->disk.fd, p.iov, p.n, e.offset);
 }
 
 int qcow2_discard_step(struct qcow2 *q, struct disk_request *r)

@@ -200,6 +200,21 @@ static int raw_build_end(struct disk_build *build)
 static const struct disk_build_ops raw_build = {
     .begin = raw_build_begin, .place = raw_build_place, .end = raw_build_end};
 
+static int raw_resize(struct disk *disk, uint64_t size, struct error **err)
+{
+    struct stat st;
+
+    if (fstat(disk->fd, &st) < 0)
+        return error_set_errno(err, errno, "changing its size");
+    if (!S_ISREG(st.st_mode))
+        return error_set(err, EINVAL, "is a block device: its size is what that has");
+    if (ftruncate(disk->fd, (off_t)size) < 0)
+        return error_set_errno(err, errno, "changing its size");
+    disk->size = size;
+    int rc = disk_sync_now(disk->io, disk->file);
+    return rc ? error_set_errno(err, -rc, "changing its size") : 0;
+}
+
 const struct disk_format disk_format_raw = {
     .name = "raw",
     .open = raw_open,
@@ -209,4 +224,5 @@ const struct disk_format disk_format_raw = {
     .extent = raw_extent,
     .describe = raw_describe,
     .build = &raw_build,
+    .resize = raw_resize,
 };

@@ -51,6 +51,12 @@ VERBS = {
     "disk map": ["--format", "--json", "--follow", "--secret-file"],
     "disk compare": ["--format", "--format2", "--strict", "--follow", "--secret-file"],
     "disk convert": ["--format", "--output-format", "--option", "--compress", "--no-sync", "--follow", "--secret-file"],
+    "disk serve": ["--format", "--socket", "--port", "--bind", "--read-only", "--export", "--tls-certificate", "--tls-psk",
+                   "--persistent", "--shared", "--pid-file", "--follow"],
+    "disk resize": ["--format", "--shrink", "--follow"],
+    "disk snapshot": ["--format", "--json"],
+    "disk rebase": ["--format", "--backing", "--backing-format", "--unsafe", "--follow"],
+    "disk commit": ["--format", "--base", "--keep", "--follow"],
     "help": [],
 }
 GROUPS = ["image", "disk"]

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Other sizes for open disks, whatever their format. The disk's thread; no locks. */
+#include "disk/maintain.h"
+
+#include "base/error.h"
+#include "disk/disk_priv.h"
+
+#include <errno.h>
+#include <inttypes.h>
+
+int disk_resize(struct disk *disk, uint64_t size, struct error **err)
+{
+    const char *name = disk->files->files[disk->file].name;
+    int rc = 0;
+
+    if (disk->read_only)
+        rc = error_set(err, EROFS, "is only read");
+    else if (!disk->format->resize)
+        rc = error_set(err, ENOTSUP, "can't change its size: that is not supported for %s",
+                       disk->format->name);
+    else if (!size || size % DISK_SECTOR || size > INT64_MAX)
+        rc =
+            error_set(err, EINVAL, "a size of %" PRIu64 " bytes: choose a multiple of %u", size, DISK_SECTOR);
+    else if (size != disk->size)
+        rc = disk->format->resize(disk, size, err);
+    return rc ? error_wrap(err, "disk '%s'", name) : 0;
+}
