@@ -16,20 +16,30 @@
 #include "host/thread.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #define CHUNK (1u << 20)
-/* Two for each processor: one of them reads or writes while the other computes. */
-#define THREADS_MIN 4u
-#define THREADS_MAX 16u
+/* Where units are compressed, two for each processor: one of them reads or writes while the other computes.
+ * Where all is copied, one reads while the other writes: the kernel lets one at a time write to a file. */
+#define THREADS_COPY 2u
+#define THREADS_MIN  4u
+#define THREADS_MAX  16u
 /* Zeros of this length and alignment are not written, even in a unit that has others. */
 #define HOLE 65536u
 
+/* A write of at least so many bytes is worth asking for their place in one piece first: where the kernel has
+ * to find that page by page, it takes half as long again. */
+#define RESERVE_MIN (128u << 10)
+
 struct convert {
     pthread_mutex_t lock;
+    pthread_mutex_t
+        writing;   /* held by the one that writes, as to wait for it here is cheaper than in the kernel */
+    bool reserves; /* the file system can */
     struct disk *source;
     struct disk_build build;
     const struct disk_job *job;
@@ -151,6 +161,15 @@ static int read_piece(struct worker *w)
     return 0;
 }
 
+static int write_at(struct convert *c, const uint8_t *p, uint64_t len, uint64_t offset)
+{
+    LOCK_SCOPE(&c->writing);
+
+    if (len >= RESERVE_MIN && c->reserves)
+        c->reserves = fallocate(c->build.fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len) == 0;
+    return disk_write_at(c->build.fd, p, len, offset);
+}
+
 /* The file is new: what is not written reads as zeros. */
 static int write_run(struct convert *c, uint8_t *p, uint64_t len, uint64_t offset)
 {
@@ -160,10 +179,10 @@ static int write_run(struct convert *c, uint8_t *p, uint64_t len, uint64_t offse
     if (rc)
         return rc;
     if (b->unit <= HOLE || b->format->build->seal)
-        return disk_write_at(c->build.fd, p, len, offset);
+        return write_at(c, p, len, offset);
     for (uint64_t done = 0; done < len; done += HOLE) {
         uint64_t n = len - done < HOLE ? len - done : HOLE;
-        rc = disk_is_zero(p + done, n) ? 0 : disk_write_at(c->build.fd, p + done, n, offset + done);
+        rc = disk_is_zero(p + done, n) ? 0 : write_at(c, p + done, n, offset + done);
         if (rc)
             return rc;
     }
@@ -230,7 +249,7 @@ static int write_piece(struct worker *w)
         if (u->zeros)
             continue;
         if (u->packed) {
-            rc = disk_write_at(c->build.fd, w->packed + i * c->build.pack_max, u->packed, u->offset);
+            rc = write_at(c, w->packed + i * c->build.pack_max, u->packed, u->offset);
             continue;
         }
         if (run && (run_at + run != i * unit || run_offset + run != u->offset)) {
@@ -304,6 +323,8 @@ static void run(struct convert *c)
         wanted = THREADS_MIN;
     if (wanted > THREADS_MAX)
         wanted = THREADS_MAX;
+    if (!c->build.pack_max)
+        wanted = THREADS_COPY;
     while (n < wanted && worker_init(&workers[n], c) == 0)
         n++;
     if (n < wanted)
@@ -341,7 +362,11 @@ static int copy(struct convert *c, const struct disk_create *what, const char *p
 int disk_convert(struct disk_files *source, const char *path, const struct disk_convert *what,
                  const struct disk_job *job, struct error **err)
 {
-    struct convert c = {.lock = PTHREAD_MUTEX_INITIALIZER, .placed = PTHREAD_COND_INITIALIZER, .job = job};
+    struct convert c = {.lock = PTHREAD_MUTEX_INITIALIZER,
+                        .writing = PTHREAD_MUTEX_INITIALIZER,
+                        .reserves = true,
+                        .placed = PTHREAD_COND_INITIALIZER,
+                        .job = job};
     struct disk_create target = what->target;
     struct disk_new_file file;
     int rc = disk_open(&c.source, source, NULL, err);

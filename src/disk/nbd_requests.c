@@ -126,11 +126,11 @@ static int fill_up(struct nbd_op *op)
     int rc = 0;
 
     if (op->skip) {
-        rc = disk->format->read(disk, op->start, sector, DISK_SECTOR);
+        rc = disk_read_now(disk, op->start, sector, DISK_SECTOR);
         memcpy(op->buf, sector, op->skip);
     }
     if (rc == 0 && end != op->span) {
-        rc = disk->format->read(disk, op->start + op->span - DISK_SECTOR, sector, DISK_SECTOR);
+        rc = disk_read_now(disk, op->start + op->span - DISK_SECTOR, sector, DISK_SECTOR);
         memcpy(op->buf + end, sector + end % DISK_SECTOR, op->span - end);
     }
     return rc;
@@ -150,7 +150,7 @@ static void on_zeroed(struct disk_request *request, int result)
 static void zero_in_sector(struct nbd_op *op, uint64_t sector, uint32_t from, uint64_t to)
 {
     struct disk *disk = op->export->disk;
-    int rc = disk->format->read(disk, sector, op->buf, DISK_SECTOR);
+    int rc = disk_read_now(disk, sector, op->buf, DISK_SECTOR);
 
     if (rc) {
         finish(op, rc);

@@ -5,14 +5,20 @@
 
 #include "base/bytes.h"
 
+#include <libdeflate.h>
 #include <stdlib.h>
 #include <zlib.h>
 #include <zstd.h>
 
+/* As small as zlib's default makes it, in a third of the time. */
+#define DEFLATE_LEVEL 5
+/* One below the default: a hundredth larger, in two thirds of the time. */
+#define ZSTD_LEVEL 2
+
 struct disk_packer {
     z_stream z;
     bool has_z;
-    int window;
+    struct libdeflate_compressor *deflate;
     ZSTD_CCtx *zstd;
 };
 
@@ -27,25 +33,28 @@ void disk_packer_free(struct disk_packer *packer)
         return;
     if (packer->has_z)
         deflateEnd(&packer->z);
+    libdeflate_free_compressor(packer->deflate);
     ZSTD_freeCCtx(packer->zstd);
     free(packer);
 }
 
-size_t disk_pack_deflate(struct disk_packer *packer, int window, const uint8_t *from, size_t len, uint8_t *to,
-                         size_t room)
+size_t disk_pack_zlib(struct disk_packer *packer, const uint8_t *from, size_t len, uint8_t *to, size_t room)
+{
+    if (!packer->deflate)
+        packer->deflate = libdeflate_alloc_compressor(DEFLATE_LEVEL);
+    return packer->deflate ? libdeflate_zlib_compress(packer->deflate, from, len, to, room) : 0;
+}
+
+size_t disk_pack_deflate_4k(struct disk_packer *packer, const uint8_t *from, size_t len, uint8_t *to,
+                            size_t room)
 {
     z_stream *z = &packer->z;
 
-    if (packer->has_z && packer->window != window) {
-        deflateEnd(z);
-        packer->has_z = false;
-    }
     if (!packer->has_z) {
         *z = (z_stream){0};
-        if (deflateInit2(z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, window, 9, Z_DEFAULT_STRATEGY) != Z_OK)
+        if (deflateInit2(z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, -12, 9, Z_DEFAULT_STRATEGY) != Z_OK)
             return 0;
         packer->has_z = true;
-        packer->window = window;
     } else if (deflateReset(z) != Z_OK) {
         return 0;
     }
@@ -58,8 +67,11 @@ size_t disk_pack_deflate(struct disk_packer *packer, int window, const uint8_t *
 
 size_t disk_pack_zstd(struct disk_packer *packer, const uint8_t *from, size_t len, uint8_t *to, size_t room)
 {
-    if (!packer->zstd)
+    if (!packer->zstd) {
         packer->zstd = ZSTD_createCCtx();
+        if (packer->zstd)
+            ZSTD_CCtx_setParameter(packer->zstd, ZSTD_c_compressionLevel, ZSTD_LEVEL);
+    }
     if (!packer->zstd)
         return 0;
     size_t n = ZSTD_compress2(packer->zstd, to, room, from, len);

@@ -24,9 +24,6 @@
 #define REFCOUNT_ORDER 4u
 #define COUNT_MAX      UINT16_MAX
 
-/* zlib without its header, and a window that all programs which read qcow2 have room for. */
-#define ZLIB_WINDOW (-12)
-
 struct builder {
     unsigned bits, table_bits;
     uint32_t n_l1;
@@ -174,7 +171,7 @@ static size_t pack(const struct disk_build *build, struct disk_packer *packer, u
     /* What does not become smaller stays as it is. */
     if (build->what->compression == DISK_COMPRESS_ZSTD)
         return disk_pack_zstd(packer, unit, build->unit, out, build->unit - 1);
-    return disk_pack_deflate(packer, ZLIB_WINDOW, unit, build->unit, out, build->unit - 1);
+    return disk_pack_deflate_4k(packer, unit, build->unit, out, build->unit - 1);
 }
 
 /* ---- the end ---- */

@@ -29,7 +29,6 @@
 #define TABLE_SECTORS      (VMDK_TABLE * 4 / DISK_SECTOR)
 /* More than deflate makes of a grain that it can't compress. */
 #define PACK_MAX       (VMDK_MARKER + GRAIN + 1024u)
-#define WINDOW         15
 #define NAME_MAX_BYTES 255u
 
 struct builder {
@@ -99,7 +98,7 @@ static int place(struct disk_build *build, uint64_t index, uint32_t length, bool
 static size_t pack(const struct disk_build *build, struct disk_packer *packer, uint64_t index,
                    const uint8_t *unit, uint8_t *out)
 {
-    size_t n = disk_pack_deflate(packer, WINDOW, unit, GRAIN, out + VMDK_MARKER, PACK_MAX - VMDK_MARKER);
+    size_t n = disk_pack_zlib(packer, unit, GRAIN, out + VMDK_MARKER, PACK_MAX - VMDK_MARKER);
 
     put_le64(out, index * (GRAIN / DISK_SECTOR));
     put_le32(out + 8, (uint32_t)n);
