@@ -10,7 +10,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "container/libsystemd.h"
+#include "container/bus.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -20,32 +20,35 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
-#define MANAGER  "org.freedesktop.systemd1", "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"
 #define START_MS 10000
+
+static const struct bus_peer manager = {"org.freedesktop.systemd1", "/org/freedesktop/systemd1",
+                                        "org.freedesktop.systemd1.Manager"};
 
 /* ---- the connection ---- */
 
-static int open_bus(bool rootless, const struct libsystemd **lib, sd_bus **bus, struct error **err)
+/* A descriptor, or -errno with *err. */
+static int open_bus(bool rootless, struct error **err)
 {
-    *lib = libsystemd(err);
-    if (!*lib)
-        return -ENOPKG;
-    int rc = rootless ? (*lib)->sd_bus_open_user(bus) : (*lib)->sd_bus_open_system(bus);
-    if (rc < 0)
-        return error_set_errno(err, -rc,
+    int bus = bus_open(rootless);
+
+    if (bus < 0)
+        return error_set_errno(err, -bus,
                                "systemd can't be reached over D-Bus (is it running%s? without it, leave "
                                "--systemd-cgroup out)",
                                rootless ? ", with a session of yours" : "");
-    return 0;
+    return bus;
 }
 
-static int failed(const struct libsystemd *lib, sd_bus_error *why, int rc, const char *what, const char *unit,
-                  struct error **err)
+/* `what` is what systemd is asked to do. The body is freed. */
+static int call(int bus, const char *method, const char *signature, struct bus_body *body, const char *what,
+                const char *unit, struct error **err)
 {
-    rc = error_set(err, -rc, "systemd does not %s %s: %s", what, unit,
-                   why->message ? why->message : strerror(-rc));
-    lib->sd_bus_error_free(why);
-    return rc;
+    char why[256];
+    int rc = bus_call(bus, &manager, method, signature, body, why, sizeof(why));
+
+    free(body->data);
+    return rc ? error_set(err, -rc, "systemd does not %s %s: %s", what, unit, why) : 0;
 }
 
 /* ---- names ---- */
@@ -153,35 +156,41 @@ static int wait_for_scope(pid_t keeper, const char *unit, char *path, size_t siz
 
 /* ---- the scope ---- */
 
-static int start_scope(const struct libsystemd *lib, sd_bus *bus, const char *unit, const char *slice,
-                       pid_t keeper, struct error **err)
+static int start_scope(int bus, const char *unit, const char *slice, pid_t keeper, struct error **err)
 {
-    sd_bus_error why = {0};
+    struct bus_body body = {0};
     char description[300];
 
     snprintf(description, sizeof(description), "Container %s", unit);
-    int rc = lib->sd_bus_call_method(bus, MANAGER, "StartTransientUnit", &why, NULL, "ssa(sv)a(sa(sv))", unit,
-                                     "fail", 9, "Description", "s", description, "Slice", "s", slice, "PIDs",
-                                     "au", 1, (uint32_t)keeper, "Delegate", "b", 1, "DefaultDependencies",
-                                     "b", 0, "CollectMode", "s", "inactive-or-failed", "CPUAccounting", "b",
-                                     1, "MemoryAccounting", "b", 1, "TasksAccounting", "b", 1, 0);
-    return rc < 0 ? failed(lib, &why, rc, "start", unit, err) : 0;
+    bus_put_string(&body, unit);
+    bus_put_string(&body, "fail");
+    size_t properties = bus_begin_array(&body, 8);
+    bus_put_property_string(&body, "Description", description);
+    bus_put_property_string(&body, "Slice", slice);
+    bus_put_property_list(&body, "PIDs", (uint32_t)keeper);
+    bus_put_property_bool(&body, "Delegate", true);
+    bus_put_property_bool(&body, "DefaultDependencies", false);
+    bus_put_property_string(&body, "CollectMode", "inactive-or-failed");
+    bus_put_property_bool(&body, "CPUAccounting", true);
+    bus_put_property_bool(&body, "MemoryAccounting", true);
+    bus_put_property_bool(&body, "TasksAccounting", true);
+    bus_end_array(&body, properties, 8);
+    /* Units that are to be started with it: none. */
+    bus_end_array(&body, bus_begin_array(&body, 8), 8);
+    return call(bus, "StartTransientUnit", "ssa(sv)a(sa(sv))", &body, "start", unit, err);
 }
 
 int cgroup_systemd_start(const struct cgroup_request *request, struct cgroup_scope *scope, struct error **err)
 {
     char slice[NAME_MAX], unit[NAME_MAX];
-    const struct libsystemd *lib;
-    sd_bus *bus = NULL;
     int rc = parse_path(request, slice, unit, sizeof(unit), err);
+    cleanup_close int bus = rc ? -1 : open_bus(request->rootless, err);
 
-    rc = rc ? rc : open_bus(request->rootless, &lib, &bus, err);
-    if (rc)
-        return rc;
+    if (rc || bus < 0)
+        return rc ? rc : bus;
     pid_t keeper = start_keeper();
     rc = keeper < 0 ? error_set_errno(err, errno, "starting a process for the scope %s", unit)
-                    : start_scope(lib, bus, unit, slice, keeper, err);
-    lib->sd_bus_flush_close_unref(bus);
+                    : start_scope(bus, unit, slice, keeper, err);
     if (rc == 0) {
         rc = wait_for_scope(keeper, unit, scope->path, sizeof(scope->path));
         if (rc)
@@ -200,20 +209,18 @@ int cgroup_systemd_start(const struct cgroup_request *request, struct cgroup_sco
 
 int cgroup_systemd_enter(struct cgroup *cgroup, pid_t pid, struct error **err)
 {
-    const struct libsystemd *lib;
-    sd_bus_error why = {0};
-    sd_bus *bus = NULL;
-    int rc = open_bus(cgroup->rootless, &lib, &bus, err);
+    cleanup_close int bus = open_bus(cgroup->rootless, err);
+    struct bus_body body = {0};
 
-    if (rc)
-        return rc;
+    if (bus < 0)
+        return bus;
+    bus_put_string(&body, cgroup->unit);
+    bus_put_string(&body, "");
     /* 0 is whoever asks, whose own number may be one of another PID namespace. */
-    rc = lib->sd_bus_call_method(bus, MANAGER, "AttachProcessesToUnit", &why, NULL, "ssau", cgroup->unit, "",
-                                 1, (uint32_t)pid);
-    if (rc < 0)
-        failed(lib, &why, rc, "take a process into", cgroup->unit, err);
-    lib->sd_bus_flush_close_unref(bus);
-    return rc < 0 ? rc : 0;
+    size_t pids = bus_begin_array(&body, 4);
+    bus_put_u32(&body, (uint32_t)pid);
+    bus_end_array(&body, pids, 4);
+    return call(bus, "AttachProcessesToUnit", "ssau", &body, "take a process into", cgroup->unit, err);
 }
 
 /* ---- limits, as properties of the unit ---- */
@@ -266,32 +273,31 @@ int cgroup_systemd_apply(struct cgroup *cgroup, const struct container_resources
 {
     struct property properties[6];
     size_t n = properties_of(cgroup, resources, properties);
-    const struct libsystemd *lib;
-    sd_bus *bus = NULL;
-    int rc = n ? open_bus(cgroup->rootless, &lib, &bus, err) : 0;
+    cleanup_close int bus = n ? open_bus(cgroup->rootless, err) : -1;
+    int rc = n && bus < 0 ? bus : 0;
 
-    if (rc || !n)
-        return rc;
-    for (size_t i = 0; rc >= 0 && i < n; i++) {
-        sd_bus_error why = {0};
+    for (size_t i = 0; rc == 0 && i < n; i++) {
+        struct bus_body body = {0};
 
-        rc = lib->sd_bus_call_method(bus, MANAGER, "SetUnitProperties", &why, NULL, "sba(sv)", cgroup->unit,
-                                     1, 1, properties[i].name, "t", properties[i].value);
-        if (rc < 0)
-            failed(lib, &why, rc, "limit", cgroup->unit, err);
+        bus_put_string(&body, cgroup->unit);
+        bus_put_u32(&body, true); /* until the next start, which a scope has none of */
+        size_t list = bus_begin_array(&body, 8);
+        bus_put_property_u64(&body, properties[i].name, properties[i].value);
+        bus_end_array(&body, list, 8);
+        rc = call(bus, "SetUnitProperties", "sba(sv)", &body, "limit", cgroup->unit, err);
     }
-    lib->sd_bus_flush_close_unref(bus);
-    return rc < 0 ? rc : 0;
+    return rc;
 }
 
 void cgroup_systemd_stop(struct cgroup *cgroup)
 {
-    const struct libsystemd *lib;
-    sd_bus *bus = NULL;
+    cleanup_close int bus = open_bus(cgroup->rootless, NULL);
+    struct bus_body body = {0};
 
     /* A scope that has ended by itself is not there any more, and that is what is wanted. */
-    if (open_bus(cgroup->rootless, &lib, &bus, NULL))
+    if (bus < 0)
         return;
-    lib->sd_bus_call_method(bus, MANAGER, "StopUnit", NULL, NULL, "ss", cgroup->unit, "replace");
-    lib->sd_bus_flush_close_unref(bus);
+    bus_put_string(&body, cgroup->unit);
+    bus_put_string(&body, "replace");
+    call(bus, "StopUnit", "ss", &body, "stop", cgroup->unit, NULL);
 }

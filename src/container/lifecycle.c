@@ -49,7 +49,13 @@ static int let_go(const struct container *c, struct error **err)
     while (poll(&p, 1, -1) < 0)
         if (errno != EINTR)
             return error_set_errno(err, errno, "%s", STATE_FIFO);
-    return read_failure(c, err);
+    int rc = read_failure(c, err);
+    /* It has nothing more to do than to end, and is told as stopped from here on. */
+    cleanup_close int process = rc ? pidfd_open(c->pid, 0) : -1;
+    struct pollfd ended = {.fd = process, .events = POLLIN};
+    if (process >= 0 && state_is_alive(c))
+        poll(&ended, 1, 10000);
+    return rc;
 }
 
 int lifecycle_post_start(struct container *c, struct error **err)

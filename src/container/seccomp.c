@@ -8,11 +8,11 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "container/libseccomp.h"
 #include "host/filter.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <seccomp.h>
 #include <string.h>
 
 #define ARGUMENTS_MAX 6
@@ -26,8 +26,7 @@ static scmp_datum_t second(const struct container_seccomp_argument *a)
  * Conditions on different arguments must all hold. Two on the same argument can't be told to the library in
  * one rule: then each condition is a rule, and one that holds is enough, which is what profiles mean by it.
  */
-static int add_call(const struct libseccomp *lib, scmp_filter_ctx ctx,
-                    const struct container_seccomp_rule *rule, int call)
+static int add_call(scmp_filter_ctx ctx, const struct container_seccomp_rule *rule, int call)
 {
     struct scmp_arg_cmp tests[ARGUMENTS_MAX];
     unsigned seen = 0;
@@ -42,29 +41,26 @@ static int add_call(const struct libseccomp *lib, scmp_filter_ctx ctx,
         const struct scmp_arg_cmp test = {a->index, (enum scmp_compare)a->operator, a->value, second(a)};
 
         if (repeated) {
-            int rc = lib->seccomp_rule_add_array(ctx, rule->action, call, 1, &test);
+            int rc = seccomp_rule_add_array(ctx, rule->action, call, 1, &test);
             if (rc < 0)
                 return rc;
         } else {
             tests[i] = test;
         }
     }
-    return repeated
-               ? 0
-               : lib->seccomp_rule_add_array(ctx, rule->action, call, (unsigned)rule->n_arguments, tests);
+    return repeated ? 0 : seccomp_rule_add_array(ctx, rule->action, call, (unsigned)rule->n_arguments, tests);
 }
 
-static int add_rules(const struct libseccomp *lib, scmp_filter_ctx ctx,
-                     const struct container_seccomp *seccomp, struct error **err)
+static int add_rules(scmp_filter_ctx ctx, const struct container_seccomp *seccomp, struct error **err)
 {
     for (size_t i = 0; i < seccomp->n_rules; i++) {
         const struct container_seccomp_rule *rule = &seccomp->rules[i];
 
         /* What happens anyway needs no rule, and the library refuses one. */
         for (size_t k = 0; rule->action != seccomp->default_action && k < rule->n_names; k++) {
-            int call = lib->seccomp_syscall_resolve_name(rule->names[k]);
+            int call = seccomp_syscall_resolve_name(rule->names[k]);
             /* Profiles name calls of kernels that this library does not know; they get the default action. */
-            int rc = call == __NR_SCMP_ERROR ? 0 : add_call(lib, ctx, rule, call);
+            int rc = call == __NR_SCMP_ERROR ? 0 : add_call(ctx, rule, call);
 
             if (rc < 0)
                 return error_set_errno(err, -rc, "seccomp: the rule for %s", rule->names[k]);
@@ -73,40 +69,36 @@ static int add_rules(const struct libseccomp *lib, scmp_filter_ctx ctx,
     return 0;
 }
 
-static int prepare(const struct libseccomp *lib, scmp_filter_ctx ctx, const struct container_seccomp *seccomp,
-                   struct error **err)
+static int prepare(scmp_filter_ctx ctx, const struct container_seccomp *seccomp, struct error **err)
 {
-    int rc = lib->seccomp_attr_set(ctx, SCMP_FLTATR_CTL_NNP, 0);
+    int rc = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_NNP, 0);
 
     for (size_t i = 0; i < seccomp->n_architectures && rc == 0; i++) {
-        rc = lib->seccomp_arch_add(ctx, seccomp->architectures[i]);
+        rc = seccomp_arch_add(ctx, seccomp->architectures[i]);
         /* The native one is there already; one that is unknown can't run here. */
         if (rc == -EEXIST || rc == -EDOM)
             rc = 0;
     }
     /* A tree instead of a chain: no call waits long for its rule. */
     if (rc == 0 && seccomp->n_rules > 32)
-        lib->seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
+        seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
     return rc < 0 ? error_set_errno(err, -rc, "seccomp: architectures") : 0;
 }
 
 int seccomp_compile(const struct container_seccomp *seccomp, struct sock_fprog *out, struct error **err)
 {
-    const struct libseccomp *lib = libseccomp(err);
-    scmp_filter_ctx ctx = lib ? lib->seccomp_init(seccomp->default_action) : NULL;
+    scmp_filter_ctx ctx = seccomp_init(seccomp->default_action);
 
-    if (!lib)
-        return -ENOPKG;
     if (!ctx)
         return error_set(err, EINVAL, "seccomp: the default action is not possible here");
-    int rc = prepare(lib, ctx, seccomp, err);
+    int rc = prepare(ctx, seccomp, err);
     if (rc == 0)
-        rc = add_rules(lib, ctx, seccomp, err);
+        rc = add_rules(ctx, seccomp, err);
     if (rc == 0) {
-        rc = filter_export(lib->seccomp_export_bpf, ctx, out);
+        rc = filter_export(ctx, out);
         if (rc < 0)
             error_set_errno(err, -rc, "seccomp: making the filter");
     }
-    lib->seccomp_release(ctx);
+    seccomp_release(ctx);
     return rc;
 }

@@ -198,7 +198,7 @@ static int make_program(enum confine_kind kind)
     free(programs[kind].filter);
     programs[kind] = (struct sock_fprog){0};
     if (rc == 0)
-        rc = filter_export(seccomp_export_bpf, ctx, &programs[kind]);
+        rc = filter_export(ctx, &programs[kind]);
     if (ctx)
         seccomp_release(ctx);
     return rc;

@@ -5,15 +5,16 @@
 #include "base/cleanup.h"
 
 #include <errno.h>
+#include <seccomp.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-int filter_export(int (*export)(void *context, int fd), void *context, struct sock_fprog *out)
+int filter_export(void *context, struct sock_fprog *out)
 {
     cleanup_close int fd = memfd_create("filter", MFD_CLOEXEC);
     struct stat st;
-    int rc = fd < 0 ? -errno : export(context, fd);
+    int rc = fd < 0 ? -errno : seccomp_export_bpf(context, fd);
 
     if (rc < 0)
         return rc;

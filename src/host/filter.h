@@ -5,10 +5,8 @@
 
 #include <linux/filter.h>
 
-/*
- * What libseccomp has made, which it writes to a file only. `export` is its seccomp_export_bpf, linked or
- * loaded, and `context` what that takes. 0 with *out, whose filter is to be freed; -errno.
- */
-int filter_export(int (*export)(void *context, int fd), void *context, struct sock_fprog *out);
+/* What libseccomp has made, which it writes to a file only; `context` is what seccomp_init gave. 0 with *out,
+ * whose filter is to be freed; -errno. */
+int filter_export(void *context, struct sock_fprog *out);
 
 #endif
