@@ -19,12 +19,14 @@ struct cli_values;
 #define CLI_STATUS_INTERRUPTED 130
 
 enum cli_type {
-    CLI_BOOL,   /* a flag without value */
-    CLI_STRING, /* any text */
-    CLI_PATH,   /* a file on the host; only the completion knows the difference */
-    CLI_UINT,   /* a decimal number from min to max */
-    CLI_SIZE,   /* bytes, with K, M, G or T for powers of 1024; min to max, a multiple of `multiple` */
-    CLI_ENUM,   /* one of `choice` */
+    CLI_BOOL,    /* a flag without value */
+    CLI_STRING,  /* any text */
+    CLI_PATH,    /* a file on the host; only the completion knows the difference */
+    CLI_UINT,    /* a decimal number from min to max */
+    CLI_DECIMAL, /* likewise, with up to three digits behind a point; its number, min and max are thousandths
+                  */
+    CLI_SIZE,    /* bytes, with K, M, G or T for powers of 1024; min to max, a multiple of `multiple` */
+    CLI_ENUM,    /* one of `choice` */
 };
 
 struct cli_argument {

@@ -24,6 +24,8 @@ void cli_format_bytes(char *buf, size_t len, uint64_t bytes, bool exact);
 /* run_config.c: the flags of `run` as a guest's configuration (guest/config.h); to be freed. NULL with *err.
  */
 char *cli_run_config(const struct cli_values *values, struct error **err);
+/* 1500 is 1.5, and 2000 is 2. */
+json_t *cli_decimal_json(uint64_t thousandths);
 
 /* start.c: starts a guest that does not run. 0 or -errno with *err. */
 int cli_start_guest(const struct home *home, const char *name, struct error **err);

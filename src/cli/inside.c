@@ -6,6 +6,7 @@
 #include "cli/guests.h"
 
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 int cli_exec(const struct cli_values *values, int *status, struct error **err)
@@ -47,7 +48,10 @@ int cli_update(const struct cli_values *values, int *status, struct error **err)
 
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
         if (cli_given(values, keys[i]))
-            json_object_set_new(limits, keys[i], json_integer((json_int_t)cli_uint(values, keys[i])));
+            json_object_set_new(limits, keys[i],
+                                strcmp(keys[i], "cpus") == 0
+                                    ? cli_decimal_json(cli_uint(values, keys[i]))
+                                    : json_integer((json_int_t)cli_uint(values, keys[i])));
     if (rc == 0 && !json_object_size(limits)) {
         *status = CLI_STATUS_USAGE;
         rc = error_set(err, EINVAL, "nothing to change: give --memory, --cpus, --pids or --io-weight");

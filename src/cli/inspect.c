@@ -2,6 +2,7 @@
 /* The verb `inspect`. */
 #include "base/cleanup.h"
 #include "cli/guests.h"
+#include "guest/container_process.h"
 #include "guest/control.h"
 
 /* A guest that does not answer is left out: the rest is known without it. */
@@ -31,8 +32,12 @@ int cli_inspect(const struct cli_values *values, int *status, struct error **err
     if (rc)
         return rc;
     json_t *json = cli_guest_json(&home, &row, true);
-    if (guest_state_is_live(row.state))
+    if (guest_state_is_live(row.state)) {
         add_running(json, &home, row.name);
+        json_t *health = container_process_health(&home, row.name);
+        if (health)
+            json_object_set_new(json, "health", health);
+    }
     rc = cli_print_json(json, JSON_INDENT(2), err);
     guest_row_clear(&row);
     *status = rc ? CLI_STATUS_FAILED : 0;

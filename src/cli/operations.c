@@ -136,14 +136,13 @@ static const struct cli_argument run_arguments[] = {
              "the most that "
              "it may use; without it there is no limit."},
     {.name = "cpus",
-     .type = CLI_UINT,
+     .type = CLI_DECIMAL,
      .metavar = "N",
      .fallback = "1",
-     .min = 1,
-     .max = ENGINE_MAX_CPUS,
+     .min = 10,
+     .max = 4096000,
      .help = "How many virtual processors the guest has. Of a container: the time of how many processors it "
-             "may use; "
-             "without it there is no limit."},
+             "may use, such as 1.5; without it there is no limit."},
     {.name = "engine",
      .kind = "vm",
      .type = CLI_ENUM,

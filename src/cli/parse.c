@@ -17,7 +17,7 @@
 struct cli_value {
     const char **texts; /* as given, with room for one that is not: the fallback */
     size_t n;
-    uint64_t number; /* of the last text, for CLI_UINT and CLI_SIZE */
+    uint64_t number; /* of the last text, for those that are numbers */
     bool fallback;   /* it was not given */
 };
 
@@ -115,6 +115,40 @@ static int check_uint(const struct cli_argument *a, const char *text, uint64_t *
     return 0;
 }
 
+/* "1.5" is 1500. -EINVAL for what is no such number. */
+static int parse_decimal(const char *text, uint64_t *out)
+{
+    uint64_t n = 0;
+    int digits = 0, behind = -1;
+
+    for (const char *p = text; *p; p++) {
+        if (*p == '.' && behind < 0 && digits) {
+            behind = 0;
+            continue;
+        }
+        if (!isdigit((unsigned char)*p) || ++digits > 12 || (behind >= 0 && ++behind > 3))
+            return -EINVAL;
+        n = n * 10 + (uint64_t)(*p - '0');
+    }
+    if (!digits || behind == 0)
+        return -EINVAL;
+    for (int i = behind < 0 ? 0 : behind; i < 3; i++)
+        n *= 10;
+    *out = n;
+    return 0;
+}
+
+static int check_decimal(const struct cli_argument *a, const char *text, uint64_t *out, struct error **err)
+{
+    uint64_t n = 0;
+
+    if (parse_decimal(text, &n) < 0 || n < a->min || n > a->max)
+        return error_set(err, EINVAL, "--%s: '%s' is not a number from %g to %g", a->name, text,
+                         (double)a->min / 1000, (double)a->max / 1000);
+    *out = n;
+    return 0;
+}
+
 static int check_enum(const struct cli_argument *a, const char *text, struct error **err)
 {
     const char *names[64];
@@ -144,6 +178,8 @@ static int take_value(const struct cli_argument *a, struct cli_value *v, const c
         rc = check_size(a, text, &v->number, err);
     else if (a->type == CLI_UINT)
         rc = check_uint(a, text, &v->number, err);
+    else if (a->type == CLI_DECIMAL)
+        rc = check_decimal(a, text, &v->number, err);
     else if (a->type == CLI_ENUM)
         rc = check_enum(a, text, err);
     else if (a->type == CLI_PATH && !*text)

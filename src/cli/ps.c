@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "cli/guests.h"
+#include "guest/container_process.h"
 
 #include <errno.h>
 #include <string.h>
@@ -29,9 +30,9 @@ static const char *boots(const json_t *config)
 }
 
 /* "running 3 minutes", "stopped (0) 2 hours ago" */
-static void format_state(char *buf, size_t len, const struct guest_row *row)
+static void format_state(char *buf, size_t len, const struct home *home, const struct guest_row *row)
 {
-    char span[40] = "", status[20] = "";
+    char span[40] = "", status[20] = "", health[24] = "";
     bool live = guest_state_is_live(row->state);
     int64_t since = row->state == GUEST_RUNNING || row->state == GUEST_PAUSED ? row->started : row->ended;
 
@@ -39,26 +40,30 @@ static void format_state(char *buf, size_t len, const struct guest_row *row)
         cli_format_span(span, sizeof(span), registry_now() - since);
     if (!live && row->exit_status >= 0)
         snprintf(status, sizeof(status), " (%d)", row->exit_status);
-    snprintf(buf, len, "%s%s%s%s%s", guest_state_name(row->state), status, span[0] ? " " : "", span,
-             span[0] && !live ? " ago" : "");
+    json_t *found = live ? container_process_health(home, row->name) : NULL;
+    if (found)
+        snprintf(health, sizeof(health), " (%.20s)", json_string_value(json_object_get(found, "status")));
+    json_decref(found);
+    snprintf(buf, len, "%s%s%s%s%s%s", guest_state_name(row->state), status, span[0] ? " " : "", span,
+             span[0] && !live ? " ago" : "", health);
 }
 
-static void format_line(struct line *line, const struct guest_row *row)
+static void format_line(struct line *line, const struct home *home, const struct guest_row *row)
 {
     json_t *config = json_loads(row->config, 0, NULL);
     size_t len = sizeof(line->cells[0]);
 
     snprintf(line->cells[0], len, "%s", row->name);
-    format_state(line->cells[1], len, row);
+    format_state(line->cells[1], len, home, row);
     snprintf(line->cells[2], len, "%s", boots(config));
     snprintf(line->cells[3], len, "%s", row->engine[0] ? row->engine : "-");
-    snprintf(line->cells[4], len, "%lld", json_integer_value(json_object_get(config, "cpus")));
+    snprintf(line->cells[4], len, "%g", json_number_value(json_object_get(config, "cpus")));
     cli_format_bytes(line->cells[5], len, (uint64_t)json_integer_value(json_object_get(config, "memory")),
                      true);
     json_decref(config);
 }
 
-static int print_table(const struct guest_row *rows, size_t n, struct error **err)
+static int print_table(const struct home *home, const struct guest_row *rows, size_t n, struct error **err)
 {
     struct line *lines = calloc(n + 1, sizeof(*lines));
     size_t widths[COLUMNS] = {0};
@@ -67,7 +72,7 @@ static int print_table(const struct guest_row *rows, size_t n, struct error **er
         return error_set_errno(err, ENOMEM, "list of guests");
     lines[0] = (struct line){{"NAME", "STATE", "BOOTS", "ENGINE", "CPUS", "MEMORY"}};
     for (size_t i = 0; i < n; i++)
-        format_line(&lines[i + 1], &rows[i]);
+        format_line(&lines[i + 1], home, &rows[i]);
     for (size_t i = 0; i <= n; i++)
         for (size_t c = 0; c < COLUMNS; c++)
             if (strlen(lines[i].cells[c]) > widths[c])
@@ -109,7 +114,7 @@ int cli_ps(const struct cli_values *values, int *status, struct error **err)
     if (cli_bool(values, "json"))
         rc = print_json(&home, rows, kept, err);
     else if (!cli_bool(values, "quiet"))
-        rc = print_table(rows, kept, err);
+        rc = print_table(&home, rows, kept, err);
     else
         for (size_t i = 0; i < kept; i++)
             puts(rows[i].name);

@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "cli/guests.h"
 #include "cli/options.h"
+#include "engine/engine.h"
 
 #include <errno.h>
 #include <string.h>
@@ -71,11 +72,30 @@ static json_t *value_json(const struct cli_values *values, const struct cli_argu
 {
     if (a->type == CLI_BOOL)
         return json_boolean(cli_bool(values, a->name));
+    if (a->type == CLI_DECIMAL)
+        return cli_decimal_json(cli_uint(values, a->name));
     if (a->type == CLI_UINT || a->type == CLI_SIZE)
         return json_integer((json_int_t)cli_uint(values, a->name));
     if (strcmp(a->name, "cloud-init") == 0)
         return cloud_init_json(cli_string(values, a->name), err);
     return a->repeatable ? list_json(values, a, err) : json_string(cli_string(values, a->name));
+}
+
+json_t *cli_decimal_json(uint64_t thousandths)
+{
+    return thousandths % 1000 ? json_real((double)thousandths / 1000)
+                              : json_integer((json_int_t)(thousandths / 1000));
+}
+
+/* Processors are whole where they are the guest's own. */
+static int check_processors(const struct cli_values *values, struct error **err)
+{
+    uint64_t thousandths = cli_uint(values, "cpus");
+
+    if (thousandths % 1000 == 0 && thousandths / 1000 <= ENGINE_MAX_CPUS)
+        return 0;
+    return error_set(err, EINVAL, "--cpus: '%s' is not a whole number from 1 to %d",
+                     cli_string(values, "cpus"), ENGINE_MAX_CPUS);
 }
 
 /* A key is the flag's name, a positional argument's in small letters. */
@@ -96,9 +116,11 @@ char *cli_run_config(const struct cli_values *values, struct error **err)
     cleanup_free char *directory = getcwd(NULL, 0);
     const char *kind = cli_string(values, "kind");
     bool container = strcmp(kind, "container") == 0;
-    json_t *config = json_object();
+    json_t *config = container || check_processors(values, err) == 0 ? json_object() : NULL;
     char *text = NULL;
 
+    if (!config && *err)
+        return NULL;
     for (size_t i = 0; config && i < op->n_arguments; i++) {
         const struct cli_argument *a = &op->arguments[i];
         size_t n;

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "cli/guests.h"
 #include "cli/options.h"
+#include "guest/control.h"
 #include "guest/end.h"
 
 #include <errno.h>
@@ -12,15 +13,30 @@ struct stopping {
     struct guest_end *ends;
     size_t n;
     enum guest_end_how how;
+    bool has_timeout; /* given by the person; else the image may have one */
     uint64_t timeout_ms;
 };
+
+static uint64_t timeout_of(const struct stopping *s, const struct home *home, const char *name)
+{
+    struct guest_row row;
+
+    if (s->has_timeout || guest_find(home, name, &row, NULL))
+        return s->timeout_ms;
+    json_t *config = json_loads(row.config, 0, NULL);
+    const json_t *seconds = json_object_get(config, "stop-timeout");
+    uint64_t ms = json_is_integer(seconds) ? (uint64_t)json_integer_value(seconds) * 1000 : s->timeout_ms;
+    json_decref(config);
+    guest_row_clear(&row);
+    return ms < CONTROL_TIMEOUT_MS_MAX ? ms : CONTROL_TIMEOUT_MS_MAX;
+}
 
 static int begin(const struct home *home, const char *name, void *opaque, struct error **err)
 {
     struct stopping *s = opaque;
     struct guest_end *end = &s->ends[s->n];
     struct error *why = NULL;
-    int rc = guest_end_begin(end, home, name, s->how, s->timeout_ms, &why);
+    int rc = guest_end_begin(end, home, name, s->how, timeout_of(s, home, name), &why);
 
     if (rc == 0) {
         s->n++;
@@ -79,6 +95,7 @@ int cli_stop(const struct cli_values *values, int *status, struct error **err)
         *status = CLI_STATUS_USAGE;
         return error_set(err, EINVAL, "%s", all ? "--all takes no NAME" : "NAME is missing; or give --all");
     }
+    s.has_timeout = cli_given(values, "timeout");
     cli_parse_duration(cli_string(values, "timeout"), &s.timeout_ms);
     return end_guests(values, &s, status, err);
 }

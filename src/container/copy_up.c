@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* tmpcopyup: a tmpfs begins with what the directory under it holds. By descriptors all the way down; nothing
  * is followed. Called by mount.c. */
-#include "container/setup_priv.h"
+#include "container/copy_up.h"
 
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -108,5 +108,5 @@ int copy_up(int from, int to, struct error **err)
 {
     int rc = copy_directory(from, to, 0);
 
-    return rc ? error_set_errno(err, -rc, "tmpcopyup") : 0;
+    return rc ? error_set_errno(err, -rc, "copying what the image has there") : 0;
 }

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "container/copy_up.h"
 #include "container/path.h"
 
 #include <errno.h>

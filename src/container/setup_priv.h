@@ -54,9 +54,6 @@ int mount_new(const char *type, const char *source, const char *const *data, siz
 /* ---- mount_cgroup.c ---- */
 int mount_cgroups(const struct container_setup *setup, const struct container_mount *m, struct error **err);
 
-/* ---- copy_up.c: what lies in the directory `from`, into the directory `to` ---- */
-int copy_up(int from, int to, struct error **err);
-
 /* ---- rootfs.c ---- */
 int rootfs_prepare(struct container_setup *setup, struct error **err);
 int rootfs_enter(struct container_setup *setup, struct error **err);

@@ -70,8 +70,9 @@ json_t *bundle_limits(const json_t *flags)
         json_object_set_new(limits, "memory", json_pack("{s:I}", "limit", json_integer_value(memory)));
     if (cpus)
         json_object_set_new(limits, "cpu",
-                            json_pack("{s:I, s:I}", "quota", json_integer_value(cpus) * CPU_PERIOD_US,
-                                      "period", (json_int_t)CPU_PERIOD_US));
+                            json_pack("{s:I, s:I}", "quota",
+                                      (json_int_t)(json_number_value(cpus) * CPU_PERIOD_US + 0.5), "period",
+                                      (json_int_t)CPU_PERIOD_US));
     if (pids)
         json_object_set_new(limits, "pids", json_pack("{s:I}", "limit", json_integer_value(pids)));
     if (weight)

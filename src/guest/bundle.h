@@ -47,6 +47,12 @@ int bundle_check(const json_t *flags, struct error **err);
 /* The signal that asks for the end: from the image ("SIGQUIT", "3", "SIGRTMIN+3"), or SIGTERM. */
 int bundle_stop_signal(const json_t *image);
 
+/* A volume that the image asks for at `destination`: whether no --volume is there, and the name of its
+ * directory among the guest's volumes; to be freed. */
+bool bundle_wants_volume(const json_t *flags, const char *destination);
+char *bundle_volume_name(const char *destination);
+#define BUNDLE_VOLUMES "volumes"
+
 /* Whether the program is an init system, which is a whole system's first process and has needs of its own. */
 bool bundle_is_system(const json_t *flags, const json_t *image);
 

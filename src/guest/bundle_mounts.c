@@ -135,6 +135,64 @@ static int add_volumes(json_t *mounts, const struct bundle *b, struct error **er
     return rc;
 }
 
+/* ---- those that the image asks for: "Volumes": {"/data": {}} ---- */
+
+static bool is_same_place(const char *a, const char *b)
+{
+    size_t n = strlen(a), m = strlen(b);
+
+    while (n > 1 && a[n - 1] == '/')
+        n--;
+    while (m > 1 && b[m - 1] == '/')
+        m--;
+    return n == m && memcmp(a, b, n) == 0;
+}
+
+bool bundle_wants_volume(const json_t *flags, const char *destination)
+{
+    const json_t *list = json_object_get(flags, "volume");
+    bool given = destination[0] != '/';
+
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        struct volume v = {0};
+
+        if (parse_volume(json_string_value(json_array_get(list, i)), &v, NULL) == 0)
+            given |= is_same_place(v.destination, destination);
+        volume_clear(&v);
+    }
+    return !given;
+}
+
+/* "/var/lib" is "%2Fvar%2Flib": one name for each place. */
+char *bundle_volume_name(const char *destination)
+{
+    char *name = malloc(3 * strlen(destination) + 1), *p = name;
+
+    for (; name && *destination; destination++)
+        if (*destination == '/' || *destination == '%')
+            p += sprintf(p, "%%%02X", *destination);
+        else
+            *p++ = *destination;
+    if (name)
+        *p = '\0';
+    return name;
+}
+
+static void add_image_volumes(json_t *mounts, const struct bundle *b)
+{
+    json_t *volumes = json_object_get(b->image, "Volumes"), *unused;
+    const char *destination;
+
+    json_object_foreach(volumes, destination, unused)
+    {
+        cleanup_free char *name = bundle_volume_name(destination), *source = NULL;
+
+        if (name && bundle_wants_volume(b->flags, destination) &&
+            asprintf(&source, "%s/" BUNDLE_VOLUMES "/%s", b->directory, name) >= 0)
+            add(mounts, destination, "bind", source, "rbind,rprivate,nosuid,nodev");
+    }
+}
+
 /* Those that its directory has. A whole system may look after its name servers itself, and is told of ours
  * where its resolver looks. */
 static void add_etc(json_t *mounts, const struct bundle *b, bool system)
@@ -170,6 +228,7 @@ json_t *bundle_mounts(const struct bundle *b, struct error **err)
     cleanup_free char *init = NULL;
     if (json_is_true(json_object_get(b->flags, "init")) && asprintf(&init, "%s/init", b->directory) >= 0)
         add(mounts, "/dev/init", "bind", init, "bind,rprivate,ro,nosuid,nodev");
+    add_image_volumes(mounts, b);
     if (add_volumes(mounts, b, err)) {
         json_decref(mounts);
         return NULL;

@@ -7,15 +7,24 @@
 #ifndef TABIQUE_GUEST_CONTAINER_PRIV_H
 #define TABIQUE_GUEST_CONTAINER_PRIV_H
 
+#include "container/container.h"
+
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
 
+struct cgroup;
 struct error;
+struct home;
 struct loop;
 struct net_backend;
+
+/* ---- container_outside.c ---- */
+
+/* Where a guest's groups are, for cgroupsPath. */
+void container_cgroup_path(const struct home *home, const char *name, char *out, size_t size);
 
 /* ---- container_rootfs.c ---- */
 
@@ -27,6 +36,25 @@ json_t *container_rootfs_config(const json_t *flags, struct error **err);
 /* Writes what is shown in its etc/: resolv.conf, hosts, hostname. 0 or -errno with *err. */
 int container_rootfs_etc(const char *directory, const char *hostname, const json_t *flags,
                          struct error **err);
+
+/* Makes the volumes that the image asks for and --volume does not give, in the guest's directory, with what
+ * the image has there. Those that are there stay. 0 or -errno with *err. */
+int container_rootfs_volumes(const char *directory, const json_t *image, const json_t *flags,
+                             struct error **err);
+
+/* ---- container_health.c: the image's Healthcheck ---- */
+
+/* In the guest's runtime directory, while it runs: {"status": "starting" | "healthy" | "unhealthy", ...}. */
+#define CONTAINER_HEALTH_FILE "health.json"
+
+struct container_health;
+
+/* Runs the check in the container `name` from now on, and writes what it finds to the file `path`; nothing,
+ * and *out is NULL, where the image has none. 0 or -errno with *err. */
+int container_health_open(struct container_health **out, struct loop *loop,
+                          const struct container_runtime *runtime, const char *name, const json_t *image,
+                          const struct cgroup *cgroup, const char *path, struct error **err);
+void container_health_close(struct container_health *health);
 
 /* ---- container_relay.c: bytes from one descriptor to another, until the first has no more ---- */
 

@@ -17,7 +17,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <glob.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -56,6 +55,7 @@ struct process {
     struct relay *to_program, *from_program;
     struct net_backend *backend;
     struct container_net *net;
+    struct container_health *health;
     struct loop_timer *limit;
     bool stop_asked, ended, drained;
     struct vm_message end;
@@ -130,16 +130,6 @@ static int find_user(struct process *p, struct bundle_user *user, struct error *
     return bundle_find_user(root, given ? given : of_image, user, err);
 }
 
-/* Two state directories may have guests of the same name. */
-static void cgroup_path(const struct home *home, const char *name, char *out, size_t size)
-{
-    uint32_t hash = 2166136261u;
-
-    for (const char *c = home->state; *c; c++)
-        hash = (hash ^ (uint8_t)*c) * 16777619u;
-    snprintf(out, size, "/tabique-%s-%08x", name, hash);
-}
-
 static int write_config(struct process *p, struct error **err)
 {
     cleanup_free char *volumes = NULL;
@@ -157,7 +147,7 @@ static int write_config(struct process *p, struct error **err)
     if (asprintf(&volumes, "%s/volumes", p->guest->home->state) < 0)
         return error_set_errno(err, ENOMEM, "volumes");
     bundle.volumes = volumes;
-    cgroup_path(p->guest->home, p->guest->row.name, cgroup, sizeof(cgroup));
+    container_cgroup_path(p->guest->home, p->guest->row.name, cgroup, sizeof(cgroup));
     int rc = find_user(p, &bundle.user, err);
     json_t *json = rc ? NULL : bundle_make(&bundle, err);
     if (!json)
@@ -400,6 +390,16 @@ static int hold_guest(struct process *p, struct error **err)
     return 0;
 }
 
+static int watch_health(struct process *p, struct error **err)
+{
+    const char *name = p->guest->row.name;
+    cleanup_free char *path = guest_run_path(p->guest->home, name, CONTAINER_HEALTH_FILE);
+
+    if (!path)
+        return error_set_errno(err, ENOMEM, "container");
+    return container_health_open(&p->health, p->loop, &p->runtime, name, p->image, p->cgroup, path, err);
+}
+
 static int make(struct process *p, int *status, struct error **err)
 {
     const char *name = p->guest->row.name;
@@ -411,6 +411,8 @@ static int make(struct process *p, int *status, struct error **err)
         return rc ? rc : -EINVAL;
     p->terminal = json_is_true(json_object_get(p->config->flags, "terminal"));
     rc = make_root(p, err);
+    if (rc == 0)
+        rc = container_rootfs_volumes(p->guest->directory, p->image, p->config->flags, err);
     if (rc == 0 && !(net && strcmp(net, "host") == 0))
         rc = container_net_open(&p->net, p->backend != NULL, err);
     if (rc == 0)
@@ -430,11 +432,14 @@ static int make(struct process *p, int *status, struct error **err)
         if (rc)
             *status = rc == -ENOENT ? CONTAINER_STATUS_NOT_FOUND : CONTAINER_STATUS_NOT_EXECUTABLE;
     }
+    if (rc == 0)
+        rc = watch_health(p, err);
     return rc;
 }
 
 static void close_all(struct process *p)
 {
+    container_health_close(p->health);
     relay_close(p->to_program);
     relay_close(p->from_program);
     container_net_close(p->net);
@@ -582,107 +587,4 @@ int container_process_start(struct vm_process *process, const struct container_p
     net_release(started.nets[0]);
     *process = started;
     return 0;
-}
-
-/* ---- for those outside ---- */
-
-int container_process_join(const struct container_runtime *runtime, const char *name, struct error **err)
-{
-    char path[64];
-
-    if (geteuid() == 0)
-        return 0;
-    json_t *state = container_state(runtime, name, err);
-    if (!state)
-        return -ESRCH;
-    snprintf(path, sizeof(path), "/proc/%lld/ns/user",
-             (long long)json_integer_value(json_object_get(state, "pid")));
-    json_decref(state);
-    cleanup_close int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || setns(fd, CLONE_NEWUSER) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
-        return error_set_errno(err, errno, "guest '%s': its user namespace", name);
-    return 0;
-}
-
-char *container_process_root(const struct home *home)
-{
-    char *root;
-
-    return asprintf(&root, "%s/.containers", home->run) < 0 ? NULL : root;
-}
-
-/* Groups that the container's state does not tell of: who made them was killed before it could write it down.
- */
-static int remove_groups(const struct home *home, const char *name, struct error **err)
-{
-    char path[128], pattern[192];
-    const struct cgroup_request request = {.path = path, .id = name};
-    struct cgroup *cgroup = NULL;
-    bool found = false;
-
-    cgroup_path(home, name, path, sizeof(path));
-    for (int i = 0; i < 2; i++) {
-        glob_t matches = {0};
-
-        snprintf(pattern, sizeof(pattern), i ? "/sys/fs/cgroup/*%s" : "/sys/fs/cgroup%s", path);
-        found |= glob(pattern, GLOB_NOSORT, NULL, &matches) == 0;
-        globfree(&matches);
-    }
-    if (!found)
-        return 0;
-    int rc = cgroup_create(&request, &cgroup, err);
-    if (rc == 0)
-        rc = cgroup_signal_all(cgroup, SIGKILL, err);
-    if (rc == 0)
-        rc = cgroup_remove(cgroup, err);
-    cgroup_free(cgroup);
-    return rc;
-}
-
-/* A person may not end what runs as another id of theirs, but the root of their user namespace may. */
-static void delete_inside(const struct container_runtime *runtime, const char *name)
-{
-    int status;
-    pid_t pid = fork();
-
-    if (pid == 0)
-        _exit(container_process_join(runtime, name, NULL) || container_delete(runtime, name, true, NULL) ? 1
-                                                                                                         : 0);
-    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-}
-
-int container_process_clean(const struct home *home, const char *name, struct error **err)
-{
-    cleanup_free char *root = container_process_root(home), *directory = NULL;
-    const struct container_runtime runtime = {.root = root};
-
-    if (!root || asprintf(&directory, "%s/%s", root, name) < 0)
-        return error_set_errno(err, ENOMEM, "container");
-    if (access(directory, F_OK) == 0 && geteuid() != 0)
-        delete_inside(&runtime, name);
-    int rc = access(directory, F_OK) < 0 ? 0 : container_delete(&runtime, name, true, err);
-    rmdir(root); /* with the last one */
-    return rc ? rc : remove_groups(home, name, err);
-}
-
-int container_process_update(const struct home *home, const char *name, const json_t *limits,
-                             struct error **err)
-{
-    cleanup_free char *root = container_process_root(home);
-    const struct container_runtime runtime = {.root = root};
-    json_t *resources = bundle_limits(limits);
-    int rc = root && resources ? container_update(&runtime, name, resources, err)
-                               : error_set_errno(err, ENOMEM, "container");
-
-    json_decref(resources);
-    return rc;
-}
-
-json_t *container_process_stats(const struct home *home, const char *name)
-{
-    cleanup_free char *root = container_process_root(home);
-    const struct container_runtime runtime = {.root = root};
-
-    return root ? container_stats(&runtime, name, NULL) : NULL;
 }

@@ -47,4 +47,7 @@ int container_process_update(const struct home *home, const char *name, const js
 /* What the container uses, as `stats` tells it; to be released. NULL if it does not run. */
 json_t *container_process_stats(const struct home *home, const char *name);
 
+/* How the image's check finds it: an object with "status" and more; NULL where there is none. */
+json_t *container_process_health(const struct home *home, const char *name);
+
 #endif

@@ -5,9 +5,14 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "container/copy_up.h"
 #include "container/overlay.h"
+#include "container/path.h"
+#include "guest/bundle.h"
+#include "host/home.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -58,6 +63,78 @@ json_t *container_rootfs_config(const json_t *flags, struct error **err)
     json_decref(document);
     return json_is_object(config) ? config : json_object();
 }
+
+/* ---- volumes of the image ---- */
+
+/* With the owner, the mode and the files of the image's directory of that path, if it has one. */
+static int fill_volume(int root, const char *destination, int volume, struct error **err)
+{
+    cleanup_close int from = path_open(root, destination, O_RDONLY | O_DIRECTORY);
+    struct stat st;
+
+    if (from == -ENOENT || from == -ENOTDIR)
+        return 0;
+    if (from < 0 || fstat(from, &st) < 0)
+        return error_set_errno(err, from < 0 ? -from : errno, "the image's directory");
+    int rc = copy_up(from, volume, err);
+    if (rc == 0 && (fchown(volume, st.st_uid, st.st_gid) < 0 || fchmod(volume, st.st_mode & 07777) < 0))
+        rc = error_set_errno(err, errno, "its owner");
+    return rc;
+}
+
+/* Under another name until it is whole: a start that was killed begins anew. */
+static int make_volume(int root, int volumes, const char *destination, struct error **err)
+{
+    static const char unfinished[] = ".unfinished";
+    cleanup_free char *name = bundle_volume_name(destination);
+
+    if (!name)
+        return error_set_errno(err, ENOMEM, "volume");
+    if (faccessat(volumes, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
+        return 0;
+    char path[64];
+    snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", volumes, unfinished);
+    home_remove_tree(path);
+    if (mkdirat(volumes, unfinished, 0755) < 0)
+        return error_set_errno(err, errno, "volume");
+    cleanup_close int volume = openat(volumes, unfinished, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int rc = volume < 0 ? error_set_errno(err, errno, "volume") : fill_volume(root, destination, volume, err);
+    if (rc == 0 && renameat(volumes, unfinished, volumes, name) < 0)
+        rc = error_set_errno(err, errno, "volume");
+    return rc;
+}
+
+int container_rootfs_volumes(const char *directory, const json_t *image, const json_t *flags,
+                             struct error **err)
+{
+    json_t *list = json_object_get(image, "Volumes"), *unused;
+    cleanup_free char *path = NULL, *root_path = NULL;
+    const char *destination;
+    int rc = 0;
+
+    if (!json_object_size(list))
+        return 0;
+    if (asprintf(&path, "%s/" BUNDLE_VOLUMES, directory) < 0 ||
+        asprintf(&root_path, "%s/root", directory) < 0)
+        return error_set_errno(err, ENOMEM, "volumes");
+    if (mkdir(path, 0755) < 0 && errno != EEXIST)
+        return error_set_errno(err, errno, "%s", path);
+    cleanup_close int volumes = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    cleanup_close int root = open(root_path, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (volumes < 0 || root < 0)
+        return error_set_errno(err, errno, "%s", volumes < 0 ? path : root_path);
+    json_object_foreach(list, destination, unused)
+    {
+        if (rc == 0 && bundle_wants_volume(flags, destination)) {
+            rc = make_volume(root, volumes, destination, err);
+            if (rc)
+                error_wrap(err, "the image's volume %s", destination);
+        }
+    }
+    return rc;
+}
+
+/* ---- files in etc/ ---- */
 
 static int write_text(const char *directory, const char *name, const char *text, struct error **err)
 {

@@ -28,12 +28,26 @@ static int take_number(const json_t *object, const char *key, uint64_t most, uin
     return 0;
 }
 
+/* Not always whole; 0: not given. */
+static int take_processors(const json_t *object, double *out, struct error **err)
+{
+    const json_t *value = json_object_get(object, "cpus");
+
+    if (!value)
+        return 0;
+    if (!json_is_number(value) || !(json_number_value(value) >= 0 && json_number_value(value) <= UINT16_MAX))
+        return error_set(err, EINVAL, "'cpus' is not a number from 0 to %u", UINT16_MAX);
+    *out = json_number_value(value);
+    return 0;
+}
+
 static int parse_object(const json_t *object, struct control_request *out, struct error **err)
 {
     const char *verb = json_string_value(json_object_get(object, "request"));
     struct control_request request = {.verb = CONTROL_VERBS};
     uint64_t timeout = CONTROL_TIMEOUT_MS, columns = 0, rows = 0, memory = 0, frequency = CONTROL_FREQUENCY;
-    uint64_t cpus = 0, pids = 0, io_weight = 0;
+    uint64_t pids = 0, io_weight = 0;
+    double cpus = 0;
 
     if (!verb)
         return error_set(err, EINVAL, "no 'request' that is a string");
@@ -52,7 +66,7 @@ static int parse_object(const json_t *object, struct control_request *out, struc
     if (rc == 0)
         rc = take_number(object, "frequency", ENGINE_PROFILE_HZ_MAX, &frequency, err);
     if (rc == 0)
-        rc = take_number(object, "cpus", UINT16_MAX, &cpus, err);
+        rc = take_processors(object, &cpus, err);
     if (rc == 0)
         rc = take_number(object, "pids", UINT32_MAX, &pids, err);
     if (rc == 0)
@@ -106,7 +120,7 @@ char *control_format(const struct control_request *r)
         json_object_set_new(object, "rows", json_integer(r->rows));
     }
     if (r->verb == CONTROL_UPDATE) {
-        json_object_set_new(object, "cpus", json_integer((json_int_t)r->cpus));
+        json_object_set_new(object, "cpus", json_real(r->cpus));
         json_object_set_new(object, "pids", json_integer((json_int_t)r->pids));
         json_object_set_new(object, "io-weight", json_integer((json_int_t)r->io_weight));
     }

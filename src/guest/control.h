@@ -41,7 +41,8 @@ struct control_request {
     uint64_t frequency;     /* CONTROL_PROFILE: looks a second, 1..ENGINE_PROFILE_HZ_MAX */
     uint64_t memory_bytes;  /* CONTROL_BALLOON: what the guest is to keep; always given. CONTROL_UPDATE: 0 for
                                as it is */
-    uint64_t cpus, pids, io_weight; /* CONTROL_UPDATE: likewise */
+    uint64_t pids, io_weight; /* CONTROL_UPDATE: likewise */
+    double cpus;              /* likewise */
 };
 
 #define CONTROL_FREQUENCY      99u

@@ -241,7 +241,7 @@ int guest_update(const struct home *home, const char *name, const json_t *limits
 {
     const struct control_request request = {.verb = CONTROL_UPDATE,
                                             .memory_bytes = number(limits, "memory"),
-                                            .cpus = number(limits, "cpus"),
+                                            .cpus = json_number_value(json_object_get(limits, "cpus")),
                                             .pids = number(limits, "pids"),
                                             .io_weight = number(limits, "io-weight")};
     struct guest_row row;

@@ -133,6 +133,21 @@ static int make_seed(struct guest *guest, json_t *config, const json_t *cloud_in
     return rc;
 }
 
+/* What others than its process ask for: the ports that it serves, how many seconds it may take to end. */
+static void take_facts(json_t *config, const json_t *of_image)
+{
+    json_t *ports = json_object_get(of_image, "ExposedPorts"), *unused, *list = json_array();
+    const json_t *seconds = json_object_get(of_image, "StopTimeout");
+    const char *port;
+
+    json_object_foreach(ports, port, unused) json_array_append_new(list, json_string(port));
+    if (json_array_size(list))
+        json_object_set(config, "exposed-ports", list);
+    json_decref(list);
+    if (json_is_integer(seconds) && json_integer_value(seconds) >= 0)
+        json_object_set_new(config, "stop-timeout", json_integer(json_integer_value(seconds)));
+}
+
 /* A person at a terminal has one inside; so has a whole system, whose console one may look at later. */
 static int choose_terminal(json_t *config, const struct image *image, struct error **err)
 {
@@ -144,6 +159,7 @@ static int choose_terminal(json_t *config, const struct image *image, struct err
 
     json_object_del(config, "interactive");
     json_object_set_new(config, "terminal", json_boolean(terminal));
+    take_facts(config, of_image);
     json_decref(document);
     if (!args)
         return -EINVAL;

@@ -325,12 +325,15 @@ static void update(struct connection *c, const struct control_request *r)
     const struct {
         const char *key;
         uint64_t value;
-    } given[] = {
-        {"memory", r->memory_bytes}, {"cpus", r->cpus}, {"pids", r->pids}, {"io-weight", r->io_weight}};
+    } given[] = {{"memory", r->memory_bytes}, {"pids", r->pids}, {"io-weight", r->io_weight}};
 
     for (size_t i = 0; i < ARRAY_SIZE(given); i++)
         if (given[i].value)
             json_object_set_new(limits, given[i].key, json_integer((json_int_t)given[i].value));
+    if (r->cpus > 0)
+        json_object_set_new(limits, "cpus",
+                            r->cpus == (double)(json_int_t)r->cpus ? json_integer((json_int_t)r->cpus)
+                                                                   : json_real(r->cpus));
     if (!s->config.container)
         answer_error(c, "a virtual machine's memory and processors are those that it was made with");
     else if (s->phase == PHASE_RUNNING &&

@@ -364,9 +364,9 @@ def test_cp_stays_in_the_container(home, tmp_path):
 
 def test_update(home):
     serve(home, "web")
-    home.do("update", "web", "--memory", "64M", "--pids", "50", "--cpus", "2")
+    home.do("update", "web", "--memory", "64M", "--pids", "50", "--cpus", "1.5")
     config = home.inspect("web")["config"]
-    assert (config["memory"], config["pids"], config["cpus"]) == (64 << 20, 50, 2)
+    assert (config["memory"], config["pids"], config["cpus"]) == (64 << 20, 50, 1.5)
     assert json.loads(home.do("stats", "--json", "web"))["container"]["memory"]["usage"]["limit"] == 64 << 20
     home.do("kill", "web")
     home.do("update", "web", "--memory", "32M")

@@ -76,7 +76,9 @@ WRONG = [
     (["help", "run", "check"], "'run' has no verbs after it"),
 ]
 WRONG += [(["run", "--cpus", n], f"--cpus: '{n}' is not a whole number from 1 to 8")
-          for n in ["0", "9", "x", "-1", "1.5", "", "1 ", " 1", "99999999999999999999", "0x2"]]
+          for n in ["9", "1.5", "0.5", "4096"]]
+WRONG += [(["run", "--cpus", n], f"--cpus: '{n}' is not a number from 0.01 to 4096")
+          for n in ["0", "0.001", "x", "-1", "", "1 ", " 1", "1.", ".5", "1.5.5", "1.2345", "4097", "99999999999999999999", "0x2"]]
 WRONG += [(["run", "--memory", size], f"--memory: '{size}' is no size")
           for size in ["", "x", "M", "-1M", "1.5G", "1 G", "1X", "1GB", "1MM", "0x100000"]]
 WRONG += [(["run", "--memory", size], f"--memory: '{size}' is out of range: choose from 1M to 1T")
