@@ -49,9 +49,8 @@ static bool format_known(const char *name)
 static int set_format(struct vm_disk *disk, const char *value, struct error **err)
 {
     if (!format_known(value))
-        return error_set(
-            err, EINVAL,
-            "--disk: '%s' is no format: choose raw, luks, qcow2, vdi, vhd, vhdx or vmdk (readonly)", value);
+        return error_set(err, EINVAL,
+                         "--disk: '%s' is no format: choose raw, luks, qcow2, vdi, vhd, vhdx or vmdk", value);
     disk->format = strdup(value);
     return disk->format ? 0 : error_set_errno(err, ENOMEM, "--disk");
 }

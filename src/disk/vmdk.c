@@ -5,8 +5,9 @@
  *
  *     header | descriptor, a text | directory --> tables --> grains of 64 KiB, as they are or compressed
  *
- * All tables are read when it is opened, into the map of blocks.h. Such images are read here and made
- * (vmdk_build.c), but not written: opening one to be written is refused.
+ * All tables are read when it is opened, into the map of blocks.h. New grains go to the end of the file,
+ * their entries into the tables, of which there may be two sets, with the next flush. What is compressed is
+ * read here and made (vmdk_build.c), but not written: opening one to be written is refused.
  */
 #include "disk/vmdk_priv.h"
 
@@ -17,22 +18,35 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <zlib.h>
 
 #define TEXT_START "# Disk DescriptorFile"
 
 struct header {
     uint32_t version, flags, grain, entries; /* grain: bytes */
-    uint64_t capacity, descriptor, descriptor_size, directory;
+    uint64_t capacity, descriptor, descriptor_size, directory, spare;
 };
 
 struct vmdk {
     struct blocks blocks;
     bool packed, zero_grains;
+    /* Where each table is, and its spare: sectors. */
+    uint32_t entries, n_tables, *tables, *spares;
+    uint8_t *dirty; /* a bit for each */
+    uint64_t id_at; /* where the descriptor has the content's ID: 8 digits; 0: nowhere */
+    bool changed;
 };
+
+static struct vmdk *vmdk_of(const struct blocks *b)
+{
+    return (struct vmdk *)(uintptr_t)container_of(b, struct vmdk, blocks);
+}
 
 static bool probe(const uint8_t *head, size_t len)
 {
@@ -51,6 +65,7 @@ static int parse(const uint8_t *h, struct header *out, struct error **err)
                        .descriptor = get_le64(h + VMDK_AT_DESCRIPTOR),
                        .descriptor_size = get_le64(h + VMDK_AT_DESCRIPTOR_SIZE),
                        .directory = get_le64(h + VMDK_AT_DIRECTORY)};
+    r.spare = r.flags & VMDK_SPARE ? get_le64(h + VMDK_AT_SPARE_DIRECTORY) : 0;
     uint64_t grain = get_le64(h + VMDK_AT_GRAIN);
 
     if (memcmp(h, TEXT_START, strlen(TEXT_START)) == 0)
@@ -122,10 +137,23 @@ static char *value_of(const char *text, const char *name)
     return NULL;
 }
 
+/* Where the line "CID=" has its 8 digits; 0: nowhere. */
+static size_t find_id(const char *text)
+{
+    for (const char *line = text; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, "CID=", 4) == 0 && strspn(line + 4, "0123456789abcdefABCDEF") == 8)
+            return (size_t)(line + 4 - text);
+    }
+    return 0;
+}
+
 /* *type is what the descriptor calls the image; NULL if it has none. To be freed. */
-static int read_descriptor(int fd, const struct header *h, uint64_t file_end, char **type, struct error **err)
+static int read_descriptor(int fd, const struct header *h, uint64_t file_end, char **type, uint64_t *id_at,
+                           struct error **err)
 {
     *type = NULL;
+    *id_at = 0;
     if (!h->descriptor)
         return 0;
     uint64_t bytes = h->descriptor_size * DISK_SECTOR;
@@ -142,6 +170,8 @@ static int read_descriptor(int fd, const struct header *h, uint64_t file_end, ch
                          "has only what differs from another image, which is not supported: convert it "
                          "with 'qemu-img convert -O qcow2'");
     *type = value_of(text, "createType");
+    size_t id = find_id(text);
+    *id_at = id ? h->descriptor * DISK_SECTOR + id : 0;
     return 0;
 }
 
@@ -149,11 +179,12 @@ static int describe(int fd, struct disk_info *info, struct error **err)
 {
     struct header h;
     uint64_t file_end;
+    uint64_t id_at;
     cleanup_free char *type = NULL;
     int rc = read_header(fd, &h, &file_end, err);
 
     if (rc == 0)
-        rc = read_descriptor(fd, &h, file_end, &type, err);
+        rc = read_descriptor(fd, &h, file_end, &type, &id_at, err);
     if (rc)
         return rc;
     info->size = h.capacity * DISK_SECTOR;
@@ -171,7 +202,105 @@ static uint64_t where(const struct blocks *b, uint32_t i)
     return (uint64_t)b->map[i] * DISK_SECTOR;
 }
 
-static const struct blocks_ops vmdk_blocks = {.where = where};
+/* ---- writing ---- */
+
+/* Says that somebody writes, and that the content is another. */
+static int begin_change(struct vmdk *v)
+{
+    const struct disk *d = &v->blocks.disk;
+    uint8_t unclean = 1;
+    uint32_t id;
+    char digits[9];
+
+    if (v->changed)
+        return 0;
+    if (getrandom(&id, sizeof(id), 0) != sizeof(id))
+        return -EIO;
+    /* All ones mean that there is no parent. */
+    snprintf(digits, sizeof(digits), "%08" PRIx32, id & 0x7fffffff);
+    int rc = v->id_at ? disk_write_at(d->fd, digits, 8, v->id_at) : 0;
+    if (rc == 0)
+        rc = disk_write_at(d->fd, &unclean, 1, VMDK_AT_UNCLEAN);
+    v->changed = rc == 0;
+    return rc;
+}
+
+static int take(struct blocks *b, uint32_t i)
+{
+    struct vmdk *v = vmdk_of(b);
+    uint64_t at = ALIGN_UP(b->end, (uint64_t)b->block_size);
+    int rc = begin_change(v);
+
+    if (rc == 0 && at / DISK_SECTOR > UINT32_MAX)
+        rc = -EFBIG;
+    /* The file has all of the grain, though not the space for it. */
+    if (rc == 0 && ftruncate(b->disk.fd, (off_t)(at + b->block_size)) < 0)
+        rc = -errno;
+    if (rc)
+        return rc;
+    b->map[i] = (uint32_t)(at / DISK_SECTOR);
+    b->end = at + b->block_size;
+    v->dirty[i / v->entries / 8] |= (uint8_t)(1 << i / v->entries % 8);
+    return 0;
+}
+
+static int touch(struct blocks *b, uint32_t i)
+{
+    return begin_change(vmdk_of(b));
+}
+
+/* All entries of a table, into both sets. */
+static int write_table(const struct vmdk *v, uint32_t t)
+{
+    const struct blocks *b = &v->blocks;
+    uint32_t first = t * v->entries, n = b->n - first < v->entries ? b->n - first : v->entries;
+    uint8_t bytes[VMDK_TABLE_MAX * 4];
+
+    for (uint32_t i = 0; i < n; i++)
+        put_le32(bytes + 4 * (size_t)i, b->map[first + i]);
+    int rc = disk_write_at(b->disk.fd, bytes, 4 * (size_t)n, (uint64_t)v->tables[t] * DISK_SECTOR);
+    if (rc == 0 && v->spares)
+        rc = disk_write_at(b->disk.fd, bytes, 4 * (size_t)n, (uint64_t)v->spares[t] * DISK_SECTOR);
+    return rc;
+}
+
+static int write_map(struct blocks *b, uint32_t from, uint32_t to)
+{
+    struct vmdk *v = vmdk_of(b);
+    int rc = 0;
+
+    for (uint32_t t = from / v->entries; rc == 0 && t <= (to - 1) / v->entries; t++) {
+        if (!(v->dirty[t / 8] & 1 << t % 8))
+            continue;
+        rc = write_table(v, t);
+        if (rc == 0)
+            v->dirty[t / 8] &= (uint8_t) ~(1 << t % 8);
+    }
+    return rc;
+}
+
+static int finish(struct blocks *b)
+{
+    uint8_t clean = 0;
+
+    return vmdk_of(b)->changed ? disk_write_at(b->disk.fd, &clean, 1, VMDK_AT_UNCLEAN) : 0;
+}
+
+static void free_vmdk(struct blocks *b)
+{
+    struct vmdk *v = vmdk_of(b);
+
+    free(v->tables);
+    free(v->spares);
+    free(v->dirty);
+}
+
+static const struct blocks_ops vmdk_blocks = {.where = where,
+                                              .take = take,
+                                              .touch = touch,
+                                              .write_map = write_map,
+                                              .finish = finish,
+                                              .free = free_vmdk};
 
 static int extent(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *out)
 {
@@ -295,58 +424,157 @@ static int read_table(struct vmdk *v, uint32_t first, uint32_t n, uint64_t at, u
     return 0;
 }
 
-static int read_tables(struct vmdk *v, const struct header *h, uint64_t file_end, struct error **err)
+/* The directory: of each table the sector where it is. To be freed. */
+static int read_directory(const struct vmdk *v, uint64_t at, uint64_t file_end, uint32_t **out,
+                          struct error **err)
 {
-    struct blocks *b = &v->blocks;
-    uint32_t n = b->n / h->entries + (b->n % h->entries != 0);
-    cleanup_free uint32_t *directory = malloc(4 * (size_t)n);
+    uint32_t *directory = malloc(4 * (size_t)v->n_tables);
     int rc = directory ? 0 : -ENOMEM;
 
-    if (h->directory > file_end / DISK_SECTOR || 4ull * n > file_end - h->directory * DISK_SECTOR)
+    *out = directory;
+    if (at > file_end / DISK_SECTOR || 4ull * v->n_tables > file_end - at * DISK_SECTOR)
         return error_set(err, EINVAL,
                          "is damaged or cut off: the directory of its grains lies behind its end");
     if (rc == 0)
-        rc = disk_read_at(b->disk.fd, directory, 4 * (size_t)n, h->directory * DISK_SECTOR);
+        rc = disk_read_at(v->blocks.disk.fd, directory, 4 * (size_t)v->n_tables, at * DISK_SECTOR);
     if (rc)
         return error_set_errno(err, -rc, "reading its tables");
-    for (uint32_t t = 0; t < n && rc == 0; t++) {
+    for (uint32_t t = 0; t < v->n_tables; t++)
+        directory[t] = le32toh(directory[t]);
+    return 0;
+}
+
+static int read_tables(struct vmdk *v, const struct header *h, uint64_t file_end, struct error **err)
+{
+    struct blocks *b = &v->blocks;
+    int rc = read_directory(v, h->directory, file_end, &v->tables, err);
+
+    for (uint32_t t = 0; t < v->n_tables && rc == 0; t++) {
         uint32_t first = t * h->entries, count = b->n - first < h->entries ? b->n - first : h->entries;
-        if (directory[t])
-            rc = read_table(v, first, count, (uint64_t)le32toh(directory[t]) * DISK_SECTOR, file_end, err);
+        if (v->tables[t])
+            rc = read_table(v, first, count, (uint64_t)v->tables[t] * DISK_SECTOR, file_end, err);
     }
     return rc;
+}
+
+/* A part of the file, in sectors. */
+struct part {
+    uint32_t at, n;
+};
+
+static int compare_parts(const void *a, const void *b)
+{
+    uint32_t x = ((const struct part *)a)->at, y = ((const struct part *)b)->at;
+
+    return x < y ? -1 : x > y;
+}
+
+/* All parts of the file that must not share a sector. The number of them. */
+static size_t list_parts(const struct vmdk *v, const struct header *h, struct part *parts)
+{
+    const struct blocks *b = &v->blocks;
+    uint32_t table = (h->entries * 4 + DISK_SECTOR - 1) / DISK_SECTOR,
+             directory = (v->n_tables * 4 + DISK_SECTOR - 1) / DISK_SECTOR;
+    size_t n = 0;
+
+    parts[n++] = (struct part){0, 1};
+    parts[n++] = (struct part){(uint32_t)h->directory, directory};
+    if (h->descriptor)
+        parts[n++] = (struct part){(uint32_t)h->descriptor, (uint32_t)h->descriptor_size};
+    if (v->spares)
+        parts[n++] = (struct part){(uint32_t)h->spare, directory};
+    for (uint32_t t = 0; t < v->n_tables; t++) {
+        parts[n++] = (struct part){v->tables[t], table};
+        if (v->spares)
+            parts[n++] = (struct part){v->spares[t], table};
+    }
+    for (uint32_t i = 0; i < b->n; i++)
+        if (b->map[i])
+            parts[n++] = (struct part){b->map[i], b->block_size / DISK_SECTOR};
+    return n;
+}
+
+static int check_parts(struct vmdk *v, const struct header *h, struct error **err)
+{
+    struct blocks *b = &v->blocks;
+    cleanup_free struct part *parts = malloc((4 + 2 * (size_t)v->n_tables + b->n) * sizeof(*parts));
+
+    if (!parts)
+        return error_set_errno(err, ENOMEM, "opening it");
+    size_t n = list_parts(v, h, parts);
+    qsort(parts, n, sizeof(*parts), compare_parts);
+    for (size_t i = 1; i < n; i++)
+        if (parts[i].at - parts[i - 1].at < parts[i - 1].n)
+            return error_set(err, EROFS,
+                             "is damaged: two of its parts lie in one place, so it can't be written; use it "
+                             "readonly");
+    for (size_t i = 0; i < n; i++)
+        if (((uint64_t)parts[i].at + parts[i].n) * DISK_SECTOR > b->end)
+            b->end = ((uint64_t)parts[i].at + parts[i].n) * DISK_SECTOR;
+    return 0;
+}
+
+static int prepare_writing(struct vmdk *v, const struct header *h, uint64_t file_end, struct error **err)
+{
+    bool all = true;
+    int rc = 0;
+
+    if (v->packed)
+        return error_set(err, EROFS,
+                         "is compressed VMDK, which is read but not written here: use it readonly, or "
+                         "'tabique disk convert -O qcow2' it");
+    if (h->directory > UINT32_MAX || h->spare > UINT32_MAX || h->descriptor > UINT32_MAX)
+        return error_set(err, EINVAL, "is damaged: its directory is nowhere");
+    if (h->spare)
+        rc = read_directory(v, h->spare, file_end, &v->spares, err);
+    if (rc)
+        return rc;
+    for (uint32_t t = 0; t < v->n_tables; t++)
+        all = all && v->tables[t] && (!v->spares || v->spares[t]);
+    if (!all)
+        return error_set(err, EROFS, "has not all of its tables, so it is read but not written here");
+    v->dirty = calloc(1, v->n_tables / 8 + 1);
+    return v->dirty ? check_parts(v, h, err) : error_set_errno(err, ENOMEM, "opening it");
+}
+
+static int prepare(struct vmdk *v, const struct header *h, uint64_t file_end, struct error **err)
+{
+    struct blocks *b = &v->blocks;
+    uint32_t sectors = h->grain / DISK_SECTOR;
+
+    v->packed = h->flags & VMDK_COMPRESSED;
+    v->zero_grains = h->flags & VMDK_ZERO_GRAINS;
+    v->entries = h->entries;
+    b->ops = &vmdk_blocks;
+    b->block_size = h->grain;
+    b->n = (uint32_t)((h->capacity + sectors - 1) / sectors);
+    b->disk.size = h->capacity * DISK_SECTOR;
+    b->disk.granularity = h->grain;
+    v->n_tables = b->n / h->entries + (b->n % h->entries != 0);
+    b->map = calloc(b->n, sizeof(uint32_t));
+    int rc = b->map ? read_tables(v, h, file_end, err) : error_set_errno(err, ENOMEM, "opening it");
+    return rc || b->disk.read_only ? rc : prepare_writing(v, h, file_end, err);
 }
 
 static int open_vmdk(struct disk **out, const struct disk *common, struct error **err)
 {
     struct header h;
-    uint64_t file_end;
+    uint64_t file_end, id_at;
     cleanup_free char *type = NULL;
     int rc = read_header(common->fd, &h, &file_end, err);
 
     if (rc == 0)
-        rc = read_descriptor(common->fd, &h, file_end, &type, err);
+        rc = read_descriptor(common->fd, &h, file_end, &type, &id_at, err);
     if (rc)
         return rc;
-    if (!common->read_only)
-        return error_set(err, EROFS,
-                         "is VMDK, which is read but not written here: use it readonly, or 'tabique disk "
-                         "convert -O qcow2' it");
     struct vmdk *v = calloc(1, sizeof(*v));
     if (!v)
         return error_set_errno(err, ENOMEM, "opening it");
-    uint32_t sectors = h.grain / DISK_SECTOR;
-    v->packed = h.flags & VMDK_COMPRESSED;
-    v->zero_grains = h.flags & VMDK_ZERO_GRAINS;
-    v->blocks = (struct blocks){.disk = *common,
-                                .ops = &vmdk_blocks,
-                                .block_size = h.grain,
-                                .n = (uint32_t)((h.capacity + sectors - 1) / sectors)};
-    v->blocks.disk.size = h.capacity * DISK_SECTOR;
-    v->blocks.disk.granularity = h.grain;
-    v->blocks.map = calloc(v->blocks.n, sizeof(uint32_t));
-    rc = v->blocks.map ? read_tables(v, &h, file_end, err) : error_set_errno(err, ENOMEM, "opening it");
+    v->blocks.disk = *common;
+    v->id_at = id_at;
+    rc = prepare(v, &h, file_end, err);
     if (rc) {
+        free_vmdk(&v->blocks);
         free(v->blocks.map);
         free(v);
         return rc;

@@ -11,7 +11,7 @@
 #define VMDK_TABLE          512u  /* entries of a grain table, of what is made here */
 #define VMDK_TABLE_MAX      4096u /* of what is read */
 #define VMDK_GRAIN_MAX      (1u << 20)
-#define VMDK_GRAINS_MAX     (16u << 20)
+#define VMDK_GRAINS_MAX     (32u << 20) /* 2 TiB, of which the tables take 128 MiB of memory */
 #define VMDK_DESCRIPTOR_MAX (64u << 10) /* bytes */
 
 enum {

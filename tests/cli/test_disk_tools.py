@@ -206,8 +206,8 @@ LUKS = ["--object", "secret,id=s,file=secret"]
 def test_luks_both_ways(tmp_path, source, monkeypatch):
     """What QEMU encrypts we read, and the other way round; cryptsetup finds our key too."""
     monkeypatch.chdir(tmp_path)
-    pathlib.Path("secret").write_bytes(b"not a\0 text\n")
-    pathlib.Path("wrong").write_bytes(b"not a\0 text")
+    pathlib.Path("secret").write_bytes("no wörd\n".encode())
+    pathlib.Path("wrong").write_bytes("no wörd".encode())
     disk("convert", "-O", "luks", "-o", "encrypt.key-file=secret,encrypt.iter-time=20", source, "ours")
     qemu_img("compare", *LUKS, "--image-opts", "driver=luks,key-secret=s,file.filename=ours",
              f"driver=raw,file.filename={source}")

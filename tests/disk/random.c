@@ -74,8 +74,8 @@ static void reopen(struct run *r, bool check)
     if (check) {
         if (strcmp(r->format, "qcow2") == 0)
             check_image(r->path, false);
-        if (strcmp(r->format, "vdi") == 0)
-            assert_int_equal(shell("qemu-img check -q -f vdi '%s'", r->path), 0);
+        if (strcmp(r->format, "vdi") == 0 || strcmp(r->format, "vhdx") == 0 || strcmp(r->format, "vmdk") == 0)
+            assert_int_equal(shell("qemu-img check -q -f %s '%s'", r->format, r->path), 0);
         compare_qemu(r);
     }
     image_open(&r->image, r->path, r->format, rng(4) ? 0 : IMAGE_NO_URING);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * VDI, VHD and VHDX: random requests against a model and QEMU's reading, and images that lie. TABIQUE_STEPS
- * makes the sequences longer (of each kind; 10,000 requests).
+ * VDI, VHD, VHDX and VMDK: random requests against a model and QEMU's reading, and images that lie.
+ * TABIQUE_STEPS makes the sequences longer (of each kind; 10,000 requests).
  */
 #include "base/bytes.h"
 #include "base/error.h"
@@ -43,6 +43,12 @@ static void test_vhd_random(void **state)
     random_on_theirs("vhd", "vpc -o subformat=fixed", "7M");
     random_on_ours("vhd", NULL, (21 << 20) - 512);
     random_on_ours("vhd", "fixed", (17 << 20) + 1024);
+}
+
+static void test_vmdk_random(void **state)
+{
+    random_on_theirs("vmdk", "vmdk", "19M");
+    random_on_ours("vmdk", NULL, (21 << 20) - 512);
 }
 
 static void test_vhdx_random(void **state)
@@ -185,10 +191,71 @@ static void test_vhd_lies(void **state)
     image_refused(scratch_path("bad"), "vhd", 0, "no valid footer");
 }
 
+static uint32_t get_le(const char *name, uint64_t at)
+{
+    uint8_t bytes[4];
+    int fd = open(scratch_path(name), O_RDONLY | O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, bytes, 4, (off_t)at), 4);
+    close(fd);
+    return get_le32(bytes);
+}
+
+/* What can be read, but must not be written. */
+static void test_vmdk_lies(void **state)
+{
+    struct image image;
+
+    make("vmdk");
+    uint32_t spare = get_le("bad", 48), directory = get_le("bad", 56), table = get_le("bad", directory * 512);
+    uint32_t grain = get_le("bad", table * 512), other = get_le("bad", table * 512 + 4 * 96);
+    const struct {
+        uint64_t at;
+        uint32_t value;
+        const char *part;
+    } lies[] = {
+        {directory * 512, 0, "not all of its tables"},
+        {spare * 512, 0, "not all of its tables"},
+        {spare * 512, table, "in one place"},
+        {directory * 512, spare, "in one place"},
+        {table * 512, other, "in one place"},
+        {table * 512, other - 1, "in one place"},
+        {table * 512, directory, "in one place"},
+        {table * 512, spare, "in one place"},
+        {table * 512, get_le("bad", spare * 512), "in one place"},
+        {table * 512, 1, "in one place"},
+        {48, 0x7fffffff, "behind its end"},
+        {52, 1, "nowhere"},
+    };
+
+    assert_true(grain && other && spare);
+    for (unsigned i = 0; i < ARRAY_SIZE(lies); i++) {
+        make("vmdk");
+        put_le("bad", lies[i].at, lies[i].value);
+        image_refused(scratch_path("bad"), "vmdk", 0, lies[i].part);
+        image_open(&image, scratch_path("bad"), "vmdk", IMAGE_READ_ONLY);
+        image_close(&image);
+    }
+    assert_int_equal(shell("rm -f r && qemu-img create -q -f vmdk -o subformat=streamOptimized r 1M"), 0);
+    image_refused(scratch_path("r"), "vmdk", 0, "compressed VMDK");
+    /* Who writes says so, and gives the content another ID. */
+    make("vmdk");
+    assert_int_equal(shell("head -c 2000 bad | grep -a ^CID= >before"), 0);
+    image_open(&image, scratch_path("bad"), "vmdk", 0);
+    assert_int_equal(get_le("bad", 72) & 0xff, 0);
+    assert_int_equal(image_write(&image, 0, (uint8_t[512]){7}, 512), 0);
+    assert_int_equal(get_le("bad", 72) & 0xff, 1);
+    image_close(&image);
+    assert_int_equal(get_le("bad", 72) & 0xff, 0);
+    assert_int_equal(shell("head -c 2000 bad | grep -a ^CID= >after && ! cmp -s before after"), 0);
+}
+
 /* What a program that was cut off has left behind the last block is not what the next block begins with. */
 static void test_rest_of_a_lost_block(void **state)
 {
-    static const char *const formats[][2] = {{"vdi", "vdi"}, {"vhd", "vpc"}, {"vhdx", "vhdx"}};
+    static const char *const formats[][2] = {
+        {"vdi", "vdi"}, {"vhd", "vpc"}, {"vhdx", "vhdx"}, {"vmdk", "vmdk"}};
     uint8_t buf[4096] = {9};
     struct image image;
 
@@ -210,8 +277,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vdi_random),  cmocka_unit_test(test_vhd_random),
-        cmocka_unit_test(test_vhdx_random), cmocka_unit_test(test_vdi_lies),
-        cmocka_unit_test(test_vhd_lies),    cmocka_unit_test(test_rest_of_a_lost_block),
+        cmocka_unit_test(test_vhdx_random), cmocka_unit_test(test_vmdk_random),
+        cmocka_unit_test(test_vdi_lies),    cmocka_unit_test(test_vhd_lies),
+        cmocka_unit_test(test_vmdk_lies),   cmocka_unit_test(test_rest_of_a_lost_block),
     };
     const char *steps = getenv("TABIQUE_STEPS");
 
