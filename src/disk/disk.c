@@ -101,6 +101,11 @@ int disk_close(struct disk *disk)
     return disk->format->close(disk);
 }
 
+bool disk_is_idle(const struct disk *disk)
+{
+    return disk_io_is_idle(disk->io);
+}
+
 uint64_t disk_size(const struct disk *disk)
 {
     return disk->size;

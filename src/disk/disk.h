@@ -82,6 +82,18 @@ int disk_files_new(struct disk_files **out, const struct disk_file *files, unsig
 /* Reads the secret of those that are encrypted: all bytes of the file at `path`. Before disk_open, while we
  * still may. 0 or -errno with *err. */
 int disk_files_read_secret(struct disk_files *files, const char *path, struct error **err);
+/*
+ * Puts a qcow2 file, which must be based on the image's first, before that: it is the image from then on, and
+ * what was it is written no more, so others may read it. No disk is open on the files. `fd` becomes theirs,
+ * also where this fails; its lock is the caller's affair. 0 or -errno.
+ */
+int disk_files_push(struct disk_files *files, int fd, const char *name);
+/* Undoes the last push. */
+void disk_files_pop(struct disk_files *files);
+/* The lock of who writes the file: a descriptor that holds it, or -errno with *err. */
+int disk_hold(const char *path, struct error **err);
+/* Makes it that of who only reads. */
+void disk_hold_shared(int lock_fd);
 /* Closes all. NULL is fine. After disk_close. */
 void disk_files_close(struct disk_files *files);
 /* Has all I/O done by plain system calls, as where the kernel offers no io_uring. Before disk_open. */
@@ -95,6 +107,10 @@ int disk_open(struct disk **out, struct disk_files *files, struct loop *loop, st
 /* Writes what is not yet written. No request may be pending. In the loop's thread or when that has ended. 0,
  * or -errno if something could not be written. NULL is fine. */
 int disk_close(struct disk *disk);
+
+/* Whether nothing is under way, not even what a format does by itself: only then may an open disk be closed
+ * while its loop goes on. In the loop's thread. */
+bool disk_is_idle(const struct disk *disk);
 
 /* Bytes, a multiple of DISK_SECTOR. */
 uint64_t disk_size(const struct disk *disk);

@@ -214,6 +214,8 @@ enum disk_io_kind {
  */
 int disk_io_create(struct disk_io **out, const struct disk_file *files, unsigned n);
 void disk_io_free(struct disk_io *io);
+/* Whether no operation is under way. */
+bool disk_io_is_idle(const struct disk_io *io);
 /* Puts a file before all others, whose numbers become greater by one; takes it away again. No operation may
  * be under way. Descriptors stay the caller's. 0 or -ENOMEM. */
 int disk_io_push(struct disk_io *io, int fd);

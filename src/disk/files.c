@@ -56,6 +56,27 @@ static bool is_locked(int fd, off_t at)
     return fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
 }
 
+/* Of who wrote, and now only reads. Others could not come between: what they are to be refused stays locked.
+ */
+static void share_lock(int fd)
+{
+    const off_t ranges[] = {QEMU_LOCK_USES, QEMU_LOCK_REFUSES};
+    const off_t kept[] = {QEMU_LOCK_READ, QEMU_LOCK_WRITE};
+
+    for (unsigned i = 0; i < 2; i++) {
+        struct flock all = {
+            .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = ranges[i], .l_len = QEMU_LOCK_RANGE};
+
+        lock_range(fd, false, ranges[i] + kept[i], 1);
+        all.l_len = kept[i];
+        if (all.l_len)
+            fcntl(fd, F_OFD_SETLK, &all);
+        all.l_start += kept[i] + 1;
+        all.l_len = QEMU_LOCK_RANGE - kept[i] - 1;
+        fcntl(fd, F_OFD_SETLK, &all);
+    }
+}
+
 static int take_lock(int fd, bool read_only)
 {
     int rc;
@@ -354,6 +375,58 @@ int disk_files_read_secret(struct disk_files *files, const char *path, struct er
     return disk_secret_read(&files->secret, path, err);
 }
 
+int disk_files_push(struct disk_files *files, int fd, const char *name)
+{
+    struct disk_file new = {.fd = fd, .lock_fd = -1, .name = strdup(name), .format = strdup("qcow2")}, *last;
+    int rc = !new.name || !new.format     ? -ENOMEM
+             : files->n == DISK_FILES_MAX ? -ELOOP
+                                          : add_file(files, &last);
+
+    if (rc == 0)
+        rc = disk_io_push(files->io, fd);
+    if (rc) {
+        close(fd);
+        free(new.name);
+        free(new.format);
+        return rc;
+    }
+    memmove(files->files + 1, files->files, files->n++ * sizeof(*files->files));
+    files->files[0] = new;
+    if (files->files[1].lock_fd >= 0)
+        share_lock(files->files[1].lock_fd);
+    return 0;
+}
+
+static void close_file(struct disk_file *file)
+{
+    close(file->fd);
+    cleanup_close_fn(&file->lock_fd);
+    free(file->name);
+    free(file->format);
+}
+
+void disk_files_pop(struct disk_files *files)
+{
+    disk_io_pop(files->io);
+    close_file(&files->files[0]);
+    memmove(files->files, files->files + 1, --files->n * sizeof(*files->files));
+    /* Nobody knows that it could be had meanwhile. */
+    if (files->files[0].lock_fd >= 0 && !files->read_only)
+        take_lock(files->files[0].lock_fd, false);
+}
+
+int disk_hold(const char *path, struct error **err)
+{
+    cleanup_close int fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+
+    return fd < 0 ? error_set_errno(err, errno, "disk '%s'", path) : disk_lock_file(fd, path, false, err);
+}
+
+void disk_hold_shared(int lock_fd)
+{
+    share_lock(lock_fd);
+}
+
 void disk_files_avoid_uring(struct disk_files *files)
 {
     disk_io_avoid_uring(files->io);
@@ -365,12 +438,8 @@ void disk_files_close(struct disk_files *files)
         return;
     disk_io_free(files->io);
     disk_secret_free(files->secret);
-    for (unsigned i = 0; i < files->n; i++) {
-        close(files->files[i].fd);
-        cleanup_close_fn(&files->files[i].lock_fd);
-        free(files->files[i].name);
-        free(files->files[i].format);
-    }
+    for (unsigned i = 0; i < files->n; i++)
+        close_file(&files->files[i]);
     free(files->files);
     free(files);
 }

@@ -158,6 +158,11 @@ void disk_io_free(struct disk_io *io)
     free(io);
 }
 
+bool disk_io_is_idle(const struct disk_io *io)
+{
+    return !io->in_ring && !io->todo;
+}
+
 int disk_io_push(struct disk_io *io, int fd)
 {
     struct io_file *files = realloc(io->files, (io->n_files + 1) * sizeof(*files));

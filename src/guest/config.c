@@ -162,6 +162,16 @@ int guest_config_parse(struct guest_config *out, const char *text, const char *n
     return 0;
 }
 
+int guest_config_reload_disks(struct guest_config *config)
+{
+    struct vm_disk *before = (struct vm_disk *)(uintptr_t)config->vm.disks;
+    int rc = read_disks(&config->vm, config->json);
+
+    if (rc == 0)
+        free(before);
+    return rc;
+}
+
 void guest_config_clear(struct guest_config *config)
 {
     free(config->vm.modules);

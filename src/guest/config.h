@@ -25,6 +25,8 @@ struct guest_config {
 /* Reads the text; `name` is the guest's, from which its network cards get their addresses. 0 with *out, which
  * must not be moved, and is to be cleared; or -EINVAL with *err. */
 int guest_config_parse(struct guest_config *out, const char *text, const char *name, struct error **err);
+/* After its list of disks in `json` was replaced. 0, -ENOMEM. */
+int guest_config_reload_disks(struct guest_config *config);
 void guest_config_clear(struct guest_config *config);
 
 #endif

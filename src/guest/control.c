@@ -4,12 +4,14 @@
 
 #include "base/error.h"
 #include "engine/profile.h"
+#include "guest/names.h"
 
 #include <errno.h>
 #include <string.h>
 
 static const char *const verbs[CONTROL_VERBS] = {
-    "status", "stop", "kill", "pause", "resume", "stats", "console", "resize", "balloon", "profile", "update",
+    "status",  "stop",   "kill",    "pause",   "resume", "stats",
+    "console", "resize", "balloon", "profile", "update", "snapshot",
 };
 
 /* A number that need not be given. 0 with *out, or -EINVAL with *err. */
@@ -38,6 +40,19 @@ static int take_processors(const json_t *object, double *out, struct error **err
     if (!json_is_number(value) || !(json_number_value(value) >= 0 && json_number_value(value) <= UINT16_MAX))
         return error_set(err, EINVAL, "'cpus' is not a number from 0 to %u", UINT16_MAX);
     *out = json_number_value(value);
+    return 0;
+}
+
+/* A text that need not be given, into `size` bytes. 0, or -EINVAL with *err. */
+static int take_text(const json_t *object, const char *key, char *out, size_t size, struct error **err)
+{
+    const json_t *value = json_object_get(object, key);
+
+    if (!value)
+        return 0;
+    if (!json_is_string(value) || json_string_length(value) >= size)
+        return error_set(err, EINVAL, "'%s' is not a text of at most %zu bytes", key, size - 1);
+    strcpy(out, json_string_value(value)); /* has no zero byte: jansson refuses those */
     return 0;
 }
 
@@ -75,6 +90,12 @@ static int parse_object(const json_t *object, struct control_request *out, struc
         rc = error_set(err, EINVAL, "'frequency' is 0");
     if (rc == 0 && request.verb == CONTROL_BALLOON && !json_object_get(object, "memory-bytes"))
         rc = error_set(err, EINVAL, "no 'memory-bytes': how much memory the guest is to keep");
+    if (rc == 0)
+        rc = take_text(object, "name", request.snapshot, sizeof(request.snapshot), err);
+    if (rc == 0)
+        rc = take_text(object, "description", request.description, sizeof(request.description), err);
+    if (rc == 0 && request.snapshot[0])
+        rc = name_check(request.snapshot, err);
     const json_t *shutdown = json_object_get(object, "shutdown");
     if (rc == 0 && shutdown && !json_is_boolean(shutdown))
         rc = error_set(err, EINVAL, "'shutdown' is neither true nor false");
@@ -123,6 +144,10 @@ char *control_format(const struct control_request *r)
         json_object_set_new(object, "cpus", json_real(r->cpus));
         json_object_set_new(object, "pids", json_integer((json_int_t)r->pids));
         json_object_set_new(object, "io-weight", json_integer((json_int_t)r->io_weight));
+    }
+    if (r->verb == CONTROL_SNAPSHOT) {
+        json_object_set_new(object, "name", json_string(r->snapshot));
+        json_object_set_new(object, "description", json_string(r->description));
     }
     if (r->verb == CONTROL_BALLOON || r->verb == CONTROL_UPDATE)
         json_object_set_new(object, "memory-bytes", json_integer((json_int_t)r->memory_bytes));

@@ -14,9 +14,11 @@
 struct error;
 struct home;
 
-#define CONTROL_LINE_MAX   4096 /* of a request, with its newline */
-#define CONTROL_ANSWER_MAX 65536
-#define CONTROL_SOCKET     "control.sock"
+#define CONTROL_LINE_MAX        4096 /* of a request, with its newline */
+#define CONTROL_ANSWER_MAX      65536
+#define CONTROL_NAME_MAX        63
+#define CONTROL_DESCRIPTION_MAX 500
+#define CONTROL_SOCKET          "control.sock"
 
 enum control_verb {
     CONTROL_STATUS,
@@ -30,6 +32,7 @@ enum control_verb {
     CONTROL_BALLOON,
     CONTROL_PROFILE,
     CONTROL_UPDATE,
+    CONTROL_SNAPSHOT,
     CONTROL_VERBS,
 };
 
@@ -43,6 +46,8 @@ struct control_request {
                                as it is */
     uint64_t pids, io_weight; /* CONTROL_UPDATE: likewise */
     double cpus;              /* likewise */
+    /* CONTROL_SNAPSHOT: "": the disks get new layers, and nothing a name */
+    char snapshot[CONTROL_NAME_MAX + 1], description[CONTROL_DESCRIPTION_MAX + 1];
 };
 
 #define CONTROL_FREQUENCY      99u

@@ -28,6 +28,7 @@ void hand_release(struct hand *hand)
     guest_release(&hand->guest);
     cleanup_close_fn(&hand->lock_fd);
     guest_row_clear(&hand->row);
+    registry_close(hand->registry);
     *hand = HAND_NONE;
 }
 
@@ -49,10 +50,14 @@ static int load_config(struct hand *hand, struct error **err)
 int hand_take(struct hand *out, const struct home *home, const char *name, struct error **err)
 {
     struct hand hand = HAND_NONE;
-    int rc = guest_find(home, name, &hand.row, err);
 
-    if (rc)
+    if (registry_open(&hand.registry, home->state, REGISTRY_READ, NULL))
+        hand.registry = NULL;
+    int rc = guest_find(home, name, &hand.row, err);
+    if (rc) {
+        hand_release(&hand);
         return rc;
+    }
     hand.running = guest_state_is_live(hand.row.state);
     rc = hand.running ? 0 : guest_take(&hand.guest, home, name, err);
     if (rc == 0) {
@@ -129,7 +134,22 @@ static int snapshot_stopped(struct hand *hand, const char *name, const char *des
 int snapshot_ask(const struct home *home, const char *guest, const char *name, const char *description,
                  struct guest_pause *pause, struct error **err)
 {
-    return error_set(err, EBUSY, "guest '%s' runs: stop it first", guest);
+    struct control_request request = {.verb = CONTROL_SNAPSHOT};
+    json_t *answer = NULL;
+
+    if (strlen(description) > CONTROL_DESCRIPTION_MAX)
+        return error_set(err, EINVAL, "a description of %zu bytes: choose one of up to %d",
+                         strlen(description), CONTROL_DESCRIPTION_MAX);
+    strcpy(request.snapshot, name ? name : "");
+    strcpy(request.description, description);
+    int rc = guest_ask(home, guest, &request, &answer, err);
+    if (rc)
+        return rc;
+    const char *note = json_string_value(json_object_get(answer, "note"));
+    pause->ns = (uint64_t)json_integer_value(json_object_get(answer, "pause-ns"));
+    snprintf(pause->note, sizeof(pause->note), "%s", note ? note : "");
+    json_decref(answer);
+    return 0;
 }
 
 int guest_snapshot(const struct home *home, const char *guest, const char *name, const char *description,

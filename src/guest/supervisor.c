@@ -331,6 +331,7 @@ static void on_vm_gone(struct supervisor *s, bool nonsense)
     /* The console's end is still to be read. */
     int console_fd = steal_fd(s->vm.console_fd);
     int status = vm_process_end(&s->vm);
+    supervisor_snapshot_end(s);
     s->vm.console_fd = console_fd;
     /* What was killed could not clear away what it had made. */
     if (s->config.container)
@@ -421,6 +422,10 @@ static void on_message(struct supervisor *s, const struct vm_message *m)
         break;
     case VM_BALLOON:
         supervisor_control_balloon(s, m);
+        break;
+    case VM_DISK_SWITCHED:
+    case VM_DISK_DONE:
+        supervisor_snapshot_message(s, m);
         break;
     case VM_ENDED:
         if (!s->reported)
@@ -531,6 +536,7 @@ static void abandon_vm(struct supervisor *s)
     loop_watch_remove(steal_ptr(s->control_watch));
     supervisor_console_end(s);
     vm_process_end(&s->vm);
+    supervisor_snapshot_end(s);
 }
 
 static void stop(struct supervisor *s)

@@ -40,7 +40,7 @@ struct connection {
     bool attached; /* everything is the console's from now on */
     bool ended;    /* to be freed */
     bool input_ended;
-    bool waits_for_end;
+    bool waits_for_end, waits_for_snapshot;
     unsigned waits_for_pauses, waits_for_stats, waits_for_balloon, waits_for_profile; /* so many answers */
     uint64_t stalled_since;                                                           /* 0: not */
     uint64_t asked_at; /* of the VM process, the last time */
@@ -64,7 +64,8 @@ static void end_connection(struct connection *c)
 
 static bool waits_for_vm(const struct connection *c)
 {
-    return c->waits_for_pauses || c->waits_for_stats || c->waits_for_balloon || c->waits_for_profile;
+    return c->waits_for_snapshot || c->waits_for_pauses || c->waits_for_stats || c->waits_for_balloon ||
+           c->waits_for_profile;
 }
 
 static bool waits(const struct connection *c)
@@ -216,6 +217,12 @@ static void wait_for_no_pause(struct connection *c)
     c->waits_for_pauses = 0;
 }
 
+void supervisor_control_snapshot(struct connection *who, json_t *json)
+{
+    who->waits_for_snapshot = false;
+    answer(who, json);
+}
+
 static void answer_balloon(struct connection *c, const struct vm_message *m)
 {
     uint64_t memory = c->supervisor->config.vm.memory, target = m->stats[VM_STAT_BALLOON_TARGET];
@@ -346,6 +353,22 @@ static void update(struct connection *c, const struct control_request *r)
     json_decref(limits);
 }
 
+static void snapshot(struct connection *c, const struct control_request *r)
+{
+    cleanup_error struct error *err = NULL;
+
+    if (c->supervisor->config.container) {
+        answer_error(c, "a container has no disks");
+    } else if (can_ask_vm(c)) {
+        if (supervisor_snapshot_begin(c->supervisor, c, r, &err)) {
+            answer_error(c, error_message(err));
+            return;
+        }
+        c->waits_for_snapshot = true;
+        asked_vm(c, 0);
+    }
+}
+
 static void act_on(struct connection *c, const struct control_request *r)
 {
     struct supervisor *s = c->supervisor;
@@ -384,6 +407,9 @@ static void act_on(struct connection *c, const struct control_request *r)
             answer_error(c, "a container has no memory balloon: 'tabique update --memory' changes its limit");
         else
             set_balloon(c, r->memory_bytes);
+        break;
+    case CONTROL_SNAPSHOT:
+        snapshot(c, r);
         break;
     case CONTROL_UPDATE:
         update(c, r);
@@ -464,6 +490,7 @@ static void on_output_broke(void *opaque)
 static void free_connection(struct connection *c, unsigned wait_ms)
 {
     wait_for_no_pause(c);
+    supervisor_snapshot_forget(c->supervisor, c, false);
     stream_close(c->stream, wait_ms);
     cleanup_close_fn(&c->fd);
     free(c);
@@ -483,6 +510,8 @@ static void on_reaper(void *opaque)
         /* Who asked may be gone long since: such connections would become ever more. */
         if (waits_for_vm(c) && now >= c->asked_at + VM_ANSWER_NS) {
             wait_for_no_pause(c);
+            supervisor_snapshot_forget(s, c, true);
+            c->waits_for_snapshot = false;
             c->waits_for_stats = c->waits_for_balloon = c->waits_for_profile = 0;
             answer_error(c, VM_HANGS);
         }

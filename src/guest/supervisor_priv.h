@@ -18,6 +18,7 @@ struct loop_watch;
 struct stream;
 struct terminal;
 struct connection;
+struct snapshot_work;
 
 #define SUPERVISOR_PAUSES 64 /* that may be unanswered at once */
 
@@ -93,6 +94,11 @@ struct supervisor {
     int dial_fd;      /* where the VM process asks for connections; -1 while there is none */
     struct loop_watch *dial_watch;
 
+    /* Disks that are about to go on in new files; NULL: none are. The locks of those that have. */
+    struct snapshot_work *snapshot;
+    int *layer_locks;
+    size_t n_layer_locks;
+
     int ready_fd; /* tells who started us; -1: nobody waits */
 };
 
@@ -129,6 +135,17 @@ int supervisor_vsock_begin(struct supervisor *s, int *theirs, struct error **err
 void supervisor_vsock_end(struct supervisor *s);
 void supervisor_vsock_close(struct supervisor *s);
 
+/* ---- supervisor_snapshot.c ---- */
+
+/* Begins; `who` gets the answer. 0 or -errno with *err. */
+int supervisor_snapshot_begin(struct supervisor *s, struct connection *who,
+                              const struct control_request *request, struct error **err);
+void supervisor_snapshot_message(struct supervisor *s, const struct vm_message *m);
+/* Nobody waits any more; `failed`: and was told so, so it must not be. */
+void supervisor_snapshot_forget(struct supervisor *s, const struct connection *who, bool failed);
+/* The VM process has ended. */
+void supervisor_snapshot_end(struct supervisor *s);
+
 /* ---- supervisor_control.c ---- */
 
 int supervisor_control_open(struct supervisor *s, struct error **err);
@@ -138,6 +155,8 @@ void supervisor_control_close(struct supervisor *s);
  * for. */
 void supervisor_control_paused(struct supervisor *s, uint64_t number);
 void supervisor_control_stats(struct supervisor *s, const struct vm_message *m);
+/* Takes the answer. */
+void supervisor_control_snapshot(struct connection *who, json_t *answer);
 void supervisor_control_balloon(struct supervisor *s, const struct vm_message *m);
 void supervisor_control_profile(struct supervisor *s, const struct vm_message *m);
 /* The attached: room that all have for output, 0 with a promise to say when; output; more input is wanted. */

@@ -212,6 +212,30 @@ void machine_resize_console(struct machine *m, uint16_t columns, uint16_t rows)
             virtio_console_resize(m->devices[i], columns, rows);
 }
 
+static struct device *find_disk(const struct machine *m, size_t i)
+{
+    for (size_t k = 0; k < m->n_devices; k++)
+        if (m->devices[k]->class == &virtio_block_class && i-- == 0)
+            return m->devices[k];
+    return NULL;
+}
+
+int machine_push_disk(struct machine *m, size_t i, int fd, const char *name)
+{
+    struct device *disk = find_disk(m, i);
+
+    if (!disk)
+        close(fd);
+    return disk ? virtio_block_push(disk, fd, name) : -ENODEV;
+}
+
+int machine_pop_disk(struct machine *m, size_t i)
+{
+    struct device *disk = find_disk(m, i);
+
+    return disk ? virtio_block_pop(disk) : -ENODEV;
+}
+
 void machine_press_power_button(struct machine *m)
 {
     for (size_t i = 0; i < m->n_devices; i++)

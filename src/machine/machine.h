@@ -88,6 +88,10 @@ void machine_set_balloon(struct machine *machine, uint64_t bytes);
 /* What is known of it, and asks for news. */
 void machine_balloon(struct machine *machine, struct virtio_balloon_report *out);
 
+/* virtio_block_push and virtio_block_pop of the i-th disk. Paused only. 0 or -errno. */
+int machine_push_disk(struct machine *machine, size_t i, int fd, const char *name);
+int machine_pop_disk(struct machine *machine, size_t i);
+
 /* Presses the power button: the guest is asked to switch itself off. Any thread. */
 void machine_press_power_button(struct machine *machine);
 

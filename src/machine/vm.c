@@ -19,6 +19,7 @@
 #include "machine/firmware.h"
 #include "machine/machine.h"
 #include "machine/vm_disks.h"
+#include "machine/vm_switch.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -46,6 +47,7 @@ struct vm {
     bool paused, quit; /* as the supervisor asked for */
     bool pause_asked;  /* a VM_PAUSE or VM_RESUME is to be answered, by this number */
     uint64_t pause_number;
+    struct vm_switch disk_switch;
     enum watchdog_action watchdog;
     uint64_t stats[VM_STATS_COUNT];
 };
@@ -306,6 +308,11 @@ static void act_on(struct vm *vm, const struct vm_message *m)
     case VM_PROFILE_WANTED:
         tell_profile(vm, (unsigned)m->value);
         break;
+    case VM_DISK_SWITCH:
+    case VM_DISK_GO_ON:
+        vm_switch_ask(&vm->disk_switch, m);
+        interrupt(vm);
+        break;
     case VM_QUIT:
         vm->quit = true;
         interrupt(vm);
@@ -319,11 +326,17 @@ static void on_control(void *opaque, uint32_t events)
 {
     struct vm *vm = opaque;
     struct vm_message m;
-    int rc = 0;
+    int rc = 0, passed;
 
     /* What comes after a pause finds the guest paused, and each pause its answer: it is read later. */
-    while (!vm->pause_asked && (rc = vm_message_receive(vm->config->control_fd, false, &m)) == 0)
-        act_on(vm, &m);
+    while (!vm->pause_asked && !vm->disk_switch.asked &&
+           (rc = vm_message_receive_passed(vm->config->control_fd, &m, &passed)) == 0) {
+        if (m.type == VM_DISK_FILE)
+            vm_switch_take(&vm->disk_switch, &m, steal_fd(passed));
+        else
+            act_on(vm, &m);
+        cleanup_close_fn(&passed);
+    }
     /* No supervisor, or one that has lost its mind: nobody could stop this guest any more. */
     if (rc && rc != -EAGAIN) {
         vm->quit = true;
@@ -402,14 +415,16 @@ static int serve(struct vm *vm, enum vm_end *end, int *status, struct error **er
         enum machine_event event;
         int code, rc;
 
-        if (!vm->paused) {
+        if (!vm->paused && !vm->disk_switch.switched) {
             rc = machine_resume(vm->machine, err);
             if (rc)
                 return rc;
         }
         if (vm->pause_asked)
             answer_pause(vm);
+        vm_switch_tell(&vm->disk_switch, vm->config->control_fd);
         loop_run(vm->loop);
+        vm_switch_begin(&vm->disk_switch);
         machine_pause(vm->machine);
         /* What the guest itself decided goes before what a person asked for meanwhile. */
         if (machine_take_event(vm->machine, &event, &code) &&
@@ -419,6 +434,7 @@ static int serve(struct vm *vm, enum vm_end *end, int *status, struct error **er
             *end = VM_END_QUIT;
             return 0;
         }
+        vm_switch_act(&vm->disk_switch, vm->machine, vm->config->control_fd);
     }
 }
 
@@ -580,6 +596,7 @@ void vm_free(struct vm *vm)
     if (!vm)
         return;
     /* Devices may still have output, so the console stays until they are gone. */
+    vm_switch_close(&vm->disk_switch);
     machine_free(vm->machine);
     console_close(&vm->console);
     loop_watch_remove(vm->control_watch);

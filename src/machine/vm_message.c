@@ -2,7 +2,9 @@
 /* The messages between supervisor and VM process. No state, no locks. */
 #include "machine/vm_message.h"
 
+#include "base/cleanup.h"
 #include "base/text.h"
+#include "host/pass.h"
 
 #include <errno.h>
 #include <string.h>
@@ -69,6 +71,26 @@ int vm_message_receive(int fd, bool from_vm, struct vm_message *out)
     if (n == 0)
         return -ECONNRESET;
     return vm_message_parse(bytes, (size_t)n, from_vm, out);
+}
+
+int vm_message_receive_passed(int fd, struct vm_message *out, int *passed)
+{
+    char bytes[sizeof(struct vm_message)];
+    ssize_t n = pass_receive(fd, bytes, sizeof(bytes), passed, MSG_DONTWAIT | MSG_TRUNC);
+    int rc = n < 0 ? (int)n : n == 0 ? -ECONNRESET : vm_message_parse(bytes, (size_t)n, false, out);
+
+    if (rc) {
+        cleanup_close_fn(passed);
+        *passed = -1;
+    }
+    return rc;
+}
+
+int vm_message_pass(int fd, const struct vm_message *message, int passed)
+{
+    ssize_t n = pass_send(fd, message, sizeof(*message), passed, MSG_DONTWAIT);
+
+    return n < 0 ? (int)n : 0;
 }
 
 void vm_message_set_text(struct vm_message *message, const char *text)

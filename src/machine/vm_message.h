@@ -25,6 +25,11 @@ enum vm_message_type {
     VM_PROFILE_WANTED,   /* value: looks a second, 1..ENGINE_PROFILE_HZ_MAX; VM_PROFILE answers */
     VM_SET_BALLOON, /* value: bytes of RAM that the guest is to give back by its balloon; VM_BALLOON answers
                      */
+    VM_DISK_FILE, /* value: the number of a disk; text: the name of a file that comes along, to be put before
+                     its own */
+    VM_DISK_SWITCH, /* stop the vCPUs and put to use what VM_DISK_FILE brought; VM_DISK_SWITCHED answers */
+    VM_DISK_GO_ON,  /* let the vCPUs go on, with the new files (value 1) or the old ones (0); VM_DISK_DONE
+                       answers */
     VM_QUIT,        /* end in an orderly way, whatever the guest does; VM_ENDED answers */
     VM_TO_LAST = VM_QUIT,
 
@@ -36,11 +41,13 @@ enum vm_message_type {
     VM_RESUMED,
     VM_STATS,
     VM_PROFILE,
-    VM_BALLOON,      /* stats are as now; without a driver in the guest nothing has changed */
-    VM_CRASH_LOADED, /* the guest has panicked, and its crash kernel takes over */
-    VM_WATCHDOG,     /* the guest's watchdog has expired; VM_RESTARTED follows where it restarts the guest */
-    VM_LINK_DOWN,    /* what speaks for the guest on a network is gone: that card's cable is unplugged */
-    VM_ENDED,        /* the last one. end, status, text: why, for VM_END_FAILED and VM_END_ENGINE */
+    VM_BALLOON,       /* stats are as now; without a driver in the guest nothing has changed */
+    VM_DISK_SWITCHED, /* status: 0, or 1 where it could not be and nothing has changed; text: why */
+    VM_DISK_DONE,     /* value: for how many nanoseconds the vCPUs stood still */
+    VM_CRASH_LOADED,  /* the guest has panicked, and its crash kernel takes over */
+    VM_WATCHDOG,      /* the guest's watchdog has expired; VM_RESTARTED follows where it restarts the guest */
+    VM_LINK_DOWN,     /* what speaks for the guest on a network is gone: that card's cable is unplugged */
+    VM_ENDED,         /* the last one. end, status, text: why, for VM_END_FAILED and VM_END_ENGINE */
     VM_FROM_LAST = VM_ENDED,
 };
 
@@ -103,6 +110,10 @@ int vm_message_parse(const void *bytes, size_t len, bool from_vm, struct vm_mess
 int vm_message_send(int fd, const struct vm_message *message);
 /* Receives without blocking, as vm_message_parse. -EAGAIN if nothing is there, -ECONNRESET at the end. */
 int vm_message_receive(int fd, bool from_vm, struct vm_message *out);
+/* The same for the VM process. *passed: a descriptor that came along, the caller's; or -1. */
+int vm_message_receive_passed(int fd, struct vm_message *out, int *passed);
+/* As vm_message_send, with a descriptor. */
+int vm_message_pass(int fd, const struct vm_message *message, int passed);
 
 /* Puts text into a message, cut where it is too long. */
 void vm_message_set_text(struct vm_message *message, const char *text);

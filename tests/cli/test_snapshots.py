@@ -234,7 +234,7 @@ def test_containers_have_none(home):
 def check_files(home):
     """What the registry says of layers is what lies there, and each file names the one that it is based on."""
     for path, parent, name in rows(home, "SELECT l.path, p.path, l.guest FROM layers l LEFT JOIN layers p ON p.id = l.parent"):
-        info = json.loads(subprocess.run(["qemu-img", "info", "--output=json", path], capture_output=True, check=True,
+        info = json.loads(subprocess.run(["qemu-img", "info", "-U", "--output=json", path], capture_output=True, check=True,
                                          timeout=60).stdout)
         if parent:
             assert info["backing-filename"] == parent, (name, path)

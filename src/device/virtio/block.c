@@ -95,9 +95,18 @@ struct block_request {
     struct virtqueue_element elem;
 };
 
+/* A file to be put before the disk's others, or the first of them to be taken away. */
+struct exchange {
+    int fd; /* -1: taken away */
+    const char *name;
+    bool done;
+    int result;
+};
+
 struct virtio_block {
     struct virtio_device vdev;
-    struct disk *disk;
+    struct disk_files *files;
+    struct disk *disk; /* NULL after an exchange that failed: the device is broken then */
     struct loop *loop;
     pthread_t thread;
     bool thread_made;
@@ -109,7 +118,8 @@ struct virtio_block {
     bool starved;                 /* requests wait for others to end */
     bool used_any;                /* something to tell the driver at the end of the batch */
     int thread_state;             /* 0 at first, THREAD_SERVES, or -errno */
-    pthread_cond_t changed;       /* thread_state, or in_flight has become 0 */
+    struct exchange *exchange;    /* to be done by the thread */
+    pthread_cond_t changed;       /* thread_state, exchange->done, or in_flight has become 0 */
     unsigned in_flight;
     unsigned n_free;
     struct block_request *free[BLOCK_QUEUE_SIZE];
@@ -346,7 +356,7 @@ static void block_queue_notify(struct virtio_device *vdev, struct virtqueue *que
     struct virtio_block *block = block_of(vdev);
     unsigned n = 0;
 
-    if (block->draining)
+    if (block->draining || !block->disk)
         return;
     while (n < queue->size && take(block, queue))
         n++;
@@ -380,6 +390,91 @@ static void drain(struct virtio_block *block)
     block->draining--;
 }
 
+/* ---- another file ---- */
+
+static int open_again(struct virtio_block *block)
+{
+    int rc = disk_open(&block->disk, block->files, block->loop, NULL);
+
+    if (rc == 0)
+        disk_on_batch_end(block->disk, batch_end, block);
+    return rc;
+}
+
+/* In the disk's thread, with nothing under way. */
+static int exchange(struct virtio_block *block, const struct exchange *e)
+{
+    int rc = disk_close(steal_ptr(block->disk));
+
+    if (rc == 0 && e->fd >= 0)
+        rc = disk_files_push(block->files, e->fd, e->name);
+    else if (e->fd >= 0)
+        close(e->fd);
+    else
+        disk_files_pop(block->files);
+    int opened = open_again(block);
+    if (opened && rc == 0 && e->fd >= 0) {
+        disk_files_pop(block->files);
+        rc = opened;
+        opened = open_again(block);
+    }
+    if (opened)
+        virtio_device_broken(&block->vdev, "block device whose image could not be opened again");
+    return rc ? rc : opened;
+}
+
+static void on_exchange(void *opaque)
+{
+    struct virtio_block *block = opaque;
+    LOCK_SCOPE(&block->vdev.lock);
+    struct exchange *e = block->exchange;
+
+    /* A flush of the format's own. */
+    if (!disk_is_idle(block->disk) && loop_post(block->loop, on_exchange, block) == 0)
+        return;
+    e->result = exchange(block, e);
+    e->done = true;
+    pthread_cond_broadcast(&block->changed);
+}
+
+static int do_exchange(struct virtio_block *block, struct exchange *e)
+{
+    LOCK_SCOPE(&block->vdev.lock);
+
+    if (!block->disk || disk_is_read_only(block->disk)) {
+        cleanup_close_fn(&e->fd);
+        return -EROFS;
+    }
+    block->draining++;
+    while (block->in_flight)
+        pthread_cond_wait(&block->changed, &block->vdev.lock);
+    block->exchange = e;
+    int rc = loop_post(block->loop, on_exchange, block);
+    if (rc)
+        cleanup_close_fn(&e->fd);
+    while (rc == 0 && !e->done)
+        pthread_cond_wait(&block->changed, &block->vdev.lock);
+    block->exchange = NULL;
+    block->draining--;
+    /* What came meanwhile. */
+    virtqueue_kick(&block->vdev.queues[0]);
+    return rc ? rc : e->result;
+}
+
+int virtio_block_push(struct device *device, int fd, const char *name)
+{
+    struct exchange e = {.fd = fd, .name = name};
+
+    return do_exchange(container_of(device, struct virtio_block, vdev.device), &e);
+}
+
+int virtio_block_pop(struct device *device)
+{
+    struct exchange e = {.fd = -1};
+
+    return do_exchange(container_of(device, struct virtio_block, vdev.device), &e);
+}
+
 static void block_reset(struct virtio_device *vdev)
 {
     struct virtio_block *block = block_of(vdev);
@@ -397,6 +492,8 @@ static void block_queue_reset(struct virtio_device *vdev, struct virtqueue *queu
 static void block_config_read(struct virtio_device *vdev, uint8_t *config)
 {
     const struct virtio_block *block = block_of(vdev);
+    if (!block->disk)
+        return;
     uint32_t granularity = disk_granularity(block->disk) / DISK_SECTOR;
 
     put_le64(config + CONFIG_CAPACITY, disk_size(block->disk) / DISK_SECTOR);
@@ -513,6 +610,7 @@ static int prepare(struct virtio_block *block, const struct virtio_block_config 
     block->n_free = BLOCK_QUEUE_SIZE;
     if (config->serial)
         memcpy(block->serial, config->serial, strnlen(config->serial, sizeof(block->serial)));
+    block->files = config->files;
     int rc = loop_create(&block->loop, err);
     if (rc == 0)
         rc = disk_open(&block->disk, config->files, block->loop, err);

@@ -17,4 +17,12 @@ struct virtio_block_config {
 
 extern const struct device_class virtio_block_class;
 
+/*
+ * Has the disk go on in a new file, as disk_files_push has it; or, after that, in the one before again. What
+ * the guest has asked for is done before, and stays there; the image is flushed. For who has paused the
+ * guest. `fd` becomes the disk's. 0 or -errno.
+ */
+int virtio_block_push(struct device *device, int fd, const char *name);
+int virtio_block_pop(struct device *device);
+
 #endif

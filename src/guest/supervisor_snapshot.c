@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * New layers under a guest that runs: the supervisor makes the files, since the VM process has no paths, and
+ * passes them to it; that one stops its processors, changes files and says so; the registry is told in one
+ * transaction, and the guest goes on. Killed before the transaction, whoever it is, the guest has its old
+ * files, and nothing is in the new ones; killed after it, the new ones. Part of the supervisor's one thread.
+ */
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "disk/disk.h"
+#include "guest/snapshot_priv.h"
+#include "guest/supervisor_priv.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+struct snapshot_work {
+    struct connection *who; /* waits for the answer; NULL: nobody does any more */
+    struct control_request request;
+    struct layer_changes changes;
+    bool abandoned; /* who asked was told that it failed */
+    bool going_on;  /* VM_DISK_GO_ON was sent */
+    bool committed;
+    struct error *failure;
+};
+
+static void free_work(struct supervisor *s, uint64_t pause_ns)
+{
+    struct snapshot_work *w = steal_ptr(s->snapshot);
+    char note[160] = "its file systems were not frozen, but its disks flushed";
+
+    if (w->who)
+        supervisor_control_snapshot(
+            w->who, w->committed ? json_pack("{s:b, s:I, s:s}", "ok", 1, "pause-ns", (json_int_t)pause_ns,
+                                             "note", note)
+                                 : json_pack("{s:b, s:s}", "ok", 0, "error", error_message(w->failure)));
+    layers_done(&w->changes, w->committed);
+    error_free(w->failure);
+    free(w);
+}
+
+/* The new files are the guest's as long as its VM process lives; the next one locks them itself. */
+static int hold_locks(struct supervisor *s, const struct layer_changes *changes, struct error **err)
+{
+    int *locks = realloc(s->layer_locks, (s->n_layer_locks + changes->n) * sizeof(*locks));
+
+    if (!locks)
+        return error_set_errno(err, ENOMEM, "locks");
+    s->layer_locks = locks;
+    for (size_t i = 0; i < changes->n; i++) {
+        int fd = disk_hold(changes->list[i].path, err);
+        if (fd < 0)
+            return fd;
+        locks[s->n_layer_locks++] = fd;
+    }
+    return 0;
+}
+
+static int send_files(struct supervisor *s, const struct layer_changes *changes, struct error **err)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < changes->n && rc == 0; i++) {
+        struct vm_message m = {.type = VM_DISK_FILE, .value = changes->list[i].disk};
+        cleanup_close int fd = open(changes->list[i].path, O_RDWR | O_CLOEXEC);
+
+        vm_message_set_text(&m, changes->list[i].path);
+        rc = fd < 0 ? -errno : vm_message_pass(s->vm.control_fd, &m, fd);
+    }
+    if (rc == 0)
+        rc = vm_message_send(s->vm.control_fd,
+                             &(const struct vm_message){.type = VM_DISK_SWITCH, .value = changes->n});
+    return rc ? error_set_errno(err, -rc, "passing new files to the guest's process") : 0;
+}
+
+int supervisor_snapshot_begin(struct supervisor *s, struct connection *who,
+                              const struct control_request *request, struct error **err)
+{
+    if (s->snapshot)
+        return error_set(err, EBUSY, "another snapshot of the guest is being made");
+    struct snapshot_work *w = calloc(1, sizeof(*w));
+    if (!w)
+        return error_set_errno(err, ENOMEM, "snapshot");
+    w->who = who;
+    w->request = *request;
+    int rc = layers_prepare(s->guest, s->config.json, &w->changes, err);
+    if (rc == 0)
+        rc = hold_locks(s, &w->changes, err);
+    if (rc == 0)
+        rc = send_files(s, &w->changes, err);
+    if (rc) {
+        layers_done(&w->changes, false);
+        free(w);
+        return rc;
+    }
+    s->snapshot = w;
+    return 0;
+}
+
+static int commit(struct supervisor *s, struct snapshot_work *w)
+{
+    const struct control_request *r = &w->request;
+    json_t *config = json_deep_copy(s->config.json);
+    char *before = strdup(s->guest->row.config);
+    int rc = config && before
+                 ? snapshot_commit(s->guest, config, &w->changes, r->snapshot[0] ? r->snapshot : NULL,
+                                   r->description, &w->failure)
+                 : error_set_errno(&w->failure, ENOMEM, "snapshot");
+
+    if (rc == 0) {
+        /* Those that were new at the last time are written no more. */
+        for (size_t i = 0; i + w->changes.n < s->n_layer_locks; i++)
+            disk_hold_shared(s->layer_locks[i]);
+        json_object_set(s->config.json, "disk", json_object_get(config, "disk"));
+        guest_config_reload_disks(&s->config);
+    } else if (before) {
+        free(s->guest->row.config);
+        s->guest->row.config = steal_ptr(before);
+    }
+    free(before);
+    json_decref(config);
+    return rc;
+}
+
+static void on_switched(struct supervisor *s, const struct vm_message *m)
+{
+    struct snapshot_work *w = s->snapshot;
+
+    if (m->status) {
+        error_set(&w->failure, EIO, "its disks could not be given new files: %s", m->text);
+        free_work(s, 0);
+        return;
+    }
+    if (w->abandoned)
+        error_set(&w->failure, ETIMEDOUT, "it took too long");
+    w->committed = !w->abandoned && commit(s, w) == 0;
+    w->going_on = true;
+    vm_message_send(s->vm.control_fd,
+                    &(const struct vm_message){.type = VM_DISK_GO_ON, .value = w->committed});
+}
+
+void supervisor_snapshot_message(struct supervisor *s, const struct vm_message *m)
+{
+    struct snapshot_work *w = s->snapshot;
+
+    /* What a VM process says that nobody asked for means nothing. */
+    if (w && m->type == VM_DISK_SWITCHED && !w->going_on)
+        on_switched(s, m);
+    else if (w && m->type == VM_DISK_DONE && w->going_on)
+        free_work(s, m->value);
+}
+
+void supervisor_snapshot_forget(struct supervisor *s, const struct connection *who, bool failed)
+{
+    if (!s->snapshot || s->snapshot->who != who)
+        return;
+    s->snapshot->who = NULL;
+    s->snapshot->abandoned = failed;
+}
+
+void supervisor_snapshot_end(struct supervisor *s)
+{
+    if (s->snapshot) {
+        if (!s->snapshot->failure)
+            error_set(&s->snapshot->failure, ESRCH, "the guest has ended meanwhile");
+        free_work(s, 0);
+    }
+    while (s->n_layer_locks)
+        close(s->layer_locks[--s->n_layer_locks]);
+    free(steal_ptr(s->layer_locks));
+}

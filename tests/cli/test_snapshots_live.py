@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Snapshots and clones of a virtual machine that runs and writes to two disks all the while. One boot for all of it."""
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+
+import program
+from life import Home, wait_until
+from program import GUESTS, Shell
+from test_snapshots import check_files, expect, layers, rows, shows, snapshots
+
+pytestmark = pytest.mark.skipif("soft" not in program.engines(), reason="this host can't run the engine soft")
+
+PAUSE_MS = 2000  # on a host that does ten other things; a few on an idle one
+KILLS = int(os.environ.get("TABIQUE_LIVE_SNAPSHOT_KILLS", "6"))
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    made = Home(tmp_path / "home")
+    monkeypatch.setenv("TABIQUE_HOME", str(made.path))
+    yield made
+    made.clear()
+
+
+def run_guest(tmp_path, suite):
+    words = []
+    for i in range(2):
+        path = tmp_path / f"d{i}.qcow2"
+        subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "64M"], check=True, timeout=60)
+        words += ["--disk", f"{path},format=qcow2"]
+    return Shell("run", "--name", "web", "--engine", "soft", "--net", "none", "--kernel", GUESTS / suite / "vmlinuz",
+                 "--initrd", GUESTS / suite / "initrd.gz", "--append", "console=ttyS0 quiet", *words).shell()
+
+
+def put(guest, value):
+    """The same byte all over the first 64 KiB of both disks, on the disk."""
+    for disk in "ab":
+        guest.ask(f"tr '\\0' '\\{value:03o}' </dev/zero | dd of=/dev/vd{disk} bs=64k count=1 iflag=fullblock conv=fsync 2>&1")
+
+
+def shown(guest):
+    """What the guest finds there, past its own cache."""
+    guest.ask("sync; echo 3 >/proc/sys/vm/drop_caches")
+    return [int(guest.ask(f"dd if=/dev/vd{disk} bs=64k count=1 2>/dev/null | od -An -tu1 -w1 -v | sort -u").strip())
+            for disk in "ab"]
+
+
+def paused(home, *command):
+    said = home.do(*command)
+    ms = float(re.search(r"web stood still for ([0-9.]+) ms; ", said).group(1))
+    assert 0 < ms < PAUSE_MS, said
+    return ms
+
+
+@pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
+def test_running(home, tmp_path, suite):
+    guest = run_guest(tmp_path, suite)
+    put(guest, 1)
+    pauses = [paused(home, "snapshot", "web", "one", "--description", "both have 1")]
+    assert shown(guest) == [1, 1]
+    put(guest, 2)
+    assert shown(guest) == [2, 2]
+    assert "has a snapshot 'one' already" in home.fail("snapshot", "web", "one")
+    assert shown(guest) == [2, 2], "after one that was not made it goes on in the old files"
+    check_files(home)
+
+    # It writes all the while.
+    guest.ask("(while :; do dd if=/dev/urandom of=/dev/vda bs=4k count=64 seek=512 conv=fsync; done) >/dev/null 2>&1 & "
+              "(while :; do dd if=/dev/urandom of=/dev/vdb bs=4k count=64 seek=512; done) >/dev/null 2>&1 &")
+    for i in range(4):
+        pauses.append(paused(home, "snapshot", "web", f"busy-{i}"))
+    assert home.do("clone", "web", "copy") == "copy\n"
+    assert shows(home, "copy", {0: 2}) and home.states() == {"web": "running", "copy": "stopped"}
+    guest.ask("kill $(jobs -p) 2>/dev/null; kill %1 %2; wait; true")
+    print(f"paused for {pauses} ms")
+    check_files(home)
+
+    before = len(layers(home, "web"))
+    for name in ("busy-0", "busy-1", "busy-2"):
+        home.do("snapshot-rm", "web", name)
+        assert shown(guest) == [2, 2]
+    assert len(layers(home, "web")) < before
+    check_files(home)
+
+    # A restart inside finds the same disks; the guest is taken back and started again.
+    put(guest, 3)
+    home.do("restore", "web", "one")
+    wait_until(lambda: home.states()["web"] == "running", "it runs again")
+    home.do("kill", "web")
+    for disk in (0, 1):
+        expect(home, "web", {0: 1}, disk=disk)
+        expect(home, "copy", {0: 2}, disk=disk)
+    home.do("restore", "web", "busy-3")
+    for disk in (0, 1):
+        expect(home, "web", {0: 2}, disk=disk)
+    home.do("snapshot-rm", "web", "one")
+    home.do("snapshot-rm", "web", "busy-3")
+    for disk in (0, 1):
+        expect(home, "web", {0: 2}, disk=disk)
+        expect(home, "copy", {0: 2}, disk=disk)
+    check_files(home)
+    home.do("rm", "copy")
+    home.do("rm", "web")
+    assert rows(home, "SELECT * FROM layers") == []
+
+
+@pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
+def test_supervisor_killed_while_it_is_asked(home, tmp_path, suite):
+    """Whatever moment that is: the guest starts again, and has the old state or the new one."""
+    moments = random.Random(seed := random.randrange(1 << 32))
+    guest = run_guest(tmp_path, suite)
+    put(guest, 7)
+    names = set()
+    for i in range(KILLS):
+        supervisor = home.inspect("web")["supervisor"]
+        verb = moments.choice(["snapshot", "clone"])
+        child = home.popen(verb, "web", f"x{i}")
+        time.sleep(moments.uniform(0.01, 0.25))
+        os.kill(supervisor, signal.SIGKILL)
+        child.communicate()
+        there, told = set(snapshots(home, "web")), f"seed {seed}, round {i}: {verb}"
+        assert names <= there <= names | {f"x{i}"}, told
+        names = there
+        for clone in set(home.states()) - {"web"}:
+            assert shows(home, clone, {0: 7}), told
+            home.do("rm", clone)
+        assert shows(home, "web", {0: 7}), told
+        home.do("snapshot", "web", f"after-{i}")
+        names.add(f"after-{i}")
+        check_files(home)
+        home.do("start", "web")
+    home.do("kill", "web")
+    for name in names:
+        home.do("restore", "web", name)
+        assert shows(home, "web", {0: 7}), name
