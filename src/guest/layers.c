@@ -98,6 +98,14 @@ int layers_prepare(const struct guest *guest, const json_t *config, struct layer
 
         if (json_is_true(json_object_get(disk, "read-only")))
             continue;
+        if (json_object_get(disk, "secret-file")) {
+            rc = error_set(
+                err, ENOTSUP,
+                "disk '%s' is encrypted, and what is written after a snapshot would not be: copy it with "
+                "'tabique disk convert' instead",
+                path);
+            break;
+        }
         rc = whole ? make(guest, &changes, (unsigned)i, 0, whole,
                           json_string_value(json_object_get(disk, "format")), err)
                    : error_set_errno(err, ENOMEM, "layers");
