@@ -6,9 +6,9 @@
 #include <errno.h>
 #include <string.h>
 
-static const struct disk_format *const formats[] = {
-    &disk_format_raw, &disk_format_luks, &disk_format_qcow2, &disk_format_vdi,
-    &disk_format_vhd, &disk_format_vhdx, &disk_format_vmdk,  NULL};
+static const struct disk_format *const formats[] = {&disk_format_raw,  &disk_format_luks, &disk_format_qcow2,
+                                                    &disk_format_vdi,  &disk_format_vhd,  &disk_format_vhdx,
+                                                    &disk_format_vmdk, &disk_format_nbd,  NULL};
 
 const char *disk_format_name(size_t i)
 {

@@ -42,6 +42,7 @@ struct disk_file {
     char *format;
     dev_t device; /* which file it is, if it was opened by path */
     ino_t inode;
+    struct nbd_remote *remote; /* it is a connection to a server's disk; NULL: it is none */
 };
 
 /* An image's files: the image first, then its backing file, that one's backing file, and so on. */

@@ -119,7 +119,7 @@ struct disk_format {
 };
 
 extern const struct disk_format disk_format_luks, disk_format_raw, disk_format_qcow2, disk_format_vdi,
-    disk_format_vhd, disk_format_vhdx, disk_format_vmdk;
+    disk_format_vhd, disk_format_vhdx, disk_format_vmdk, disk_format_nbd;
 
 /* ---- info.c ---- */
 

@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "disk/disk_priv.h"
 #include "disk/luks.h"
+#include "disk/nbd_link.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -131,6 +132,13 @@ static bool is_there(const struct disk_files *files, const struct stat *st)
 static int open_and_lock(const struct disk_files *files, const char *path, struct disk_file *file,
                          struct error **err)
 {
+    if (nbd_is_uri(path) && files->n == 0) {
+        struct nbd_remote *remote = NULL;
+        int socket = nbd_connect(path, &remote, err);
+        if (socket >= 0)
+            *file = (struct disk_file){.fd = socket, .lock_fd = -1, .remote = remote};
+        return socket < 0 ? socket : 0;
+    }
     bool read_only = files->read_only || files->n > 0;
     cleanup_close int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
     struct stat st;
@@ -245,6 +253,17 @@ static void raise_limit(void)
     }
 }
 
+/* What a server has is the disk's content: who says raw says that. */
+static int set_remote_format(struct disk_file *file, struct error **err)
+{
+    if (file->format && strcmp(file->format, "raw") != 0 && strcmp(file->format, "nbd") != 0)
+        return error_set(err, EINVAL, "disk '%s': what a server has is read as raw, not as %s", file->name,
+                         file->format);
+    free(file->format);
+    file->format = strdup("nbd");
+    return file->format ? 0 : error_set_errno(err, ENOMEM, "disk '%s'", file->name);
+}
+
 static int open_chain(struct disk_files *files, const char *path, const char *format, enum follow follow,
                       struct error **err)
 {
@@ -265,6 +284,9 @@ static int open_chain(struct disk_files *files, const char *path, const char *fo
         files->n++;
         file->name = steal_ptr(name);
         file->format = steal_ptr(declared);
+        rc = file->remote ? set_remote_format(file, err) : 0;
+        if (rc)
+            return rc;
         rc = look_behind(file, follow, &name, &declared, err);
         if (rc)
             return wrap_behind(files, files->n - 1, err, rc);
@@ -400,6 +422,7 @@ int disk_files_push(struct disk_files *files, int fd, const char *name)
 static void close_file(struct disk_file *file)
 {
     close(file->fd);
+    nbd_remote_free(file->remote);
     cleanup_close_fn(&file->lock_fd);
     free(file->name);
     free(file->format);

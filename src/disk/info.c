@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* What commands ask of an image: its header's facts, and where its content is. No state, no locks. */
 #include "disk/disk_priv.h"
+#include "disk/nbd_link.h"
 
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -15,6 +16,11 @@
 bool disk_is_zero(const uint8_t *p, size_t len)
 {
     return !len || (!p[0] && memcmp(p, p + 1, len - 1) == 0);
+}
+
+static bool files_are_remote(const struct disk *disk)
+{
+    return disk->files->files[disk->file].remote;
 }
 
 int disk_map(struct disk *disk, uint64_t start, uint64_t length, struct disk_piece *out)
@@ -33,6 +39,12 @@ int disk_map(struct disk *disk, uint64_t start, uint64_t length, struct disk_pie
                                .start = start,
                                .length = e.length,
                                .offset = e.kind == DISK_EXTENT_DATA ? e.offset : 0};
+    /* What a server has is not packed, but where it is. */
+    if (files_are_remote(disk) && e.kind == DISK_EXTENT_PACKED) {
+        out->kind = DISK_EXTENT_DATA;
+        out->offset = start;
+        return 0;
+    }
     /* Formats stop where their tables do. */
     while (out->length < length && e.kind != DISK_EXTENT_PACKED) {
         rc = disk_extent(disk, start + out->length, length - out->length, &e);
@@ -101,7 +113,7 @@ static int read_info(const char *path, const char *format, bool unlocked, struct
     if (rc == 0) {
         info.file_size = (uint64_t)st.st_size;
         info.host_bytes = (uint64_t)st.st_blocks * 512;
-        rc = which->describe(f->fd, &info, err);
+        rc = f->remote ? nbd_describe(files, &info, err) : which->describe(f->fd, &info, err);
     }
     if (rc == 0 && which->backing)
         rc = which->backing(f->fd, &info.backing, &info.backing_format, &other, err);
