@@ -59,7 +59,9 @@ int soft_cache_create(struct soft *s, unsigned cpus, struct error **err)
     s->n_pages = s->ram_pages + (rom ? rom->size >> 12 : 0);
     s->rom_base = rom ? rom->gpa : GUEST_ROM_END;
     pthread_mutex_init(&s->lock, NULL);
-    s->code_end = CODE_SIZE - (cpus - 1) * CODE_LESS;
+    s->code_end = CODE_SIZE - COLD_SIZE - (cpus - 1) * (CODE_LESS - COLD_LESS);
+    s->cold_start = s->cold_used = CODE_SIZE - COLD_SIZE;
+    s->cold_end = CODE_SIZE - (cpus - 1) * COLD_LESS;
     s->meta_end = META_SIZE - (cpus - 1) * META_LESS;
     s->cache = soft_reserve_large(CODE_SIZE + META_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC);
     s->blocks = soft_reserve_large(MAX_BLOCKS * sizeof(*s->blocks), PROT_READ | PROT_WRITE);
@@ -200,8 +202,9 @@ void soft_cache_insert_locked(struct soft *s, struct soft_block *b)
 
 bool soft_cache_has_room_locked(struct soft *s)
 {
-    return s->code_used + BLOCK_CODE_MAX <= s->code_end && s->meta_used + BLOCK_META_MAX <= s->meta_end &&
-           s->n_blocks + 1 < MAX_BLOCKS && (s->free_code_page || s->n_code_pages + 2 < MAX_CODE_PAGES);
+    return s->code_used + BLOCK_CODE_MAX <= s->code_end && s->cold_used + BLOCK_CODE_MAX <= s->cold_end &&
+           s->meta_used + BLOCK_META_MAX <= s->meta_end && s->n_blocks + 1 < MAX_BLOCKS &&
+           (s->free_code_page || s->n_code_pages + 2 < MAX_CODE_PAGES);
 }
 
 void soft_cache_flush_locked(struct soft *s)
@@ -216,6 +219,7 @@ void soft_cache_flush_locked(struct soft *s)
     s->free_code_page = s->unsettled = 0;
     s->n_blocks = 0;
     s->code_used = s->code_start;
+    s->cold_used = s->cold_start;
     s->meta_used = 0;
     memset(s->hash, 0, HASH_SIZE * sizeof(*s->hash));
     for (unsigned n = 0; n < s->n_vcpus; n++) {
@@ -238,7 +242,7 @@ static void patch_jump(struct soft *s, uint32_t at, uint32_t target)
 
 static void unlink_jump(struct soft *s, struct soft_link *e)
 {
-    patch_jump(s, e->patch, e->patch + 4);
+    patch_jump(s, e->patch, e->unlinked);
     e->to = 0;
 }
 
@@ -248,8 +252,8 @@ void soft_cache_look_up_locked(struct soft *s, struct soft_link *e)
     const uint8_t *stub =
         soft_key_moves(key) ? s->stubs.lookup_exit_moves : s->stubs.lookup_exit[soft_key_mmu(key)];
 
-    if (e->leave)
-        patch_jump(s, e->patch + e->leave, (uint32_t)(stub - s->cache));
+    if (e->exit.leave)
+        patch_jump(s, e->unlinked + e->exit.leave, (uint32_t)(stub - s->cache));
 }
 
 void soft_cache_link_locked(struct soft *s, struct soft_link *e, struct soft_block *to)
@@ -403,18 +407,22 @@ struct soft_block *soft_cache_block_at(struct soft *s, const uint8_t *host)
     if (host < s->cache + s->code_start || host >= s->cache + CODE_SIZE)
         return NULL;
     uint32_t at = (uint32_t)(host - s->cache);
+    bool cold = at >= s->cold_start;
     struct soft_block *found = NULL;
     pthread_mutex_lock(&s->lock);
     uint32_t low = 0, high = s->n_blocks;
     while (low < high) {
         uint32_t mid = low + (high - low) / 2;
-        if (s->blocks[mid].code <= at)
+        if ((cold ? s->blocks[mid].cold : s->blocks[mid].code) <= at)
             low = mid + 1;
         else
             high = mid;
     }
-    if (low && at < s->blocks[low - 1].code + s->blocks[low - 1].code_length)
-        found = &s->blocks[low - 1];
+    if (low) {
+        struct soft_block *b = &s->blocks[low - 1];
+        if (cold ? at < b->cold + b->cold_length : at < b->code + b->code_length)
+            found = b;
+    }
     pthread_mutex_unlock(&s->lock);
     return found;
 }
@@ -424,7 +432,7 @@ uint64_t soft_cache_guest_rip(struct soft *s, const uint8_t *host, uint64_t page
     struct soft_block *b = soft_cache_block_at(s, host);
     uint64_t rip = 0;
 
-    for (uint32_t n = 0; b && n < b->n_records && s->cache + b->code + b->records[n].host <= host; n++)
+    for (uint32_t n = 0; b && n < b->n_records && s->cache + b->records[n].host <= host; n++)
         rip = (soft_key_moves(b->key) ? page : 0) + b->rip + b->records[n].insn;
     return rip;
 }

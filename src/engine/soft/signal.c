@@ -33,7 +33,7 @@ static const uint8_t greg_of[CPU_GPRS] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, RE
 static const struct soft_record *find_record(const struct soft *s, const struct soft_block *b,
                                              const uint8_t *pc)
 {
-    uint32_t offset = (uint32_t)(pc - (s->cache + b->code));
+    uint32_t offset = (uint32_t)(pc - s->cache);
 
     for (uint32_t n = 0; n < b->n_records; n++) {
         if (b->records[n].host == offset)

@@ -68,7 +68,8 @@ static void go_on(struct soft_vcpu *c, const struct soft_site *site, const void 
 {
     c->host_gpr[site->s1] = (uint64_t)(uintptr_t)host;
     c->host_gpr[site->s2] = 0;
-    c->resume = (uint64_t)(uintptr_t)(c->soft->cache + site->resume + (post ? site->post : 0));
+    uint32_t at = post ? c->soft->blocks[site->block].cold + site->post : site->resume;
+    c->resume = (uint64_t)(uintptr_t)(c->soft->cache + at);
 }
 
 /* The access can't be done with one pointer into a page of the TLB. */

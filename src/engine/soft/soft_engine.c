@@ -104,12 +104,13 @@ static void stats(struct engine *engine, struct engine_stats *out)
     struct soft *s = soft_of(engine);
     uint64_t now = loop_now();
 
-    *out = (struct engine_stats){.cpus = s->n_vcpus, .cache_bytes = s->code_end - s->code_start};
+    *out = (struct engine_stats){.cpus = s->n_vcpus,
+                                 .cache_bytes = s->code_end - s->code_start + s->cold_end - s->cold_start};
     for (unsigned n = 0; n < s->n_vcpus; n++)
         out->cpu[n] = s->vcpu[n]->stats;
     snprintf(out->no_direct, sizeof(out->no_direct), "%s", s->no_direct);
     pthread_mutex_lock(&s->lock);
-    out->cache_used = s->code_used - s->code_start;
+    out->cache_used = s->code_used - s->code_start + s->cold_used - s->cold_start;
     out->cache_blocks = s->n_blocks;
     out->cache_flushes = s->flushes;
     pthread_mutex_unlock(&s->lock);

@@ -17,12 +17,14 @@
 #include <stdatomic.h>
 #include <time.h>
 
-#define CODE_SIZE (27u << 20)
-#define META_SIZE (11u << 20)
+#define CODE_SIZE (26u << 20) /* COLD_SIZE of it for what is rarely run */
+#define COLD_SIZE (13u << 19)
+#define META_SIZE (12u << 20)
 /* What each further vCPU takes of these, so that a guest of eight costs the host no more than one of one. */
-#define DIRECT_VERDICTS 8192u
 #define CODE_LESS       (11u << 17)
+#define COLD_LESS       (3u << 17) /* of CODE_LESS */
 #define META_LESS       (5u << 17)
+#define DIRECT_VERDICTS 8192u
 #define MAX_BLOCKS      (118u << 10)
 #define HASH_SIZE       (256u << 10)
 #define BLOCK_INSNS     32
@@ -41,27 +43,29 @@ struct soft_exit {
     uint64_t target;  /* less page_rip: guest RIP; for an indirect branch, the branch instruction's own */
     int32_t undo_rsp; /* indirect: what to add to RSP if the target turns out non-canonical */
     uint8_t kind;
+    uint8_t leave; /* of a link, from `unlinked`: the rel32 of the jump out of the block; or 0 */
 };
 /* PLAIN: to the same instruction in a block with KEY_PLAIN. */
 enum { EXIT_KIND_DIRECT, EXIT_KIND_FAR_PAGE, EXIT_KIND_INDIRECT, EXIT_KIND_PLAIN };
 
-/* The direct and plain ones: a jump that is patched once its target's block is known; else it goes on behind
- * itself. There are more of these than of anything else here, so they are small: blocks are told by index,
- * other links by soft_link_offset. */
+/* The direct and plain ones: a jump that is patched once its target's block is known. There are more of these
+ * than of anything else here, so they are small: blocks are told by index, other links by soft_link_offset.
+ */
 struct soft_link {
     struct soft_exit exit;
-    uint32_t patch; /* offset of the rel32 in the code cache */
+    uint32_t patch;    /* offset of the rel32 in the code cache */
+    uint32_t unlinked; /* where the jump goes while not linked */
     uint32_t from;
     uint32_t to; /* + 1, or 0 */
     uint32_t next_incoming, next_outgoing;
-    uint8_t leave; /* from `patch`: the rel32 of the jump out of the block, or 0 */
 };
 
 /* A place that accesses guest memory: what its slow path must know. */
 struct soft_site {
     uint32_t resume; /* offset in the code cache: the access itself, with its address in s1 + s2 */
     uint32_t block;  /* index */
-    uint16_t post;   /* from `resume`: a copy of the access that reports its write afterwards; 0 for reads */
+    uint16_t post;   /* from the block's `cold`: a copy of the access that reports its write afterwards; 0 for
+                        reads */
     uint16_t after;  /* from `resume` */
     uint16_t insn;   /* offset of the instruction from the block's first */
     uint16_t slots, slots_after; /* registers whose value is in vcpu->gpr, before and after the access */
@@ -79,9 +83,10 @@ struct soft_site {
 #define SITE_LOCKED  64u /* atomic: LOCK, or XCHG */
 #define SITE_CHECKED 4u  /* s1 is an offset in `segment`, which has a base or a limit */
 
-/* An instruction that the host may fault on: a copied one, at this offset of the block's code. */
+/* An instruction that the host may fault on: a copied one, at this offset of the code cache. In their order
+ * there. */
 struct soft_record {
-    uint16_t host;
+    uint32_t host;
     uint16_t insn;
     uint16_t slots;
 };
@@ -109,6 +114,7 @@ struct soft_block {
     struct soft_block *page_next[2];
     /* The rest. */
     uint32_t code_length;
+    uint32_t cold, cold_length; /* what is rarely run, apart from the rest */
     uint32_t n_records;
     uint32_t source_hash;
     struct soft_record *records;
@@ -191,6 +197,7 @@ struct soft {
     uint32_t code_start; /* after the stubs */
     uint32_t code_end, meta_end;
     uint32_t code_used, meta_used;
+    uint32_t cold_start, cold_end, cold_used; /* between code and metadata */
     struct soft_block *blocks;
     uint32_t n_blocks;
     struct soft_block **hash;

@@ -81,10 +81,9 @@ void *tr_meta(struct translator *t, size_t size)
 
 void tr_record(struct translator *t)
 {
-    t->records[t->n_records++] =
-        (struct soft_record){.host = (uint16_t)(t->e.p - (t->soft->cache + t->block->code)),
-                             .insn = (uint16_t)(t->d->rip - t->rip),
-                             .slots = tr_slots(t)};
+    t->records[t->n_records++] = (struct soft_record){.host = (uint32_t)(t->e.p - t->soft->cache),
+                                                      .insn = (uint16_t)(t->d->rip - t->rip),
+                                                      .slots = tr_slots(t)};
 }
 
 /* ---- calls of C ---- */
@@ -546,13 +545,17 @@ static void finish_block(struct translator *t)
     struct soft_block *b = t->block;
     struct soft *s = t->soft;
 
+    b->code_length = (uint32_t)(t->e.p - (s->cache + b->code));
+    s->code_used = ALIGN_UP((uint32_t)(t->e.p - s->cache), 16);
+    t->e.p = s->cache + b->cold;
     tr_write_sites(t);
     tr_write_plains(t);
+    tr_write_exits(t);
+    b->cold_length = (uint32_t)(t->e.p - (s->cache + b->cold));
+    s->cold_used = b->cold + b->cold_length;
     b->records = tr_meta(t, t->n_records * sizeof(struct soft_record));
     memcpy(b->records, t->records, t->n_records * sizeof(struct soft_record));
     b->n_records = t->n_records;
-    b->code_length = (uint32_t)(t->e.p - (s->cache + b->code));
-    s->code_used = ALIGN_UP((uint32_t)(t->e.p - s->cache), 16);
     s->meta_used = (uint32_t)(t->meta - (s->cache + CODE_SIZE));
     b->valid = true;
 }
@@ -584,7 +587,8 @@ struct soft_block *soft_translate_block_locked(struct soft_vcpu *c, uint64_t gpa
                              .gpa = gpa,
                              .gpa2 = NO_PAGE,
                              .key = key,
-                             .code = s->code_used};
+                             .code = s->code_used,
+                             .cold = s->cold_used};
     if (!soft_cache_mark_page_locked(s, c, gpa)) {
         *result = soft_raise_error(c, VEC_GP, 0); /* code outside RAM */
         return NULL;

@@ -128,43 +128,73 @@ static void exit_far(struct translator *t, uint64_t target, enum soft_mmu mmu, b
         go(t, soft_key_moves(t->key) ? t->soft->stubs.lookup_exit_moves : t->soft->stubs.lookup_exit[mmu]);
         return;
     }
+    struct pending_exit *p = &t->exits[t->n_exits++];
+    *p = (struct pending_exit){.exit = x};
     if (poll) {
         emit_load(e, CPU_RCX, FIELD(pending));
-        emit_jrcxz(e, 2);
-        emit_bytes(e, "\xeb\x12", 2); /* jmp to the way out */
+        emit_jrcxz(e, 5);
+        p->poll = emit_jmp_later(e);
     }
     emit_load(e, CPU_RCX, entry);
     emit_add_imm(e, CPU_RCX, (int32_t)target);
-    emit_jrcxz(e, 12);
-    emit_lea_rip(e, CPU_RCX, x);
-    go(t, t->soft->stubs.exit_target);
+    emit_jrcxz(e, 5);
+    p->jump = emit_jmp_later(e);
     emit_load(e, CPU_RCX, GPR(CPU_RCX));
     emit_jmp_gs(e, entry + 8);
 }
 
-/* A jump that can be linked. The displacements are aligned, so that each is changed in one store while other
- * vCPUs run through it. `poll`: another jump to the unlinked way out, where RCX is in its slot already. */
+/* Displacements that are changed while other vCPUs run through them are aligned: so each is in one store. */
+static uint8_t *emit_jmp_to_patch(struct translator *t)
+{
+    while (((uintptr_t)t->e.p + 1) & 3)
+        emit1(&t->e, 0x90);
+    return emit_jmp_later(&t->e);
+}
+
+/* A jump that can be linked. `poll`: another jump to the unlinked way out, where RCX is in its slot already.
+ */
 static void emit_link(struct translator *t, struct soft_link *x, uint8_t *poll)
 {
-    struct emitter *e = &t->e;
+    uint8_t *patch = emit_jmp_to_patch(t);
 
-    while (((uintptr_t)e->p + 1) & 3)
-        emit1(e, 0x90);
-    uint8_t *patch = emit_jmp_later(e);
     x->patch = (uint32_t)(patch - t->soft->cache);
-    /* The unlinked way out, next to it. */
-    emit_rel32_at(patch, e->p);
-    put_rcx(t);
-    if (poll)
-        emit_rel32_at(poll, e->p);
-    emit_lea_rip(e, CPU_RCX, x);
-    while (((uintptr_t)e->p + 1) & 3)
-        emit1(e, 0x90);
-    if (x->exit.kind == EXIT_KIND_DIRECT)
-        x->leave = (uint8_t)(e->p + 1 - patch);
-    go(t, t->soft->stubs.exit_link);
+    t->exits[t->n_exits++] = (struct pending_exit){
+        .exit = &x->exit, .jump = patch, .poll = poll, .put_rcx = !(t->in_slot & BIT(CPU_RCX))};
     x->next_outgoing = t->block->exits;
     t->block->exits = soft_link_offset(t->soft, x);
+}
+
+static void write_unlinked(struct translator *t, const struct pending_exit *p)
+{
+    struct soft_link *x = (struct soft_link *)p->exit;
+
+    x->unlinked = (uint32_t)(t->e.p - t->soft->cache);
+    if (p->put_rcx)
+        emit_store(&t->e, GPR(CPU_RCX), CPU_RCX);
+    if (p->poll)
+        emit_rel32_at(p->poll, t->e.p);
+    emit_lea_rip(&t->e, CPU_RCX, x);
+    uint8_t *leave = emit_jmp_to_patch(t);
+    emit_rel32_at(leave, t->soft->stubs.exit_link);
+    if (x->exit.kind == EXIT_KIND_DIRECT)
+        x->exit.leave = (uint8_t)(leave - (t->soft->cache + x->unlinked));
+}
+
+void tr_write_exits(struct translator *t)
+{
+    for (unsigned n = 0; n < t->n_exits; n++) {
+        const struct pending_exit *p = &t->exits[n];
+
+        emit_rel32_at(p->jump, t->e.p);
+        if (p->exit->kind != EXIT_KIND_FAR_PAGE) {
+            write_unlinked(t, p);
+            continue;
+        }
+        if (p->poll)
+            emit_rel32_at(p->poll, t->e.p);
+        emit_lea_rip(&t->e, CPU_RCX, p->exit);
+        go(t, t->soft->stubs.exit_target);
+    }
 }
 
 /* The jump to `target`; registers are in place. Nothing here touches flags. */

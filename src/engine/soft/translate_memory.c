@@ -211,10 +211,10 @@ void tr_write_sites(struct translator *t)
             continue;
         /* The copy depends on no address of its own, so it is the very bytes. */
         int64_t moved = e->p - p->access;
-        site->post = (uint16_t)moved;
+        site->post = (uint16_t)(e->p - (cache + t->block->cold));
         for (unsigned r = 0; r < p->n_records; r++) {
             struct soft_record copy = t->records[p->first_record + r];
-            copy.host = (uint16_t)(copy.host + moved);
+            copy.host = (uint32_t)(copy.host + moved);
             t->records[t->n_records++] = copy;
         }
         emit_bytes(e, p->access, (size_t)(p->after - p->access));

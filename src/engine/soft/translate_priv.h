@@ -32,6 +32,7 @@ struct pending_plain {
 
 #define MAX_SITES   (BLOCK_INSNS * 3)
 #define MAX_RECORDS (BLOCK_INSNS * 4)
+#define MAX_EXITS   (ADDENDS + 4)
 #define BIT(r)      ((uint16_t)(1u << (r)))
 
 /* The address of a memory operand before translation. */
@@ -43,7 +44,14 @@ struct guest_address {
     int64_t disp;
 };
 
-/* A slow path to be written after the block's own code. */
+/* A way out of the block to be written apart from its own code. */
+struct pending_exit {
+    struct soft_exit *exit;
+    uint8_t *jump, *poll; /* rel32 of what goes there; the second with RCX in its slot already, or NULL */
+    bool put_rcx;
+};
+
+/* A slow path to be written apart from the block's own code. */
 struct pending_site {
     struct soft_site *site;
     uint8_t *jump;           /* rel32 that goes there; NULL if the call of the slow path is inline */
@@ -67,9 +75,10 @@ struct translator {
     bool fpu_loaded, x87_noted;
     const struct soft_decoded *d; /* the current instruction */
     unsigned n;                   /* its number */
-    uint8_t n_groups, n_plains;
+    uint8_t n_groups, n_plains, n_exits;
     struct page_group groups[ADDENDS];
     struct pending_plain plains[ADDENDS];
+    struct pending_exit exits[MAX_EXITS];
     /* By instruction: 1 + the group of its access, or 0; how far the base is from its value when it was set.
      */
     uint8_t group_of[BLOCK_INSNS];
@@ -152,6 +161,8 @@ void tr_write_plains(struct translator *t);
 /* ---- translate_flow.c ---- */
 /* The jump to the current instruction in a block with KEY_PLAIN; registers are in place. */
 void tr_exit_plain(struct translator *t, uint64_t rip);
+/* After all else: what the ways out have that is rarely run. */
+void tr_write_exits(struct translator *t);
 /* The same with another mode of the MMU, which vcpu->key has been told of. */
 void tr_exit_mmu(struct translator *t, uint64_t target, enum soft_mmu mmu);
 /* Near control transfers and stack instructions of 64-bit mode and of flat 32-bit code. False: not one of
