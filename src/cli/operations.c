@@ -334,7 +334,9 @@ static const struct cli_argument run_arguments[] = {
      .repeatable = true,
      .help =
          "no-new-privileges: set-id programs give nobody more rights. seccomp=unconfined: all system calls; "
-         "seccomp=FILE: those of a profile. apparmor=PROFILE, label=LABEL: of these security modules."},
+         "seccomp=FILE: those of a profile. apparmor=PROFILE, label=LABEL: of these security modules. "
+         "mask=PATH[:PATH...] hides more, unmask=PATH[:PATH...] shows what is hidden or read-only by itself "
+         "(a shell's pattern, or ALL), systempaths=unconfined all of it."},
 };
 
 static const struct cli_status run_statuses[] = {

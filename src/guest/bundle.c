@@ -169,8 +169,7 @@ static json_t *make_linux(const struct bundle *b, const json_t *process, struct 
     json_object_set_new(resources, "devices", make_devices(b->flags));
     json_t *json =
         json_pack("{s:o, s:o, s:s}", "namespaces", list, "resources", resources, "cgroupsPath", b->cgroup);
-    if (!is_privileged(b->flags))
-        container_spec_hide(json);
+    bundle_hide(b->flags, json);
     if (add_seccomp(json, b->flags, process, err)) {
         json_decref(json);
         return NULL;

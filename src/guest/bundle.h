@@ -69,6 +69,9 @@ json_t *bundle_mounts(const struct bundle *bundle, struct error **err);
 json_t *bundle_args(const json_t *flags, const json_t *image, struct error **err);
 int bundle_check_process(const json_t *flags, struct error **err);
 int bundle_check_mounts(const json_t *flags, struct error **err);
+/* bundle_hidden.c: "maskedPaths" and "readonlyPaths" of the document's linux part, by --security-opt. */
+int bundle_check_hidden(const json_t *flags, struct error **err);
+void bundle_hide(const json_t *flags, json_t *linux_part);
 /* Of repeated --security-opt the value of `key`, "" where it has none; NULL if it is not there. */
 const char *bundle_security_option(const json_t *flags, const char *key);
 

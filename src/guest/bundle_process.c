@@ -275,7 +275,8 @@ static int check_env(const json_t *flags, struct error **err)
 
 static int check_security(const json_t *flags, struct error **err)
 {
-    static const char *const known[] = {"no-new-privileges", "seccomp", "apparmor", "label"};
+    static const char *const known[] = {"no-new-privileges", "seccomp", "apparmor", "label", "mask", "unmask",
+                                        "systempaths"};
     const json_t *list = json_object_get(flags, "security-opt");
 
     for (size_t i = 0; i < json_array_size(list); i++) {
@@ -292,10 +293,12 @@ static int check_security(const json_t *flags, struct error **err)
             return error_set(
                 err, EINVAL,
                 "--security-opt: '%s' is none of no-new-privileges, seccomp=unconfined, seccomp=FILE, "
-                "apparmor=PROFILE, label=LABEL",
+                "apparmor=PROFILE, label=LABEL, mask=PATH, unmask=PATH or ALL, systempaths=unconfined",
                 shown);
+        if (len == 11 && strcmp(text + len + 1, "unconfined") != 0)
+            return error_set(err, EINVAL, "--security-opt: systempaths: only unconfined can be chosen");
     }
-    return 0;
+    return bundle_check_hidden(flags, err);
 }
 
 int bundle_check_process(const json_t *flags, struct error **err)

@@ -28,6 +28,8 @@
     F(archive_entry_size)                                                                                    \
     F(archive_entry_symlink)                                                                                 \
     F(archive_entry_uid)                                                                                     \
+    F(archive_entry_acl_next)                                                                                \
+    F(archive_entry_acl_reset)                                                                               \
     F(archive_entry_xattr_next)                                                                              \
     F(archive_entry_xattr_reset)                                                                             \
     F(archive_error_string)                                                                                  \

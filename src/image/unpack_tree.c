@@ -120,7 +120,12 @@ static int make_directories(struct unpack_tree *t, char *path)
         cleanup_close int parent = open_beneath(t->root, last ? path : ".", O_RDONLY | O_DIRECTORY);
         if (last)
             *last = '/';
-        int rc = parent < 0 ? parent : mkdirat(parent, last ? last + 1 : path, 0755) < 0 ? -errno : 0;
+        const char *name = last ? last + 1 : path;
+        int rc = parent < 0 ? parent : mkdirat(parent, name, 0755) < 0 ? -errno : 0;
+        /* What a layer says nothing of is as usual, whatever this process's mask is: it covers what is below.
+         */
+        if (rc == 0 && t->layer && fchmodat(parent, name, 0755, 0) < 0)
+            rc = -errno;
         if (slash)
             *slash = '/';
         if (rc && rc != -EEXIST)
@@ -320,7 +325,8 @@ static int dress(struct unpack_tree *t, int fd, const struct libarchive *lib, st
         return owner_error(uid, gid, err);
     if (fchmod(fd, lib->archive_entry_perm(entry) & 07777) < 0)
         return error_set_errno(err, errno, "its mode");
-    return set_attributes(fd, lib, entry, err);
+    int rc = set_attributes(fd, lib, entry, err);
+    return rc ? rc : unpack_set_acls(fd, lib, entry, err);
 }
 
 static void times_of(const struct libarchive *lib, struct archive_entry *entry, struct timespec times[2])

@@ -168,6 +168,19 @@ def test_capabilities(home):
     assert "Seccomp:\t2" in shell(home, "cat /proc/self/status")
 
 
+def test_hidden_and_read_only_paths(home):
+    def option(text):
+        return ["--security-opt", text]
+
+    script = "(grep -c . /proc/timer_list; echo 5000 > /proc/sys/kernel/msgmax && echo wrote; touch /home/x && echo touched; true) 2>/dev/null"
+    assert shell(home, script) == "0\ntouched\n"
+    said = shell(home, script, *option("systempaths=unconfined")).split()
+    assert int(said[0]) > 0 and said[1:] == ["wrote", "touched"]
+    said = shell(home, script, *option("unmask=/proc/timer*:/proc/key*"), *option("mask=/home:/srv")).split()
+    assert int(said[0]) > 0 and said[1:] == []
+    assert shell(home, script, *option("unmask=/proc/sys")) == "0\nwrote\ntouched\n"
+
+
 def test_volumes(home, tmp_path):
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared/in").write_text("from the host\n")
@@ -218,7 +231,8 @@ def test_published_ports_and_the_host(home):
     (["--volume", "x"], "is not of the form SOURCE:DESTINATION"), (["--volume", "/a:b"], "is not of the form"),
     (["--volume", "/a:/b:xx"], "is not of the form"), (["--env", "X"], "is not of the form NAME=VALUE"),
     (["--cap-add", "FLY"], "there is no capability 'FLY'"), (["--workdir", "x"], "does not begin with '/'"),
-    (["--security-opt", "x"], "is none of no-new-privileges"), (["--net", "tap=x"], "is no network of containers"),
+    (["--security-opt", "x"], "is none of no-new-privileges"),
+    (["--security-opt", "mask=proc"], "mask='proc' does not begin with '/'"), (["--security-opt", "systempaths=some"], "only unconfined"), (["--net", "tap=x"], "is no network of containers"),
     (["--kernel", "x"], "--kernel is for --kind vm"), (["--net", "none", "--publish", "1:1"], "--publish takes the user network"),
 ])
 def test_wrong_flags(home, flags, why):

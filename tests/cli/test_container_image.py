@@ -67,6 +67,24 @@ def test_volumes(home, tmp_path):
     expect_nothing_left(home)
 
 
+def test_access_control_lists(home, tmp_path):
+    """Of files and directories of a layer; who is named without a number is given nothing."""
+    lists = {"SCHILY.acl.access": "user::rw-,user:1234:r--,user:nobodyhere:rw-,group::---,group:77:r--,mask::r--,other::---"}
+    both = {"SCHILY.acl.access": "user::rwx,group::r-x,other::r-x", "SCHILY.acl.default": "user::rwx,user:1234:rwx,group::---,other::---"}
+    make(home, tmp_path, {}, file("etc/shared", "for some", mode=0o640, pax_headers=lists), directory("srv", pax_headers=both))
+    start(home, "web")
+    layers = home.inspect("web")["config"]["layers"]
+    path = next(f"{layer}/etc/shared" for layer in layers if os.path.exists(f"{layer}/etc/shared"))
+    tags = [int.from_bytes(os.getxattr(path, "system.posix_acl_access")[at:at + 2], "little") for at in range(4, 52, 8)]
+    assert tags == [1, 2, 4, 8, 16, 32]
+    for user, readable in (("1234", True), ("999:77", True), ("999", False)):
+        done = home.run("exec", "--user", user, "web", "--", "cat", "/etc/shared")
+        assert (done.stdout == "for some") == readable, (user, done)
+    assert inside(home, "web", "mkdir /srv/new && echo x > /srv/new/file && stat -c %a /srv/new") == "770\n"
+    assert home.run("exec", "--user", "1234", "web", "--", "cat", "/srv/new/file").stdout == "x\n"
+    assert home.run("exec", "--user", "999", "web", "--", "cat", "/srv/new/file").returncode == 1
+
+
 def test_ports_and_the_time_to_end(home, tmp_path):
     make(home, tmp_path, {"ExposedPorts": {"80/tcp": {}, "53/udp": {}}, "StopTimeout": 1,
                           "Cmd": ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"]})
