@@ -175,12 +175,9 @@ static int commit(struct commit *c, const char *path, const struct disk_commit *
         rc = disk_resize(c->base.disk, top->size, err);
     if (rc == 0)
         rc = copy(c, err);
-    if (rc == 0 && !what->keep && c->n == 1 && top->format->empty) {
-        rc = top->format->empty(top);
-        if (rc)
-            error_set_errno(err, -rc, "giving back what was copied");
-    }
-    return rc ? error_wrap(err, "disk '%s'", path) : 0;
+    if (rc)
+        return error_wrap(err, "disk '%s'", path);
+    return !what->keep && c->n == 1 && top->format->empty ? disk_empty(top, err) : 0;
 }
 
 int disk_commit(const char *path, const char *format, const struct disk_commit *what,

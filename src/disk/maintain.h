@@ -51,6 +51,10 @@ int disk_check(const char *path, const char *format, const struct disk_checking 
  */
 int disk_resize(struct disk *disk, uint64_t size, struct error **err);
 
+/* Forgets all that the image has itself, so that what it is based on, or zeros, are read. 0 or -errno with
+ * *err. */
+int disk_empty(struct disk *disk, struct error **err);
+
 /* ---- snapshots.c: the state of a disk, kept inside the image ---- */
 
 struct disk_snapshot {

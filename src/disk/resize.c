@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Other sizes for open disks, whatever their format. The disk's thread; no locks. */
+/* Other sizes for open disks, and none of their own content, whatever their format. The disk's thread; no
+ * locks. */
 #include "disk/maintain.h"
 
 #include "base/error.h"
@@ -24,4 +25,17 @@ int disk_resize(struct disk *disk, uint64_t size, struct error **err)
     else if (size != disk->size)
         rc = disk->format->resize(disk, size, err);
     return rc ? error_wrap(err, "disk '%s'", name) : 0;
+}
+
+int disk_empty(struct disk *disk, struct error **err)
+{
+    const char *name = disk->files->files[disk->file].name;
+
+    if (disk->read_only)
+        return error_set(err, EROFS, "disk '%s' is only read", name);
+    if (!disk->format->empty)
+        return error_set(err, ENOTSUP, "disk '%s': an image of the format %s can't be emptied", name,
+                         disk->format->name);
+    int rc = disk->format->empty(disk);
+    return rc ? error_set_errno(err, -rc, "disk '%s': emptying it", name) : 0;
 }

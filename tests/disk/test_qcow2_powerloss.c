@@ -1,12 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The host loses power: of what was written since the last sync any part may be gone. All writes to the image
- * are logged here, by standing in for the C library's calls, and the file is built anew from the log up to a
- * random moment: everything before the last sync, and after it each sector or not, in any combination. Then
- * qemu-img finds no more than leaks, and what was flushed is there.
+ * The host loses power (power.h) at a random moment of random requests: qemu-img finds no more than leaks,
+ * and what was flushed is there.
  */
 #include "host/loop.h"
-#include "stamps.h"
+#include "power.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -21,131 +19,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#define SIZE    (6u << 20)
-#define ENTRIES 100000u
-#define CUTS    25u
+#define SIZE (6u << 20)
+#define CUTS 25u
 
-static struct entry {
-    enum { WRITTEN, PUNCHED, TRUNCATED, SYNCED } what;
-    uint64_t offset, length;
-    uint8_t *bytes;
-} log_entries[ENTRIES];
-static unsigned n_entries;
-static bool logging;
-static unsigned syncs_to_fail;
 static const char *format = "qcow2";
 static uint32_t size = SIZE; /* of the disk */
-
-static void log_entry(struct entry e)
-{
-    assert_in_range(n_entries, 0, ENTRIES - 1);
-    log_entries[n_entries++] = e;
-}
-
-/* In place of the C library's, for the whole program. */
-ssize_t pwritev(int fd, const struct iovec *iov, int n, off_t offset)
-{
-    if (logging) {
-        struct entry e = {.what = WRITTEN, .offset = (uint64_t)offset};
-        for (int i = 0; i < n; i++) {
-            e.bytes = realloc(e.bytes, e.length + iov[i].iov_len);
-            assert_non_null(e.bytes);
-            memcpy(e.bytes + e.length, iov[i].iov_base, iov[i].iov_len);
-            e.length += iov[i].iov_len;
-        }
-        log_entry(e);
-    }
-    return syscall(SYS_pwritev, fd, iov, (long)n, (long)offset, 0l);
-}
-
-int fdatasync(int fd)
-{
-    if (syncs_to_fail) {
-        syncs_to_fail--;
-        errno = EIO;
-        return -1;
-    }
-    if (logging)
-        log_entry((struct entry){.what = SYNCED});
-    return 0;
-}
-
-int fallocate(int fd, int mode, off_t offset, off_t length)
-{
-    if (logging)
-        log_entry((struct entry){.what = PUNCHED, .offset = (uint64_t)offset, .length = (uint64_t)length});
-    return (int)syscall(SYS_fallocate, fd, mode, offset, length);
-}
-
-int ftruncate(int fd, off_t length)
-{
-    if (logging)
-        log_entry((struct entry){.what = TRUNCATED, .length = (uint64_t)length});
-    return (int)syscall(SYS_ftruncate, fd, length);
-}
-
-static void truncate_to(uint8_t *file, size_t room, size_t *end, uint64_t length)
-{
-    assert_true(length <= room);
-    if (length < *end)
-        memset(file + length, 0, *end - length);
-    *end = length;
-}
-
-static void apply(uint8_t *file, size_t room, size_t *end, const struct entry *e, uint64_t skip, uint64_t n)
-{
-    if (e->what == SYNCED)
-        return;
-    assert_true(e->offset + skip + n <= room);
-    if (e->what == WRITTEN)
-        memcpy(file + e->offset + skip, e->bytes + skip, n);
-    else
-        memset(file + e->offset + skip, 0, n);
-    if (e->what == WRITTEN && *end < e->offset + skip + n)
-        *end = e->offset + skip + n;
-}
-
-/* The file as it may be found when power went before log entry `cut`. */
-static void build(struct stamps *s, const char *start, const char *path, unsigned cut)
-{
-    size_t room = 64u << 20;
-    uint8_t *file = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    int fd = open(start, O_RDONLY | O_CLOEXEC);
-    unsigned synced = 0;
-
-    assert_true(file != MAP_FAILED && fd >= 0);
-    ssize_t got = read(fd, file, room);
-    assert_true(got > 0);
-    close(fd);
-    size_t end = (size_t)got;
-    for (unsigned i = 0; i < cut; i++)
-        if (log_entries[i].what == SYNCED)
-            synced = i;
-    /* Few of the later writes, most of them, or half. */
-    uint64_t chance = 1 + stamps_random(s, 3);
-    for (unsigned i = 0; i < cut; i++) {
-        const struct entry *e = &log_entries[i];
-        if (e->what == TRUNCATED) {
-            if (i < synced || stamps_random(s, 4) < chance)
-                truncate_to(file, room, &end, e->length);
-            continue;
-        }
-        if (i < synced) {
-            apply(file, room, &end, e, 0, e->length);
-            continue;
-        }
-        bool by_sector = stamps_random(s, 2), all = stamps_random(s, 4) < chance;
-        for (uint64_t at = 0; at < e->length; at += 512) {
-            uint64_t n = e->length - at < 512 ? e->length - at : 512;
-            if (by_sector ? stamps_random(s, 4) < chance : all)
-                apply(file, room, &end, e, at, n);
-        }
-    }
-    fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    assert_int_equal(write(fd, file, end), end);
-    close(fd);
-    munmap(file, room);
-}
 
 #define FLUSHES_MAX 64u
 
@@ -159,22 +37,21 @@ static void write_with_history(struct stamps *s, const char *path, struct histor
 {
     struct image image;
 
-    n_entries = 0;
     /* Without io_uring, whose writes can't be seen here; the order is the same. */
     image_open(&image, path, format, IMAGE_NO_URING);
-    logging = true;
+    power_log_begin();
     for (unsigned i = 0; i < 120; i++) {
         bool flush = i % 6 == 5 && h->n < FLUSHES_MAX;
         stamps_batch(s, &image, flush);
         if (!flush)
             continue;
-        h->entry[h->n] = n_entries;
+        h->entry[h->n] = power_log_length();
         h->sectors[h->n] = malloc(s->n * sizeof(struct stamp));
         assert_non_null(h->sectors[h->n]);
         memcpy(h->sectors[h->n++], s->sectors, s->n * sizeof(struct stamp));
     }
     image_close(&image);
-    logging = false;
+    power_log_end();
 }
 
 static void cut_and_check(struct stamps *s, const struct history *h, const char *start, unsigned cut)
@@ -190,7 +67,7 @@ static void cut_and_check(struct stamps *s, const struct history *h, const char 
         for (uint32_t i = 0; i < s->n; i++)
             then->sectors[i].flushed = h->sectors[f][i].flushed;
     snprintf(path, sizeof(path), "%s", scratch_path("cut.qcow2"));
-    build(s, start, path, cut);
+    power_build(s, start, path, cut);
     if (strcmp(format, "qcow2") == 0)
         check_image(path, true);
     bool has_log = strcmp(format, "vhdx") == 0;
@@ -226,14 +103,12 @@ static void power_loss_of(const char *make)
     snprintf(path, sizeof(path), "%s", scratch_path("p.qcow2"));
     snprintf(start, sizeof(start), "%s", scratch_path("start.qcow2"));
     write_with_history(s, path, &h);
-    assert_true(h.n > 5 && n_entries > 100);
+    assert_true(h.n > 5 && power_log_length() > 100);
     for (unsigned i = 0; i < CUTS; i++)
-        cut_and_check(s, &h, start, 1 + (unsigned)stamps_random(s, n_entries));
+        cut_and_check(s, &h, start, 1 + (unsigned)stamps_random(s, power_log_length()));
     for (unsigned i = 0; i < h.n; i++)
         free(h.sectors[i]);
-    for (unsigned i = 0; i < n_entries; i++)
-        free(log_entries[i].bytes);
-    memset(log_entries, 0, sizeof(log_entries));
+    power_log_free();
     stamps_free(s);
 }
 
@@ -306,9 +181,9 @@ static void test_sync_fails_once(void **state)
         image_open(&image, path, formats[i], IMAGE_NO_URING);
         memset(bytes, 0x42, sizeof(bytes));
         assert_int_equal(image_write(&image, 0, bytes, sizeof(bytes)), 0);
-        syncs_to_fail = 1;
+        power_fail_syncs(1);
         assert_int_equal(image_flush(&image), -EIO);
-        assert_int_equal(syncs_to_fail, 0);
+        assert_int_equal(power_syncs_to_fail(), 0);
         assert_int_equal(image_flush(&image), -EIO);
         memset(bytes, 0, sizeof(bytes));
         assert_int_equal(image_read(&image, 0, bytes, sizeof(bytes)), 0);
