@@ -3,6 +3,9 @@
  * then, and looked at by qemu-img. One thread. */
 #include "random.h"
 
+#include "base/error.h"
+#include "disk/maintain.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +14,7 @@
 
 #define SIZE_MAX_BYTES (24u << 20)
 #define AT_ONCE        12u
+#define SNAPSHOTS      5u
 
 static unsigned long long rng_state;
 
@@ -32,6 +36,12 @@ struct run {
     uint64_t offset[AT_ONCE], length[AT_ONCE];
     enum disk_request_kind kind[AT_ONCE];
     struct image_request requests[AT_ONCE];
+    struct kept {
+        unsigned number; /* its name */
+        uint64_t size;
+        uint8_t *bytes;
+    } kept[SNAPSHOTS];
+    unsigned n_kept, n_made;
 };
 
 static void compare_all(struct run *r)
@@ -68,6 +78,23 @@ static void compare_qemu(const struct run *r)
     }
 }
 
+/* What QEMU reads of each snapshot. */
+static void compare_snapshots(const struct run *r)
+{
+    for (unsigned i = 0; i < r->n_kept; i++) {
+        FILE *f = fopen(scratch_path("kept.raw"), "we");
+        assert_non_null(f);
+        assert_int_equal(fwrite(r->kept[i].bytes, 1, r->kept[i].size, f), r->kept[i].size);
+        assert_int_equal(fclose(f), 0);
+        /* It reads as much as the disk has now. */
+        unsigned long long n = r->kept[i].size < r->size ? r->kept[i].size : r->size;
+        if (shell("qemu-img convert -l snapshot.name=s%u -O raw '%s' its.raw && cmp -n %llu its.raw kept.raw "
+                  ">&2",
+                  r->kept[i].number, r->path, n) != 0)
+            fail_msg("snapshot s%u is not what it was", r->kept[i].number);
+    }
+}
+
 static void reopen(struct run *r, bool check)
 {
     image_close(&r->image);
@@ -77,6 +104,7 @@ static void reopen(struct run *r, bool check)
         if (strcmp(r->format, "vdi") == 0 || strcmp(r->format, "vhdx") == 0 || strcmp(r->format, "vmdk") == 0)
             assert_int_equal(shell("qemu-img check -q -f %s '%s'", r->format, r->path), 0);
         compare_qemu(r);
+        compare_snapshots(r);
     }
     image_open(&r->image, r->path, r->format, rng(4) ? 0 : IMAGE_NO_URING);
     compare_all(r);
@@ -138,34 +166,123 @@ static void batch(struct run *r)
     }
 }
 
+/* ---- sizes and snapshots ---- */
+
+static void must(int rc, struct error *err)
+{
+    if (rc)
+        fail_msg("%s", error_message(err));
+}
+
+static void resize(struct run *r)
+{
+    struct error *err = NULL;
+    uint64_t size = (1 + rng(SIZE_MAX_BYTES / 512)) * 512;
+
+    must(disk_resize(r->image.disk, size, &err), err);
+    if (size < r->size)
+        memset(r->model + size, 0, r->size - size);
+    r->size = size;
+}
+
+static void snapshot(struct run *r)
+{
+    struct error *err = NULL;
+    unsigned i = r->n_kept ? (unsigned)rng(r->n_kept) : 0;
+    struct kept *kept = &r->kept[i];
+    char name[32];
+
+    if (r->n_kept < SNAPSHOTS && (!r->n_kept || rng(2))) {
+        kept = &r->kept[r->n_kept++];
+        *kept = (struct kept){.number = r->n_made++, .size = r->size, .bytes = malloc(r->size)};
+        assert_non_null(kept->bytes);
+        memcpy(kept->bytes, r->model, r->size);
+        snprintf(name, sizeof(name), "s%u", kept->number);
+        must(disk_snapshot_create(r->image.disk, name, &err), err);
+        return;
+    }
+    snprintf(name, sizeof(name), "s%u", kept->number);
+    if (rng(2)) {
+        must(disk_snapshot_apply(r->image.disk, name, &err), err);
+        memset(r->model, 0, SIZE_MAX_BYTES);
+        memcpy(r->model, kept->bytes, kept->size);
+        r->size = kept->size;
+    } else {
+        must(disk_snapshot_delete(r->image.disk, name, &err), err);
+        free(kept->bytes);
+        *kept = r->kept[--r->n_kept];
+    }
+}
+
+static void step(struct run *r, bool sizes, bool snapshots)
+{
+    uint64_t what = rng(12);
+
+    if (what == 0 && sizes)
+        resize(r);
+    else if (what <= 2 && snapshots)
+        snapshot(r);
+    else
+        batch(r);
+}
+
+static void begin(struct run *r, const char *path)
+{
+    image_open(&r->image, path, r->format, 0);
+    r->size = disk_size(r->image.disk);
+    assert_in_range(r->size, 1, SIZE_MAX_BYTES);
+    r->model = calloc(1, SIZE_MAX_BYTES);
+    assert_non_null(r->model);
+    for (unsigned i = 0; i < AT_ONCE; i++) {
+        r->buf[i] = malloc(SIZE_MAX_BYTES);
+        assert_non_null(r->buf[i]);
+    }
+    assert_int_equal(image_read(&r->image, 0, r->model, r->size), 0);
+}
+
+static void end(struct run *r)
+{
+    reopen(r, true);
+    image_close(&r->image);
+    for (unsigned i = 0; i < AT_ONCE; i++)
+        free(r->buf[i]);
+    for (unsigned i = 0; i < r->n_kept; i++)
+        free(r->kept[i].bytes);
+    free(r->model);
+}
+
 void random_run(const char *path, const char *format, unsigned batches)
 {
     char own[200];
     struct run r = {.path = own, .format = format};
 
     snprintf(own, sizeof(own), "%s", path);
-
-    image_open(&r.image, own, format, 0);
-    r.size = disk_size(r.image.disk);
-    assert_in_range(r.size, 1, SIZE_MAX_BYTES);
-    r.model = malloc(r.size);
-    assert_non_null(r.model);
-    for (unsigned i = 0; i < AT_ONCE; i++) {
-        r.buf[i] = malloc(SIZE_MAX_BYTES);
-        assert_non_null(r.buf[i]);
-    }
-    assert_int_equal(image_read(&r.image, 0, r.model, r.size), 0);
+    begin(&r, own);
     reopen(&r, true);
     for (unsigned i = 0; i < batches; i++) {
         batch(&r);
         if (rng(40) == 0)
             reopen(&r, rng(2));
     }
-    reopen(&r, true);
-    image_close(&r.image);
-    for (unsigned i = 0; i < AT_ONCE; i++)
-        free(r.buf[i]);
-    free(r.model);
+    end(&r);
+}
+
+void random_life(const char *path, const char *format, bool sizes, bool snapshots, unsigned steps)
+{
+    char own[200];
+    struct run r = {.path = own, .format = format};
+    const char *wanted = getenv("TABIQUE_STEPS");
+
+    if (wanted)
+        steps = (unsigned)strtoul(wanted, NULL, 10);
+    snprintf(own, sizeof(own), "%s", path);
+    begin(&r, own);
+    for (unsigned i = 0; i < steps; i++) {
+        step(&r, sizes, snapshots);
+        if (rng(60) == 0)
+            reopen(&r, rng(2));
+    }
+    end(&r);
 }
 
 void random_begin(void)

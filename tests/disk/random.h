@@ -9,5 +9,9 @@
 void random_begin(void);
 /* On an image of 24 MiB at most. A batch has up to 12 requests, 6 in the mean. */
 void random_run(const char *path, const char *format, unsigned batches);
+/* The same; between batches with `sizes` the disk becomes larger and smaller, with `snapshots` some are made,
+ * applied and deleted: what they have had, they have. TABIQUE_STEPS: how many batches and other operations,
+ * instead. */
+void random_life(const char *path, const char *format, bool sizes, bool snapshots, unsigned steps);
 
 #endif

@@ -113,6 +113,24 @@ static void test_internal_snapshot(void **state)
     }
 }
 
+/* All that can be done to an image, in any order. */
+static void test_lives(void **state)
+{
+    static const char *const kinds[] = {"", "cluster_size=4k", "cluster_size=512,refcount_bits=8",
+                                        "compat=0.10", "refcount_bits=64,lazy_refcounts=on"};
+
+    for (unsigned i = 0; i < 5; i++) {
+        /* In version 2 a disk that has snapshots keeps its size. */
+        bool old = i == 3;
+        assert_int_equal(shell("rm -f r.qcow2; qemu-img create -q -f qcow2 %s%s r.qcow2 9M",
+                               *kinds[i] ? "-o " : "", kinds[i]),
+                         0);
+        random_life(scratch_path("r.qcow2"), "qcow2", !old, true, 80);
+    }
+    assert_int_equal(shell("rm -f r.raw; truncate -s 5M r.raw"), 0);
+    random_life(scratch_path("r.raw"), "raw", true, false, 80);
+}
+
 /* Images made here. */
 static void test_made_here(void **state)
 {
@@ -142,6 +160,7 @@ int main(void)
         cmocka_unit_test(test_overlays),
         cmocka_unit_test(test_compressed),
         cmocka_unit_test(test_internal_snapshot),
+        cmocka_unit_test(test_lives),
         cmocka_unit_test(test_made_here),
     };
     random_begin();
