@@ -50,7 +50,7 @@ void nbd_op_end(struct nbd_op *op)
     client->bytes -= op->room;
     if (client->receiving == op)
         client->receiving = NULL;
-    free(op->buf);
+    nbd_give_buffer(client->server, op->buf, op->buf_size);
     free(op->more);
     free(op->pieces);
     free(op);
@@ -232,7 +232,8 @@ static void begin(struct nbd_op *op)
     e->in_flight++;
     e->exclusive = is_torn(op);
     if (needed && !op->buf) {
-        op->buf = malloc(needed);
+        op->buf = nbd_take_buffer(e->server, needed);
+        op->buf_size = needed;
         rc = op->buf ? 0 : -ENOMEM;
     }
     if (rc == 0 && op->command == NBD_WRITE && is_torn(op))
@@ -344,7 +345,8 @@ void nbd_received(struct nbd_client *client)
 static void take_write(struct nbd_client *client, struct nbd_op *op, int refused)
 {
     if (!refused) {
-        op->buf = malloc(op->room);
+        op->buf = nbd_take_buffer(client->server, op->room);
+        op->buf_size = op->room;
         refused = op->buf ? 0 : -ENOMEM;
     }
     if (refused) {

@@ -24,10 +24,63 @@
 #define READS       8u            /* of one client before others are looked at */
 #define ROUNDS      8u            /* of reading and answering, likewise */
 #define SEND_PIECES 128u
+#define SPARE_LEAST 65536u
 #define RECORD      16384u /* bytes of a record of TLS */
 
 static void settle(struct nbd_client *client, bool progress);
 static void read_and_use(struct nbd_client *client);
+
+/* ---- buffers ---- */
+
+/* Which of the sizes that are kept has room for it; NBD_SPARE_SIZES: none. */
+static unsigned size_class(size_t size)
+{
+    unsigned i = 0;
+
+    if (size < SPARE_LEAST)
+        return NBD_SPARE_SIZES;
+    while (i < NBD_SPARE_SIZES && size > (size_t)SPARE_LEAST << i)
+        i++;
+    return i;
+}
+
+uint8_t *nbd_take_buffer(struct nbd_server *server, size_t size)
+{
+    unsigned i = size_class(size);
+
+    if (i == NBD_SPARE_SIZES)
+        return malloc(size);
+    struct nbd_spare *spare = server->spare[i];
+    if (!spare)
+        return malloc((size_t)SPARE_LEAST << i);
+    server->spare[i] = spare->next;
+    server->spare_bytes -= (size_t)SPARE_LEAST << i;
+    return (uint8_t *)spare;
+}
+
+void nbd_give_buffer(struct nbd_server *server, uint8_t *buffer, size_t size)
+{
+    unsigned i = size_class(size);
+    struct nbd_spare *spare = (struct nbd_spare *)buffer;
+
+    if (!buffer || i == NBD_SPARE_SIZES || server->spare_bytes + ((size_t)SPARE_LEAST << i) > NBD_SPARE_MAX) {
+        free(buffer);
+        return;
+    }
+    spare->next = server->spare[i];
+    server->spare[i] = spare;
+    server->spare_bytes += (size_t)SPARE_LEAST << i;
+}
+
+static void free_buffers(struct nbd_server *server)
+{
+    for (unsigned i = 0; i < NBD_SPARE_SIZES; i++)
+        while (server->spare[i]) {
+            struct nbd_spare *next = server->spare[i]->next;
+            free(server->spare[i]);
+            server->spare[i] = next;
+        }
+}
 
 /* ---- the end of a client ---- */
 
@@ -542,5 +595,6 @@ void nbd_server_free(struct nbd_server *server)
         free(server->exports);
         server->exports = next;
     }
+    free_buffers(server);
     free(server);
 }

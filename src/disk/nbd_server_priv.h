@@ -26,6 +26,14 @@ struct nbd_export {
     struct nbd_op *waiting, **waiting_tail;
 };
 
+/* Buffers of 64 KiB to 4 MiB are kept for the next request, for to have new ones from the kernel and to touch
+ * each of their pages takes longer than to copy what goes in. So many bytes of them, of the whole server. */
+#define NBD_SPARE_SIZES 7u
+#define NBD_SPARE_MAX   (64u << 20)
+struct nbd_spare {
+    struct nbd_spare *next;
+};
+
 struct nbd_server {
     struct nbd_server_config config;
     struct nbd_export *exports, **exports_tail;
@@ -37,6 +45,8 @@ struct nbd_server {
         struct loop_watch *watch;
     } listeners[8];
     bool stopping, posted;
+    struct nbd_spare *spare[NBD_SPARE_SIZES]; /* buffers, by size */
+    size_t spare_bytes;
     void (*stopped)(void *opaque);
     void *stopped_opaque;
 };
@@ -68,7 +78,8 @@ struct nbd_op {
     unsigned step; /* of what takes more than one request to the disk */
     uint64_t at;   /* how far it is */
     uint8_t *buf;
-    size_t room; /* of buf, counted as the client's; 0: none */
+    size_t buf_size;
+    size_t room; /* counted as the client's; 0: none */
     struct disk_request request;
     struct iovec iov;
     struct nbd_out out;
@@ -123,6 +134,10 @@ static inline size_t nbd_available(const struct nbd_client *client)
 {
     return client->in_end - client->in_at;
 }
+
+/* NULL if there is no memory. What is in it is any bytes of any client: it is filled before it is sent. */
+uint8_t *nbd_take_buffer(struct nbd_server *server, size_t size);
+void nbd_give_buffer(struct nbd_server *server, uint8_t *buffer, size_t size);
 
 void nbd_send(struct nbd_client *client, struct nbd_out *out);
 /* Answers no more: what has been said makes no sense. */

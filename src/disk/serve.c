@@ -31,7 +31,7 @@
 #include <sys/wait.h>
 
 #define BACKLOG  64
-#define HEADROOM (64ull << 20) /* bytes of address space beside what clients take */
+#define HEADROOM (192ull << 20) /* bytes of address space beside what clients take */
 
 struct report {
     int errnum; /* 0: ready */
