@@ -540,8 +540,9 @@ static const struct cli_operation operations[] = {
          "(its first serial line, and a virtio console where the guest uses one) to standard input and "
          "output. Ends when the guest powers off.\n\n"
          "Or, with --kind container, runs a program on this host's kernel in a root file system of its own, "
-         "which is the "
-         "image's with what the container changes on top. Ends with the program.\n\n"
+         "which is the image's with what the container changes on top. Ends with the program. Volumes that "
+         "the image asks for are made with what it has there, and go with the container; its check is run, "
+         "and 'ps' and 'inspect' tell what it finds.\n\n"
          "On a terminal every key goes to the guest, Ctrl-C too; Ctrl-] leaves. Input and output may as well "
          "be pipes or files.",
      ARGUMENTS(run_arguments),

@@ -279,7 +279,8 @@ const struct cli_operation cli_guest_operations[] = {
      .summary = "List the guests",
      .description =
          "Prints a line for each guest that runs: its name, its state, since when, what it boots, its "
-         "processors and its memory. A guest whose supervisor was killed is found out and told as "
+         "processors and its memory; of a container with a check also whether it is healthy. A guest whose "
+         "supervisor was killed is found out and told as "
          "crashed.",
      ARGUMENTS(ps_arguments),
      STATUSES(statuses),
@@ -339,7 +340,8 @@ const struct cli_operation cli_guest_operations[] = {
      .summary = "Have guests switch themselves off",
      .description =
          "Presses each guest's power button, and kills those that have not switched themselves off in "
-         "time. Returns when all have ended. A guest that does not run is left alone.",
+         "time. Returns when all have ended. A guest that does not run is left alone. A container gets its "
+         "image's stop signal and, without --timeout, the time that its image gives it.",
      ARGUMENTS(stop_arguments),
      STATUSES(statuses),
      .run = cli_stop},
