@@ -1,9 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Debian's containerd and its runc shim with our runtime as the shim's binary, by `ctr`."""
+import json
 import os
+import pathlib
 import re
 import subprocess
+import tempfile
+import time
 
+import pytest
+
+import criu
+import peers
 from images import BUSYBOX_NAME, DEBIAN_NAME
 from life import wait_until
 
@@ -95,3 +103,35 @@ def test_nothing_is_left(containerd):
         assert "left-behind-by-ctr" not in directories, top
     with open("/proc/self/mountinfo", encoding="utf-8") as mounts:
         assert "left-behind-by-ctr" not in mounts.read()
+
+
+def test_checkpoint(archives, monkeypatch):
+    """Written while it runs, and made again of that by a daemon and a shim that find criu by PATH."""
+    reason = criu.refusal()
+    if reason:
+        pytest.skip(f"criu check: {reason}")
+    monkeypatch.setenv("PATH", f"{criu.fetch()}:{os.environ['PATH']}")
+    containerd = peers.Containerd(tempfile.mkdtemp(prefix="tabique-oci-"))
+
+    def count():
+        return int(containerd.do("task", "exec", "--exec-id", f"count-{time.monotonic_ns()}", "web", "cat", "/tmp/n") or 0)
+
+    try:
+        containerd.do("images", "import", "--snapshotter", "native", archives[BUSYBOX_NAME])
+        start(containerd, "web", command=("sh", "-c", "i=0; while true; do i=$((i+1)); echo $i > /tmp/n; sleep 0.05; done"))
+        wait_until(lambda: count() > 5, "it counts")
+        containerd.do("container", "checkpoint", "--task", "--rw", "--image", "web", "localhost/checkpoint:1")
+        assert containerd.tasks()["web"][1] == "RUNNING"
+        containerd.do("task", "kill", "--signal", "KILL", "web")
+        wait_until(lambda: containerd.tasks()["web"][1] == "STOPPED", "it ends")
+        containerd.run("task", "delete", "web")
+        containerd.do("container", "rm", "web")
+        containerd.do("container", "restore", "--live", "--rw", "web", "localhost/checkpoint:1")
+        # By our runtime: another's state has no such thing.
+        state = pathlib.Path("/run/containerd/runc/default/web/state.json")
+        assert json.loads(state.read_text(encoding="utf-8"))["start_time"]
+        first = count()
+        assert first > 5
+        wait_until(lambda: count() > first, "it goes on")
+    finally:
+        containerd.end()
