@@ -20,10 +20,12 @@ struct blocks {
     const struct blocks_ops *ops;
     uint32_t block_size; /* bytes, a power of two */
     uint32_t n;
-    uint32_t *map; /* what the entries mean is the format's own */
-    uint64_t end;  /* of the last block in the file */
-    bool taken;    /* a block, since the disk was opened */
-    bool fixed;    /* there is no table: all blocks are there, one behind the other from byte 0 on */
+    uint32_t *map;           /* what the entries mean is the format's own */
+    uint64_t end;            /* of the last block in the file */
+    uint32_t before, behind; /* bytes of the format's own before each block, and behind the last one */
+    bool taken;              /* a block, since the disk was opened */
+    bool uneven;             /* what is in the file is of other lengths */
+    bool fixed; /* there is no table: all blocks are there, one behind the other from byte 0 on */
     uint32_t dirty_from, dirty_to;
 
     bool submitting; /* disk_submit has not returned yet */
@@ -41,6 +43,10 @@ struct blocks_ops {
     int (*touch)(struct blocks *b, uint32_t i);
     /* Writes the entries from `from` up to `to`, and what else has changed with them. 0 or -errno. */
     int (*write_map)(struct blocks *b, uint32_t from, uint32_t to);
+    /* What is wrong that opening it to be written makes right; NULL: nothing. Optional. */
+    const char *(*wrong)(const struct blocks *b);
+    /* Gives back what is behind the end. 0; or -1 with errno. Optional: the file is cut there. */
+    int (*cut)(const struct blocks *b, int fd);
     /* All is written and synced, and the image is being closed. 0 or -errno. Optional. */
     int (*finish)(struct blocks *b);
     /* Frees what is behind `b`. Optional. */
@@ -53,6 +59,9 @@ int blocks_read(struct disk *disk, uint64_t offset, void *buf, size_t len);
 int blocks_extent(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *out);
 /* Frees `b` itself too. */
 int blocks_close(struct disk *disk);
+
+/* The operation `check` of such a format. */
+int blocks_check(const struct disk_format *format, struct disk_check *check, struct error **err);
 
 /* Whether two blocks share bytes of the file: then one must not be written. 0, or -EUCLEAN, or -ENOMEM.
  * `extra`: bytes of each before its content. */

@@ -62,7 +62,7 @@ struct header {
 
 struct vdi {
     struct blocks blocks;
-    uint32_t table, data;
+    uint32_t table, data, taken;
 };
 
 static bool probe(const uint8_t *head, size_t len)
@@ -190,8 +190,15 @@ static int write_map(struct blocks *b, uint32_t from, uint32_t to)
     return disk_write_at(b->disk.fd, bytes, 4 * (size_t)(to - from), v->table + 4ull * from);
 }
 
+static const char *wrong(const struct blocks *b)
+{
+    return container_of(b, struct vdi, blocks)->taken == n_places(b)
+               ? NULL
+               : "its header has another number of blocks than its table";
+}
+
 static const struct blocks_ops vdi_blocks = {
-    .where = where, .take = take, .untaken = untaken, .write_map = write_map};
+    .wrong = wrong, .where = where, .take = take, .untaken = untaken, .write_map = write_map};
 
 /* ---- opening ---- */
 
@@ -254,6 +261,7 @@ static int open_vdi(struct disk **out, const struct disk *common, struct error *
     v->blocks.disk.granularity = h.block_size;
     v->table = h.table;
     v->data = h.data;
+    v->taken = h.taken;
     rc = v->blocks.map ? read_map(v, (uint64_t)st.st_size, err) : error_set_errno(err, ENOMEM, "opening it");
     if (rc == 0 && !common->read_only)
         rc = prepare_writing(&v->blocks, h.taken, err);
@@ -355,6 +363,11 @@ static void free_builder(struct disk_build *build)
 static const struct disk_build_ops vdi_build = {
     .begin = begin, .place = place, .end = end, .free = free_builder};
 
+static int check(struct disk_check *c, struct error **err)
+{
+    return blocks_check(&disk_format_vdi, c, err);
+}
+
 const struct disk_format disk_format_vdi = {
     .name = "vdi",
     .probe = probe,
@@ -365,4 +378,5 @@ const struct disk_format disk_format_vdi = {
     .extent = blocks_extent,
     .describe = describe,
     .build = &vdi_build,
+    .check = check,
 };

@@ -35,6 +35,7 @@ struct vhd {
     uint32_t bitmap;  /* bytes before each block's content */
     uint8_t *touched; /* a bit for each block whose bits are known to be set */
     uint8_t footer[VHD_FOOTER];
+    bool lost; /* the footer at the end */
 };
 
 struct header {
@@ -254,7 +255,26 @@ static void free_vhd(struct blocks *b)
     free(container_of(b, struct vhd, blocks)->touched);
 }
 
-static const struct blocks_ops dynamic_blocks = {.where = where,
+static const char *wrong(const struct blocks *b)
+{
+    return container_of(b, struct vhd, blocks)->lost ? "its footer is lost: there is the copy only" : NULL;
+}
+
+/* The footer goes to where the end is. */
+static int cut(const struct blocks *b, int fd)
+{
+    const struct vhd *v = container_of(b, struct vhd, blocks);
+    int rc = disk_write_at(fd, v->footer, VHD_FOOTER, b->end);
+
+    if (rc == 0)
+        return ftruncate(fd, (off_t)(b->end + VHD_FOOTER));
+    errno = -rc;
+    return -1;
+}
+
+static const struct blocks_ops dynamic_blocks = {.wrong = wrong,
+                                                 .cut = cut,
+                                                 .where = where,
                                                  .take = take,
                                                  .untaken = untaken,
                                                  .touch = touch,
@@ -300,6 +320,8 @@ static int prepare_writing(const struct vhd *v, struct error **err)
         hit = b->map[i] != VHD_NOWHERE && (start < VHD_FOOTER || (start < table_end && v->table < end) ||
                                            (start < header + VHD_HEADER && header < end));
     }
+    if (rc == 0 && !hit && v->lost)
+        rc = disk_write_at(b->disk.fd, v->footer, VHD_FOOTER, b->end);
     if (rc == -EUCLEAN || hit)
         return error_set(err, EROFS,
                          "is damaged: two of its parts lie in one place, so it can't be written; use it "
@@ -320,7 +342,13 @@ static int open_dynamic(struct vhd *v, const struct header *h, uint64_t file_end
     v->touched = calloc(1, b->n / 8 + 1);
     if (!b->map || !v->touched)
         return error_set_errno(err, ENOMEM, "opening it");
+    b->before = v->bitmap;
+    b->behind = VHD_FOOTER;
     int rc = read_map(v, file_end, err);
+    uint8_t last[VHD_FOOTER];
+    if (rc == 0 &&
+        (disk_read_at(b->disk.fd, last, VHD_FOOTER, file_end - VHD_FOOTER) < 0 || !is_footer(last)))
+        v->lost = true;
     return rc || b->disk.read_only ? rc : prepare_writing(v, err);
 }
 
@@ -356,6 +384,11 @@ static int open_vhd(struct disk **out, const struct disk *common, struct error *
     return 0;
 }
 
+static int check(struct disk_check *c, struct error **err)
+{
+    return blocks_check(&disk_format_vhd, c, err);
+}
+
 const struct disk_format disk_format_vhd = {
     .name = "vhd",
     .probe = probe,
@@ -366,4 +399,5 @@ const struct disk_format disk_format_vhd = {
     .extent = blocks_extent,
     .describe = describe,
     .build = &vhd_build,
+    .check = check,
 };

@@ -30,6 +30,7 @@ struct vhdx {
     struct vhdx_journal journal;
     uint8_t *dirty; /* a bit for each sector of the table */
     bool changed;   /* the header says that somebody writes */
+    bool left;      /* there was a log to be replayed */
 };
 
 static struct vhdx *vhdx_of(const struct blocks *b)
@@ -203,7 +204,13 @@ static void free_vhdx(struct blocks *b)
     free(vhdx_of(b)->dirty);
 }
 
-static const struct blocks_ops vhdx_blocks = {.where = where,
+static const char *wrong(const struct blocks *b)
+{
+    return vhdx_of(b)->left ? "it was not closed: its log is to be replayed" : NULL;
+}
+
+static const struct blocks_ops vhdx_blocks = {.wrong = wrong,
+                                              .where = where,
                                               .take = take,
                                               .touch = touch,
                                               .write_map = write_map,
@@ -352,6 +359,7 @@ static int prepare(struct vhdx *v, const struct vhdx_log *log, uint64_t file_end
     b->disk.size = v->header.size;
     b->disk.granularity = b->block_size;
     v->journal.sequence = 1;
+    v->left = log->bytes;
     rc = read_map(v, log, file_end, err);
     if (rc == 0)
         rc = check_log(v, log, err);
@@ -383,6 +391,11 @@ static int open_vhdx(struct disk **out, const struct disk *common, struct error 
     return 0;
 }
 
+static int check(struct disk_check *c, struct error **err)
+{
+    return blocks_check(&disk_format_vhdx, c, err);
+}
+
 const struct disk_format disk_format_vhdx = {
     .name = "vhdx",
     .probe = probe,
@@ -393,4 +406,5 @@ const struct disk_format disk_format_vhdx = {
     .extent = blocks_extent,
     .describe = describe,
     .build = &vhdx_build,
+    .check = check,
 };

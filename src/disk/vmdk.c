@@ -494,6 +494,13 @@ static size_t list_parts(const struct vmdk *v, const struct header *h, struct pa
     return n;
 }
 
+static void set_end(struct blocks *b, const struct part *parts, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (((uint64_t)parts[i].at + parts[i].n) * DISK_SECTOR > b->end)
+            b->end = ((uint64_t)parts[i].at + parts[i].n) * DISK_SECTOR;
+}
+
 static int check_parts(struct vmdk *v, const struct header *h, struct error **err)
 {
     struct blocks *b = &v->blocks;
@@ -508,9 +515,21 @@ static int check_parts(struct vmdk *v, const struct header *h, struct error **er
             return error_set(err, EROFS,
                              "is damaged: two of its parts lie in one place, so it can't be written; use it "
                              "readonly");
-    for (size_t i = 0; i < n; i++)
-        if (((uint64_t)parts[i].at + parts[i].n) * DISK_SECTOR > b->end)
-            b->end = ((uint64_t)parts[i].at + parts[i].n) * DISK_SECTOR;
+    set_end(b, parts, n);
+    return 0;
+}
+
+/* For who only looks: the end, if all is known that may lie there. */
+static int find_end(struct vmdk *v, const struct header *h, uint64_t file_end)
+{
+    cleanup_free struct part *parts = malloc((4 + 2 * (size_t)v->n_tables + v->blocks.n) * sizeof(*parts));
+
+    if (!parts)
+        return -ENOMEM;
+    if (h->directory > UINT32_MAX || h->spare > UINT32_MAX || h->descriptor > UINT32_MAX ||
+        (h->spare && read_directory(v, h->spare, file_end, &v->spares, NULL) < 0))
+        return 0;
+    set_end(&v->blocks, parts, list_parts(v, h, parts));
     return 0;
 }
 
@@ -543,6 +562,7 @@ static int prepare(struct vmdk *v, const struct header *h, uint64_t file_end, st
     uint32_t sectors = h->grain / DISK_SECTOR;
 
     v->packed = h->flags & VMDK_COMPRESSED;
+    b->uneven = v->packed;
     v->zero_grains = h->flags & VMDK_ZERO_GRAINS;
     v->entries = h->entries;
     b->ops = &vmdk_blocks;
@@ -553,6 +573,8 @@ static int prepare(struct vmdk *v, const struct header *h, uint64_t file_end, st
     v->n_tables = b->n / h->entries + (b->n % h->entries != 0);
     b->map = calloc(b->n, sizeof(uint32_t));
     int rc = b->map ? read_tables(v, h, file_end, err) : error_set_errno(err, ENOMEM, "opening it");
+    if (rc == 0 && b->disk.read_only && !v->packed && find_end(v, h, file_end) < 0)
+        rc = error_set_errno(err, ENOMEM, "opening it");
     return rc || b->disk.read_only ? rc : prepare_writing(v, h, file_end, err);
 }
 
@@ -583,6 +605,12 @@ static int open_vmdk(struct disk **out, const struct disk *common, struct error 
     return 0;
 }
 
+/* Compressed grains are of any length: only where they are has been checked, while it was opened. */
+static int check(struct disk_check *c, struct error **err)
+{
+    return blocks_check(&disk_format_vmdk, c, err);
+}
+
 const struct disk_format disk_format_vmdk = {
     .name = "vmdk",
     .probe = probe,
@@ -594,4 +622,5 @@ const struct disk_format disk_format_vmdk = {
     .unpack = unpack,
     .describe = describe,
     .build = &vmdk_build,
+    .check = check,
 };

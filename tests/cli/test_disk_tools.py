@@ -136,6 +136,49 @@ def test_stream_is_one(tmp_path, source):
     assert "cut off" in disk("map", target, status=1).stderr
 
 
+# Where a format has an entry for its block 0, how to read one, and what makes it the one of the next block.
+TABLES = {"vdi": lambda image: (512, "<I"), "vhd": lambda image: (1536, ">I"), "vhdx": lambda image: (3 * MIB, "<Q"),
+          "vmdk": lambda image: (512 * struct.unpack_from("<I", image, 512 * struct.unpack_from("<Q", image, 56)[0])[0],
+                                 "<I")}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_check_and_repair_blocks(tmp_path, name):
+    source, image = tmp_path / "full.raw", tmp_path / "a"
+    source.write_bytes(b"all of it " * 2 * MIB)
+    disk("convert", "-O", name, source, image)
+    assert "No errors" in disk("check", "-f", name, image).stdout
+    with open(image, "ab") as file:
+        file.write(b"rest of a block" * MIB)
+    found = disk("check", "-f", name, image, status=2 if name == "vhd" else 3).stdout
+    assert "behind the last block" in found and ("footer is lost" in found) == (name == "vhd")
+    assert "No errors" in disk("repair", "-r", "all", "-f", name, image).stdout
+    assert image.stat().st_size < 30 * MIB
+    disk("compare", "-s", "-f", name, image, source)
+    # Two blocks in one place: nobody knows whose the content is.
+    data = bytearray(image.read_bytes())
+    at, kind = TABLES[name](data)
+    size = struct.calcsize(kind)
+    data[at:at + size] = data[at + size:at + 2 * size]
+    image.write_bytes(data)
+    found = disk("check", "-f", name, image, status=2).stdout
+    assert found.count("in one place") == 1 and "blocks 0 and 1" in found or "blocks 1 and 0" in found
+    disk("repair", "-r", "all", "-f", name, image, status=2)
+    assert image.read_bytes() == data
+
+
+def test_repair_a_number_of_blocks(tmp_path, source):
+    """Where a VDI's header has another one than its table."""
+    image = tmp_path / "vdi"
+    qemu_img("convert", "-O", "vdi", source, image)
+    with open(image, "r+b") as file:
+        file.seek(0x184)
+        file.write(b"\1\0\0\0")
+    assert "1 things are corrupt" in disk("check", image, status=2).stdout
+    assert "No errors" in disk("repair", "-r", "all", image).stdout
+    qemu_img("check", "-q", "-f", "vdi", image)
+
+
 @pytest.mark.skipif(not shutil.which("vmdkmount") or not os.path.exists("/dev/fuse") or os.geteuid() != 0,
                     reason="libvmdk-utils and FUSE are not there")
 @pytest.mark.parametrize("options", ["", "-o subformat=streamOptimized"])
