@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """checkpoint and restore, with a program that has memory, files, a pipe and a listening socket (counter.c)."""
+import contextlib
 import json
 import os
 import pathlib
@@ -101,6 +102,16 @@ def mounts(oci, name):
 
 def groups(oci, name):
     return sorted(line.split(":", 1)[1] for line in pathlib.Path(f"/proc/{oci.status(name)['pid']}/cgroup").read_text().splitlines())
+
+
+def living_in(directory):
+    """Processes to whom something of it is mounted: those of its containers, also half made ones."""
+    found = []
+    for entry in pathlib.Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit() and str(directory) in (entry / "mountinfo").read_text():
+                found.append((entry.name, (entry / "comm").read_text()))
+    return found
 
 
 def assert_nothing_left(oci, *names):
@@ -380,7 +391,7 @@ def test_killed_at_any_moment(counter, oci, tmp_path):
         process.wait()
         oci("delete", "--force", name)
         assert_nothing_left(oci, name)
-    wait_until(lambda: processes_of(str(oci.state).encode()) == [], "no process is left")
+    wait_until(lambda: processes_of(str(oci.state).encode()) == [] and living_in(counter.rootfs) == [], "no process is left")
     restored(counter, tmp_path / "images", name)
 
 
