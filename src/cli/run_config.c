@@ -33,8 +33,9 @@ static json_t *disk_json(const char *text, struct error **err)
 
     if (cli_parse_disk(text, &disk, err))
         return NULL;
-    json_t *json = json_pack("{s:s, s:o*, s:o*, s:b}", "path", disk.path, "format", text_or_null(disk.format),
-                             "serial", text_or_null(disk.serial), "read-only", disk.read_only);
+    json_t *json = json_pack("{s:s, s:o*, s:o*, s:o*, s:b}", "path", disk.path, "format",
+                             text_or_null(disk.format), "serial", text_or_null(disk.serial), "secret-file",
+                             text_or_null(disk.secret_file), "read-only", disk.read_only);
     cli_disk_free(&disk);
     return json;
 }

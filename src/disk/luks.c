@@ -306,14 +306,18 @@ int luks_describe(int fd, uint64_t at, struct disk_info *info, uint64_t *payload
 int luks_open(struct luks *l, int fd, uint64_t at, const struct disk_secret *secret, struct error **err)
 {
     struct header h;
-    int rc = read_header(fd, at, &h, err);
 
+    /* A confined process could not even load libcrypto any more. */
+    if (!secret)
+        return error_set(
+            err, EACCES,
+            "is encrypted: give the file that has its secret (--secret-file FILE; of a guest's disk "
+            "secret-file=FILE)");
+    int rc = read_header(fd, at, &h, err);
     if (rc == 0)
         rc = luks_cipher_choose(&l->cipher, h.cipher, h.mode, h.key_bytes, err);
     if (rc)
         return rc;
-    if (!secret)
-        return error_set(err, EACCES, "is encrypted: give the file that has its secret (--secret-file FILE)");
     l->payload = h.payload;
     for (unsigned i = 0; i < h.n; i++) {
         rc = try_slot(&h, &h.slots[i], fd, at, secret, &l->cipher);

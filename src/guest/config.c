@@ -65,6 +65,7 @@ static int read_disks(struct vm_config *vm, const json_t *json)
             .path = string_of(disk, "path"),
             .format = string_of(disk, "format"),
             .serial = string_of(disk, "serial"),
+            .secret_file = string_of(disk, "secret-file"),
             .read_only = is_true(disk, "read-only"),
         };
         if (!disks[i].path)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A Debian guest with disks: a file system that survives the end of its VM process at a bad moment, several disks at
 once, discarding, serials, images that are refused."""
+import hashlib
 import os
 import pathlib
 import re
@@ -164,6 +165,30 @@ def test_four_disks(engine, suite, tmp_path):
     assert (tmp_path / "c.raw").read_bytes() == content
     for name in ("b.qcow2", "d.qcow2"):
         assert qemu_img("check", "-f", "qcow2", tmp_path / name).returncode == 0
+
+
+@only_bookworm
+def test_disks_of_other_formats(engine, suite, tmp_path):
+    """LUKS, VHDX and VMDK, the first with its key found in the confined process: what the guest writes QEMU reads."""
+    (tmp_path / "secret").write_bytes(b"the secret\n")
+    assert run("disk", "create", "-f", "luks", "-o", f"encrypt.key-file={tmp_path}/secret,encrypt.iter-time=20",
+               tmp_path / "a.luks", "20M").returncode == 0
+    for name in ("vhdx", "vmdk"):
+        assert run("disk", "create", "-f", name, tmp_path / f"a.{name}", "20M").returncode == 0
+    with boot(engine, suite, f"{tmp_path}/a.luks,format=luks,secret-file={tmp_path}/secret", f"{tmp_path}/a.vhdx",
+              f"{tmp_path}/a.vmdk") as guest:
+        guest.shell()
+        assert guest.ask("cd /sys/block; cat vd*/size; cd").split() == ["40960"] * 3
+        sums = guest.ask("head -c 5000000 /dev/urandom >/tmp/x; head -c 4194304 /tmp/x | md5sum; for d in a b c; do "
+                         "dd if=/tmp/x of=/dev/vd$d bs=64k seek=33 conv=fsync 2>/dev/null; done", 120).split()[0]
+        end(guest)
+    for name, words in (("vhdx", ["-f", "vhdx", tmp_path / "a.vhdx"]), ("vmdk", ["-f", "vmdk", tmp_path / "a.vmdk"]),
+                        ("luks", ["--object", f"secret,id=s,file={tmp_path}/secret", "--image-opts",
+                                  f"driver=luks,key-secret=s,file.filename={tmp_path}/a.luks"])):
+        assert qemu_img("convert", *words, "-O", "raw", tmp_path / "x").returncode == 0
+        with open(tmp_path / "x", "rb") as file:
+            file.seek(33 * 65536)
+            assert hashlib.md5(file.read(4 * MIB)).hexdigest() == sums, name
 
 
 @only_bookworm
