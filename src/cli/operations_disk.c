@@ -16,7 +16,8 @@
     {                                                                                                        \
         .name = "option", .letter = 'o', .type = CLI_STRING, .metavar = "NAME=VALUE[,...]",                  \
         .repeatable = true,                                                                                  \
-        .help = "What the new format leaves open: cluster_size and compression_type=zlib|zstd (qcow2), "     \
+        .help = "What the new format leaves open: cluster_size, compression_type=zlib|zstd, "                \
+                "compat=0.10|1.1, refcount_bits=1..64 and lazy_refcounts=on (qcow2), "                       \
                 "subformat=dynamic|fixed (vhd, vhdx), block_size (vhdx), "                                   \
                 "subformat=monolithicSparse|streamOptimized (vmdk), encrypt.key-file=FILE, whose bytes "     \
                 "are the secret, and encrypt.iter-time=MS (luks)."                                           \

@@ -19,8 +19,10 @@
 /* ---- options ---- */
 
 /* A cluster is what VHDX calls a block. */
-static const char *const options[] = {"cluster_size", "block_size",  "compression_type", "subformat",
-                                      "backing_file", "backing_fmt", "encrypt.key-file", "encrypt.iter-time"};
+static const char *const options[] = {"cluster_size",     "block_size",        "compression_type",
+                                      "subformat",        "backing_file",      "backing_fmt",
+                                      "encrypt.key-file", "encrypt.iter-time", "compat",
+                                      "refcount_bits",    "lazy_refcounts"};
 
 /* Bytes, with K or M behind the number. */
 static int parse_cluster(const char *text, uint32_t *out)
@@ -38,12 +40,42 @@ static int parse_cluster(const char *text, uint32_t *out)
     return 0;
 }
 
+/* Those that qcow2 alone has. 1: it is none of them. */
+static int qcow2_option(struct disk_create *what, const char *name, const char *value, struct error **err)
+{
+    if (strcmp(name, "compat") == 0) {
+        bool old = strcmp(value, "0.10") == 0 || strcmp(value, "v2") == 0;
+        if (!old && strcmp(value, "1.1") != 0 && strcmp(value, "v3") != 0)
+            return error_set(err, EINVAL, "compat=%s: choose 0.10 (version 2) or 1.1 (version 3)", value);
+        what->version = old ? 2 : 3;
+        return 0;
+    }
+    if (strcmp(name, "lazy_refcounts") == 0) {
+        what->lazy_refcounts = strcmp(value, "on") == 0;
+        return what->lazy_refcounts || strcmp(value, "off") == 0
+                   ? 0
+                   : error_set(err, EINVAL, "lazy_refcounts=%s: choose on or off", value);
+    }
+    if (strcmp(name, "refcount_bits") == 0) {
+        char *end;
+        unsigned long bits = strtoul(value, &end, 10);
+        if (*end || !bits || bits > 64 || bits & (bits - 1))
+            return error_set(err, EINVAL, "refcount_bits=%s: choose 1, 2, 4, 8, 16, 32 or 64", value);
+        what->refcount_bits = (unsigned)bits;
+        return 0;
+    }
+    return 1;
+}
+
 int disk_create_option(struct disk_create *what, const char *name, const char *value, struct error **err)
 {
     if (strcmp(name, "cluster_size") == 0 || strcmp(name, "block_size") == 0)
         return parse_cluster(value, &what->cluster_size)
                    ? error_set(err, EINVAL, "%s=%s: give bytes, such as 64K", name, value)
                    : 0;
+    int rc = qcow2_option(what, name, value, err);
+    if (rc <= 0)
+        return rc;
     if (strcmp(name, "compression_type") == 0) {
         bool zstd = strcmp(value, "zstd") == 0;
         if (!zstd && strcmp(value, "zlib") != 0)
@@ -94,6 +126,8 @@ int disk_build_begin(struct disk_build *build, int fd, const char *path, const s
                          DISK_SECTOR);
     if (what->key_file && !format->build->encrypts)
         return error_set(err, EINVAL, "the format %s is not encrypted: choose luks", what->format);
+    if ((what->version || what->refcount_bits || what->lazy_refcounts) && format != &disk_format_qcow2)
+        return error_set(err, EINVAL, "compat, refcount_bits and lazy_refcounts are options of qcow2");
     int rc = format->build->begin(build, err);
     if (rc && format->build->free)
         format->build->free(build);

@@ -132,9 +132,12 @@ struct disk_create {
     uint32_t cluster_size;
     enum disk_compression compression;
     const char *subformat;
-    bool compress;        /* what is written while it is made */
-    const char *key_file; /* encrypted, by a secret: all bytes of this file */
-    unsigned iter_time;   /* ms that opening it is to take */
+    unsigned version;       /* qcow2: 2, 3 */
+    unsigned refcount_bits; /* qcow2: 1, 2, 4 ... 64 */
+    bool lazy_refcounts;    /* qcow2: QEMU may leave refcounts to a later repair */
+    bool compress;          /* what is written while it is made */
+    const char *key_file;   /* encrypted, by a secret: all bytes of this file */
+    unsigned iter_time;     /* ms that opening it is to take */
 };
 
 /* Sets what one "name=value" of -o says; strings stay the caller's. 0, or -EINVAL with *err. */

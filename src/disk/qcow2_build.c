@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Making a qcow2 file of version 3 whole:
+ * Making a qcow2 file whole:
  *
  *     header | clusters, compressed ones close together | L2 tables | L1 table | refcount blocks | their
  * table
@@ -21,11 +21,11 @@
 #include <string.h>
 
 #define CLUSTER_BITS   16u /* if nothing is said */
-#define REFCOUNT_ORDER 4u
-#define COUNT_MAX      UINT16_MAX
+#define REFCOUNT_ORDER 4u  /* the same */
 
 struct builder {
-    unsigned bits, table_bits;
+    unsigned version, bits, table_bits, refcount_order;
+    uint16_t count_max; /* of references to one cluster */
     uint32_t n_l1;
     uint64_t **l2; /* by L1 index; NULL where nothing is */
     uint16_t *counts;
@@ -49,6 +49,10 @@ static int check_options(const struct disk_create *what, unsigned *bits, struct 
     if (cluster & (cluster - 1) || cluster < 1u << QCOW2_CLUSTER_MIN || cluster > 1u << QCOW2_CLUSTER_MAX)
         return error_set(err, EINVAL, "cluster_size=%" PRIu32 ": choose a power of two from 512 to 2M",
                          cluster);
+    if (what->version == 2 && (what->lazy_refcounts || what->compression == DISK_COMPRESS_ZSTD ||
+                               (what->refcount_bits && what->refcount_bits != 16)))
+        return error_set(err, EINVAL,
+                         "compat=0.10 has neither lazy_refcounts nor zstd, and refcount_bits=16 alone");
     *bits = (unsigned)__builtin_ctz(cluster);
     uint64_t reach = (uint64_t)cluster * cluster / 8;
     if (what->size > QCOW2_L1_MAX / 8 * reach)
@@ -76,6 +80,10 @@ static int begin(struct disk_build *build, struct error **err)
     if (!q)
         return error_set_errno(err, ENOMEM, "tables");
     build->own = q;
+    q->version = build->what->version ? build->what->version : 3;
+    q->refcount_order =
+        build->what->refcount_bits ? (unsigned)__builtin_ctz(build->what->refcount_bits) : REFCOUNT_ORDER;
+    q->count_max = q->refcount_order < 4 ? (uint16_t)((1u << (1u << q->refcount_order)) - 1) : UINT16_MAX;
     q->bits = bits;
     q->table_bits = bits - 3;
     uint64_t reach = 1ull << (bits + q->table_bits);
@@ -123,7 +131,7 @@ static int place_packed(struct disk_build *build, uint32_t length, uint64_t *off
     /* What does not fit may go on in the next cluster if that lies behind. */
     if (q->packed_end != build->end && q->packed_at + length > q->packed_end)
         q->packed_at = q->packed_end = build->end;
-    if (q->packed_end > q->packed_at && q->counts[q->packed_at >> q->bits] == COUNT_MAX)
+    if (q->packed_end > q->packed_at && q->counts[q->packed_at >> q->bits] == q->count_max)
         q->packed_at = q->packed_end = build->end;
     while (q->packed_at + length > q->packed_end) {
         int rc = extend(build);
@@ -214,7 +222,7 @@ static int write_map(struct disk_build *build, struct layout *layout)
 /* Blocks and their table count themselves too. */
 static void lay_out_refcounts(const struct builder *q, uint64_t end, struct layout *layout)
 {
-    uint64_t used = end >> q->bits, block_bits = q->bits + 3 - REFCOUNT_ORDER, before;
+    uint64_t used = end >> q->bits, block_bits = q->bits + 3 - q->refcount_order, before;
 
     layout->n_blocks = layout->n_reftable = 0;
     do {
@@ -238,11 +246,12 @@ static int write_refcounts(struct disk_build *build, struct layout *layout)
     cleanup_free uint64_t *table = calloc(layout->n_blocks, sizeof(*table));
     if (!block || !table)
         return -ENOMEM;
-    uint64_t all = (layout->reftable >> q->bits) + layout->n_reftable, per_block = build->unit / 2;
+    uint64_t all = (layout->reftable >> q->bits) + layout->n_reftable,
+             per_block = 8ull * build->unit >> q->refcount_order;
     for (uint64_t b = 0; b < layout->n_blocks; b++) {
         memset(block, 0, build->unit);
         for (uint64_t i = 0, c = b * per_block; i < per_block && c < all; i++, c++)
-            put_be16(block + 2 * i, c && c < q->n_counts ? q->counts[c] : 1);
+            qcow2_set_count(q->refcount_order, block, i, c && c < q->n_counts ? q->counts[c] : 1);
         table[b] = layout->blocks + (b << q->bits);
         int rc = disk_write_at(build->fd, block, build->unit, table[b]);
         if (rc)
@@ -257,22 +266,26 @@ static int write_header(struct disk_build *build, const struct layout *layout)
     const struct disk_create *what = build->what;
     const struct builder *q = build->own;
     bool zstd = what->compression == DISK_COMPRESS_ZSTD;
-    uint32_t at = zstd ? QCOW2_HEADER_LARGEST : QCOW2_HEADER_V3;
+    bool old = q->version == 2;
+    uint32_t at = old ? QCOW2_HEADER_V2 : zstd ? QCOW2_HEADER_LARGEST : QCOW2_HEADER_V3;
     cleanup_free uint8_t *h = calloc(1, build->unit);
 
     if (!h)
         return -ENOMEM;
     put_be32(h, QCOW2_MAGIC);
-    put_be32(h + QCOW2_AT_VERSION, 3);
+    put_be32(h + QCOW2_AT_VERSION, q->version);
     put_be32(h + QCOW2_AT_CLUSTER_BITS, q->bits);
     put_be64(h + QCOW2_AT_SIZE, what->size);
     put_be32(h + QCOW2_AT_L1_SIZE, q->n_l1);
     put_be64(h + QCOW2_AT_L1_OFFSET, layout->l1);
     put_be64(h + QCOW2_AT_REFTABLE_OFFSET, layout->reftable);
     put_be32(h + QCOW2_AT_REFTABLE_CLUSTERS, (uint32_t)layout->n_reftable);
-    put_be64(h + QCOW2_AT_INCOMPATIBLE, zstd ? QCOW2_COMPRESSION : 0);
-    put_be32(h + QCOW2_AT_REFCOUNT_ORDER, REFCOUNT_ORDER);
-    put_be32(h + QCOW2_AT_HEADER_LENGTH, at);
+    if (!old) {
+        put_be64(h + QCOW2_AT_INCOMPATIBLE, zstd ? QCOW2_COMPRESSION : 0);
+        put_be64(h + QCOW2_AT_COMPATIBLE, what->lazy_refcounts ? QCOW2_LAZY_REFCOUNTS : 0);
+        put_be32(h + QCOW2_AT_REFCOUNT_ORDER, q->refcount_order);
+        put_be32(h + QCOW2_AT_HEADER_LENGTH, at);
+    }
     if (zstd)
         h[QCOW2_AT_COMPRESSION] = QCOW2_ZSTD;
     if (what->backing) {

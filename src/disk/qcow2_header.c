@@ -51,6 +51,7 @@ static int parse(const uint8_t *h, struct qcow2_header *out, struct error **err)
         return error_set(err, ENOTSUP, "is encrypted, which is not supported");
     if (r.version == 3) {
         r.incompatible = get_be64(h + QCOW2_AT_INCOMPATIBLE);
+        r.compatible = get_be64(h + QCOW2_AT_COMPATIBLE);
         r.autoclear = get_be64(h + QCOW2_AT_AUTOCLEAR);
         r.refcount_order = get_be32(h + QCOW2_AT_REFCOUNT_ORDER);
         r.header_length = get_be32(h + QCOW2_AT_HEADER_LENGTH);
@@ -272,6 +273,7 @@ int qcow2_describe(int fd, struct disk_info *info, struct error **err)
     disk_info_add(info, "cluster-size", "%u", 1u << h.cluster_bits);
     disk_info_add(info, "compression-type", h.compression == QCOW2_ZSTD ? "zstd" : "zlib");
     disk_info_add(info, "refcount-bits", "%u", h.refcount_order <= 6 ? 1u << h.refcount_order : 0);
+    disk_info_add(info, "lazy-refcounts", h.compatible & QCOW2_LAZY_REFCOUNTS ? "yes" : "no");
     disk_info_add(info, "snapshots", "%" PRIu32, h.snapshots);
     disk_info_add(info, "corrupt", h.incompatible & QCOW2_CORRUPT ? "yes" : "no");
     disk_info_add(info, "dirty", h.incompatible & QCOW2_DIRTY ? "yes" : "no");

@@ -70,7 +70,8 @@ enum {
 #define QCOW2_EXTENSION_CRYPT          0x0537be77u
 #define QCOW2_EXTENSION_DATA_FILE      0x44415441u
 
-#define QCOW2_BITMAPS_VALID (1ull << 0) /* an autoclear bit */
+#define QCOW2_LAZY_REFCOUNTS (1ull << 0) /* a compatible bit */
+#define QCOW2_BITMAPS_VALID  (1ull << 0) /* an autoclear bit */
 
 /*
  * An entry of an L2 table:
@@ -100,7 +101,7 @@ struct qcow2_header {
     uint32_t reftable_clusters;
     uint32_t snapshots;
     uint64_t snapshots_offset;
-    uint64_t incompatible, autoclear;
+    uint64_t incompatible, compatible, autoclear;
     uint32_t header_length;
     uint64_t backing_offset;
     uint32_t backing_size;

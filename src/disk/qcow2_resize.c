@@ -53,8 +53,8 @@ int qcow2_switch_l1(struct qcow2 *q, uint64_t size, uint64_t l1_offset, uint32_t
     int rc = disk_read_at(q->disk.fd, bytes, sizeof(bytes), QCOW2_AT_SIZE);
 
     put_be64(bytes, size);
-    put_be32(bytes + QCOW2_AT_L1_SIZE - QCOW2_AT_SIZE, l1_size);
-    put_be64(bytes + QCOW2_AT_L1_OFFSET - QCOW2_AT_SIZE, l1_offset);
+    put_be32(bytes + (QCOW2_AT_L1_SIZE - QCOW2_AT_SIZE), l1_size);
+    put_be64(bytes + (QCOW2_AT_L1_OFFSET - QCOW2_AT_SIZE), l1_offset);
     if (rc == 0)
         rc = disk_write_at(q->disk.fd, bytes, sizeof(bytes), QCOW2_AT_SIZE);
     if (rc == 0)

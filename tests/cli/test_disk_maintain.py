@@ -287,3 +287,34 @@ def test_rebase_of_names(tmp_path):
     assert "missing.qcow2" in disk("rebase", "--follow", "-b", "missing.qcow2", "-F", "qcow2", top, status=1).stderr
     assert "can't be based" in disk("rebase", "-f", "raw", "-b", "mid", "-F", "qcow2", base, status=1).stderr
     assert content(top) == before
+
+
+@pytest.mark.parametrize("options", ["compat=0.10", "compat=v3", "refcount_bits=1", "refcount_bits=64,cluster_size=4k",
+                                     "lazy_refcounts=on", "refcount_bits=2,cluster_size=512"])
+def test_options_of_new_images(tmp_path, options):
+    """As qemu-img makes them: what it says of ours, what it reads, and whether it finds them sound."""
+    chance = random.Random(options)
+    source = tmp_path / "source"
+    source.write_bytes(b"".join(chance.choice([chance.randbytes(70000), bytes(200000), b"text " * 20000]) for _ in range(40)))
+    os.truncate(source, source.stat().st_size & ~511)
+    theirs = make(tmp_path / "theirs", options.replace("v3", "1.1"))
+    for ours, verb in ((tmp_path / "made", "create"), (tmp_path / "converted", "convert"), (tmp_path / "packed", "convert -c")):
+        if verb == "create":
+            disk("create", "-f", "qcow2", "-o", options, ours, "12M")
+        else:
+            disk(*verb.split(), "-O", "qcow2", "-o", options, source, ours)
+            assert content(ours) == source.read_bytes()
+        sound(ours)
+        facts = [json.loads(qemu_img("info", "--output=json", image).stdout)["format-specific"]["data"] for image in (ours, theirs)]
+        assert all(facts[0].get(k) == facts[1].get(k) for k in ("compat", "refcount-bits", "lazy-refcounts", "corrupt")), facts
+        qemu_io(ours, "write -P 9 1M 1M", "discard 0 64k")
+        sound(ours)
+
+
+def test_options_that_cant_be(tmp_path):
+    for options, part in (("compat=0.10,lazy_refcounts=on", "neither lazy_refcounts"), ("compat=0.10,refcount_bits=8", "alone")):
+        assert part in disk("create", "-f", "qcow2", "-o", options, tmp_path / "x", "1M", status=1).stderr
+    assert "options of qcow2" in disk("create", "-f", "vdi", "-o", "compat=1.1", tmp_path / "x", "1M", status=1).stderr
+    for options in ("compat=2", "refcount_bits=3", "lazy_refcounts=yes"):
+        assert "choose" in disk("create", "-f", "qcow2", "-o", options, tmp_path / "x", "1M", status=2).stderr
+    assert not (tmp_path / "x").exists()
