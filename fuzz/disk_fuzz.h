@@ -94,12 +94,64 @@ static inline void walk(struct disk *disk)
     }
 }
 
+/* Sizes and snapshots, where the format has them. */
+static inline void upkeep(struct disk *disk, struct fuzz_input *in)
+{
+    const struct disk_snapshot_ops *s = disk->format->snapshots;
+    struct disk_snapshots list;
+    char which[2] = {(char)('1' + fuzz_take(in, 1) % 4), '\0'};
+
+    switch (fuzz_take(in, 1) % 6) {
+    case 0:
+        if (disk->format->resize)
+            disk_resize(disk, (1 + fuzz_take(in, 3)) * DISK_SECTOR, NULL);
+        break;
+    case 1:
+        if (s)
+            s->create(disk, which, NULL);
+        break;
+    case 2:
+        if (s)
+            s->apply(disk, which, NULL);
+        break;
+    case 3:
+        if (s)
+            s->remove(disk, which, NULL);
+        break;
+    case 4:
+        if (s && s->list(disk, &list, NULL) == 0)
+            disk_snapshots_free(&list);
+        break;
+    case 5:
+        if (disk->format->empty)
+            disk->format->empty(disk);
+        break;
+    }
+}
+
+/* What a repair calls whole is whole for the next one who looks. */
+static inline void check_and_repair(const struct disk_format *which, int fd)
+{
+    struct disk_job job = {0};
+    struct disk_checking how = {.job = &job};
+    struct disk_check_result repaired = {0}, then = {0};
+    struct disk_check check = {
+        .fd = fd, .repair = DISK_REPAIR_ALL, .job = &job, .result = &repaired, .how = &how};
+
+    if (which->check(&check, NULL) < 0 || repaired.corruptions || repaired.leaks)
+        return;
+    check = (struct disk_check){.fd = fd, .job = &job, .result = &then, .how = &how};
+    if (which->check(&check, NULL) < 0 || then.corruptions || then.leaks)
+        abort();
+}
+
 /* `script`: SCRIPT bytes of requests. Takes over `fd`. */
 static inline void fuzz_disk_file(const char *format_name, const uint8_t *script, int fd)
 {
     const struct disk_format *which = disk_format_find(format_name);
     struct fuzz_input in = {script, SCRIPT};
-    bool read_only = fuzz_take(&in, 1) & 1;
+    uint8_t how = (uint8_t)fuzz_take(&in, 1);
+    bool read_only = how & 1;
     char *name = NULL, *format = NULL;
     bool other;
     struct disk *disk = NULL;
@@ -119,12 +171,17 @@ static inline void fuzz_disk_file(const char *format_name, const uint8_t *script
     disk_files_avoid_uring(files);
     if (fuzz_secret && disk_files_read_secret(files, fuzz_secret, NULL) < 0)
         abort();
+    if (which->check && how & 2)
+        check_and_repair(which, fd);
     struct disk_info info = {0};
     which->describe(fd, &info, NULL);
     if (disk_open(&disk, files, loop, NULL) == 0) {
         walk(disk);
-        while (in.left)
+        while (in.left) {
             batch(disk, &in);
+            if (how & 4 && !read_only)
+                upkeep(disk, &in);
+        }
         disk_close(disk);
     }
     disk_files_close(files);
