@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const words[] = {"format", "readonly", "serial", "secret-file"};
+static const char *const words[] = {"format", "readonly", "serial", "secret-file", "bps", "iops"};
 
 char *cli_take_word(const char **text)
 {
@@ -64,6 +64,22 @@ static int set_serial(struct vm_disk *disk, const char *value, struct error **er
     return disk->serial ? 0 : error_set_errno(err, ENOMEM, "--disk");
 }
 
+int cli_take_limit(struct disk_limits *limits, const char *option, struct error **err)
+{
+    for (unsigned i = 0; i < DISK_LIMITS; i++) {
+        const char *name = disk_limit_name(i);
+        size_t len = strlen(name);
+
+        if (strncmp(option, name, len) || option[len] != '=')
+            continue;
+        if (cli_parse_size(option + len + 1, &limits->values[i]) || limits->values[i] > INT64_MAX)
+            return error_set(err, EINVAL, "--disk: %s: '%s' is no number such as 500, 4K or 20M", name,
+                             option + len + 1);
+        return 1;
+    }
+    return 0;
+}
+
 static int take_option(struct vm_disk *disk, const char *option, struct error **err)
 {
     const char *value = strchr(option, '=');
@@ -79,6 +95,11 @@ static int take_option(struct vm_disk *disk, const char *option, struct error **
     if (strncmp(option, "secret-file=", 12) == 0 && !disk->secret_file) {
         disk->secret_file = strdup(value + 1);
         return disk->secret_file ? 0 : error_set_errno(err, ENOMEM, "--disk");
+    }
+    if (value) {
+        int taken = cli_take_limit(&disk->limits, option, err);
+        if (taken)
+            return taken < 0 ? taken : 0;
     }
     cleanup_free char *name = value ? strndup(option, (size_t)(value - option)) : strdup(option);
     if (!name)

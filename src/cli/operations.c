@@ -166,7 +166,10 @@ static const struct cli_argument run_arguments[] = {
          "(told by "
          "the "
          "file's content if it is not given), readonly, serial=TEXT (20 characters at most; the guest finds "
-         "the disk by it), secret-file=FILE (whose bytes open an encrypted disk). Only one virtual machine "
+         "the disk by it), secret-file=FILE (whose bytes open an encrypted disk), bps=RATE, bps-read, "
+         "bps-write (bytes a second), iops=N, "
+         "iops-read, iops-write (requests a second), bps-burst and iops-burst (what may come at once after a "
+         "pause). Only one virtual machine "
          "may write an image at a time. A comma in the file's name "
          "is written twice."},
     {.name = "cloud-init",

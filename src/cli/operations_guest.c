@@ -250,6 +250,15 @@ static const struct cli_argument update_arguments[] = {
      .min = 10,
      .max = 1000,
      .help = "Its share of disks, against 100 of others."},
+    {.name = "disk",
+     .type = CLI_STRING,
+     .metavar = "DISK,OPTION...",
+     .repeatable = true,
+     .help = "Of a virtual machine: what is to change of a disk, which is called as Linux does: vda is the "
+             "first. "
+             "Options: size=SIZE, which the guest is told of where it runs; and limits as with 'run --disk': "
+             "bps=20M, "
+             "iops=100, of which 0 is none."},
     NAME_OF(ALL),
 };
 
@@ -415,8 +424,10 @@ const struct cli_operation cli_guest_operations[] = {
      .example = "tabique cp a.txt web:/tmp/",
      .run = cli_cp},
     {.name = "update",
-     .summary = "Change a container's limits",
-     .description = "At once where it runs, and for its later starts. What is not given stays as it is.",
+     .summary = "Change a guest's limits, or the size of its disk",
+     .description =
+         "A container's memory, processors, processes and share of disks; a virtual machine's disks. At once "
+         "where it runs, and for its later starts. What is not given stays as it is.",
      ARGUMENTS(update_arguments),
      STATUSES(statuses),
      .example = "tabique update web --memory 1G",

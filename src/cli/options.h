@@ -34,4 +34,8 @@ int cli_check_duration(const char *text, struct error **err);
 int cli_parse_time(const char *text, int64_t *out_ns);
 int cli_check_time(const char *text, struct error **err);
 
+struct disk_limits;
+/* "bps=20M" and the like (disk/throttle.h): 1 if it is one; 0 if not; -EINVAL with *err. */
+int cli_take_limit(struct disk_limits *limits, const char *option, struct error **err);
+
 #endif

@@ -29,9 +29,9 @@ int disk_convert(struct disk_files *source, const char *path, const struct disk_
                  const struct disk_job *job, struct error **err);
 
 /*
- * Writes all that the qcow2 image `from` has of its own into `to`, which it is based on and which is as
- * large. `from` shows the same all the while, and `to` shows the same when it is done. The caller keeps all
- * others away who would write either: no lock is taken. 0 or -errno with *err (-ENOTSUP: the sizes differ).
+ * Writes all that the qcow2 image `from` has of its own into `to`, which it is based on and which gets its
+ * size. `from` shows the same all the while, and `to` shows the same when it is done. The caller keeps all
+ * others away who would write either: no lock is taken. 0 or -errno with *err.
  */
 int disk_merge(const char *from, const char *to, const char *to_format, const struct disk_job *job,
                struct error **err);

@@ -8,7 +8,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "disk/disk_priv.h"
-#include "disk/job.h"
+#include "disk/maintain.h"
 #include "host/loop.h"
 
 #include <errno.h>
@@ -90,8 +90,9 @@ static int open_both(struct merge *m, const char *from, const char *to, const ch
         rc = disk_open(&m->from, m->from_files, m->loop, err);
     if (rc == 0)
         rc = disk_open(&m->to, m->to_files, m->loop, err);
+    /* What the image shows of it is the same before and after. */
     if (rc == 0 && m->from->size != m->to->size)
-        rc = error_set(err, ENOTSUP, "disk '%s' has another size than what it is based on", from);
+        rc = disk_resize(m->to, m->from->size, err);
     m->buf = malloc(PIECE);
     return rc == 0 && !m->buf ? error_set_errno(err, ENOMEM, "disk '%s'", from) : rc;
 }

@@ -68,6 +68,8 @@ static int read_disks(struct vm_config *vm, const json_t *json)
             .secret_file = string_of(disk, "secret-file"),
             .read_only = is_true(disk, "read-only"),
         };
+        for (unsigned k = 0; k < DISK_LIMITS; k++)
+            disks[i].limits.values[k] = number_of(disk, disk_limit_name(k));
         if (!disks[i].path)
             return -EINVAL;
     }

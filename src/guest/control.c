@@ -56,6 +56,20 @@ static int take_text(const json_t *object, const char *key, char *out, size_t si
     return 0;
 }
 
+static int take_disk(const json_t *object, struct control_request *r, struct error **err)
+{
+    int rc = take_number(object, "disk", UINT16_MAX, &r->disk, err);
+
+    r->of_disk = json_object_get(object, "disk") != NULL;
+    if (rc == 0)
+        rc = take_number(object, "disk-bytes", INT64_MAX, &r->disk_bytes, err);
+    for (unsigned i = 0; i < DISK_LIMITS && rc == 0; i++) {
+        rc = take_number(object, disk_limit_name(i), INT64_MAX, &r->limits.values[i], err);
+        r->has_limit[i] = json_object_get(object, disk_limit_name(i)) != NULL;
+    }
+    return rc;
+}
+
 static int parse_object(const json_t *object, struct control_request *out, struct error **err)
 {
     const char *verb = json_string_value(json_object_get(object, "request"));
@@ -96,6 +110,8 @@ static int parse_object(const json_t *object, struct control_request *out, struc
         rc = take_text(object, "description", request.description, sizeof(request.description), err);
     if (rc == 0 && request.snapshot[0])
         rc = name_check(request.snapshot, err);
+    if (rc == 0)
+        rc = take_disk(object, &request, err);
     const json_t *shutdown = json_object_get(object, "shutdown");
     if (rc == 0 && shutdown && !json_is_boolean(shutdown))
         rc = error_set(err, EINVAL, "'shutdown' is neither true nor false");
@@ -144,6 +160,14 @@ char *control_format(const struct control_request *r)
         json_object_set_new(object, "cpus", json_real(r->cpus));
         json_object_set_new(object, "pids", json_integer((json_int_t)r->pids));
         json_object_set_new(object, "io-weight", json_integer((json_int_t)r->io_weight));
+    }
+    if (r->of_disk) {
+        json_object_set_new(object, "disk", json_integer((json_int_t)r->disk));
+        json_object_set_new(object, "disk-bytes", json_integer((json_int_t)r->disk_bytes));
+        for (unsigned i = 0; i < DISK_LIMITS; i++)
+            if (r->has_limit[i])
+                json_object_set_new(object, disk_limit_name(i),
+                                    json_integer((json_int_t)r->limits.values[i]));
     }
     if (r->verb == CONTROL_SNAPSHOT) {
         json_object_set_new(object, "name", json_string(r->snapshot));

@@ -6,6 +6,8 @@
 #ifndef TABIQUE_GUEST_CONTROL_H
 #define TABIQUE_GUEST_CONTROL_H
 
+#include "disk/throttle.h"
+
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -46,6 +48,10 @@ struct control_request {
                                as it is */
     uint64_t pids, io_weight; /* CONTROL_UPDATE: likewise */
     double cpus;              /* likewise */
+    /* CONTROL_UPDATE of a disk, by its number: */
+    bool of_disk, has_limit[DISK_LIMITS];
+    uint64_t disk, disk_bytes; /* 0: as it is */
+    struct disk_limits limits;
     /* CONTROL_SNAPSHOT: "": the disks get new layers, and nothing a name */
     char snapshot[CONTROL_NAME_MAX + 1], description[CONTROL_DESCRIPTION_MAX + 1];
 };

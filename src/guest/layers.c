@@ -369,19 +369,13 @@ int layers_merge(const struct home *home, const char *guest, bool running, const
         rc = list(home, guest, &layers, &n, err);
         for (size_t i = 0; i < n && rc == 0 && !merged; i++) {
             const struct layer *lower = &layers[i], *upper = needed_by(layers, n, lower);
-            cleanup_error struct error *why = NULL;
 
             /* A person's own file keeps its name; what a guest writes at this moment can't be moved. */
             if (!upper || !is_own(home, lower) || !is_own(home, upper) || (running && upper->active) ||
                 strcmp(lower->format, "qcow2"))
                 continue;
-            rc = merge(home, lower, upper, job, &why);
+            rc = merge(home, lower, upper, job, err);
             merged = rc == 0;
-            /* Disks that have grown between stay as they are. */
-            if (rc == -ENOTSUP)
-                rc = 0;
-            else if (rc && err)
-                *err = steal_ptr(why);
         }
         layers_free(layers, n);
     }

@@ -427,6 +427,9 @@ static void on_message(struct supervisor *s, const struct vm_message *m)
     case VM_DISK_DONE:
         supervisor_snapshot_message(s, m);
         break;
+    case VM_DISK_RESIZED:
+        supervisor_control_resized(s, m);
+        break;
     case VM_ENDED:
         if (!s->reported)
             s->end = *m;

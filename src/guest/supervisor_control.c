@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "guest/container_process.h"
 #include "guest/control_socket.h"
+#include "guest/disk_update.h"
 #include "guest/engine_stats.h"
 #include "guest/proc_stats.h"
 #include "guest/supervisor_priv.h"
@@ -41,9 +42,10 @@ struct connection {
     bool ended;    /* to be freed */
     bool input_ended;
     bool waits_for_end, waits_for_snapshot;
-    unsigned waits_for_pauses, waits_for_stats, waits_for_balloon, waits_for_profile; /* so many answers */
-    uint64_t stalled_since;                                                           /* 0: not */
-    uint64_t asked_at; /* of the VM process, the last time */
+    unsigned waits_for_pauses, waits_for_stats, waits_for_balloon, waits_for_profile,
+        waits_for_resize;   /* so many answers */
+    uint64_t stalled_since; /* 0: not */
+    uint64_t asked_at;      /* of the VM process, the last time */
 };
 
 /* ---- answers ---- */
@@ -65,7 +67,7 @@ static void end_connection(struct connection *c)
 static bool waits_for_vm(const struct connection *c)
 {
     return c->waits_for_snapshot || c->waits_for_pauses || c->waits_for_stats || c->waits_for_balloon ||
-           c->waits_for_profile;
+           c->waits_for_profile || c->waits_for_resize;
 }
 
 static bool waits(const struct connection *c)
@@ -323,6 +325,55 @@ static void set_balloon(struct connection *c, uint64_t keep)
     answer_error(c, why);
 }
 
+static void update_disk(struct connection *c, const struct control_request *r)
+{
+    struct supervisor *s = c->supervisor;
+    struct vm_message m = {.type = VM_DISK_LIMIT, .value = r->disk};
+    cleanup_error struct error *err = NULL;
+    json_t *config = json_deep_copy(s->config.json), *disk = guest_disk_of(config, r->disk, &err);
+
+    if (!disk || !can_ask_vm(c)) {
+        if (!disk)
+            answer_error(c, error_message(err));
+        json_decref(config);
+        return;
+    }
+    guest_disk_set_limits(disk, r);
+    json_t *changes = json_pack("{s:O}", "disk", json_object_get(config, "disk"));
+    int rc = supervisor_configure(s, changes);
+    json_decref(changes);
+    json_decref(config);
+    guest_config_reload_disks(&s->config);
+    m.limits = s->config.vm.disks[r->disk].limits;
+    if (rc)
+        answer_error(c, "its configuration could not be written");
+    else if (!r->disk_bytes && asked_vm(c, vm_message_send(s->vm.control_fd, &m)))
+        answer(c, json_pack("{s:b}", "ok", 1));
+    else if (r->disk_bytes && vm_message_send(s->vm.control_fd, &m) == 0)
+        ask_vm(c, &(const struct vm_message){.type = VM_DISK_RESIZE, .value = r->disk, .size = r->disk_bytes},
+               &c->waits_for_resize);
+    else if (r->disk_bytes)
+        answer_error(c, VM_HANGS);
+}
+
+/* They are answered in turn. */
+void supervisor_control_resized(struct supervisor *s, const struct vm_message *m)
+{
+    struct connection *first = NULL;
+    char why[300];
+
+    for (struct connection *c = s->connections; c; c = c->next) /* the newest connection is the first */
+        first = c->waits_for_resize ? c : first;
+    if (!first)
+        return;
+    first->waits_for_resize--;
+    snprintf(why, sizeof(why), "the disk could not be given another size: %.200s", m->text);
+    if (m->status)
+        answer_error(first, why);
+    else
+        answer(first, json_pack("{s:b}", "ok", 1));
+}
+
 /* Now, and for its later starts. */
 static void update(struct connection *c, const struct control_request *r)
 {
@@ -341,7 +392,9 @@ static void update(struct connection *c, const struct control_request *r)
         json_object_set_new(limits, "cpus",
                             r->cpus == (double)(json_int_t)r->cpus ? json_integer((json_int_t)r->cpus)
                                                                    : json_real(r->cpus));
-    if (!s->config.container)
+    if (r->of_disk)
+        update_disk(c, r);
+    else if (!s->config.container)
         answer_error(c, "a virtual machine's memory and processors are those that it was made with");
     else if (s->phase == PHASE_RUNNING &&
              container_process_update(s->guest->home, s->guest->row.name, limits, &err))
@@ -512,7 +565,7 @@ static void on_reaper(void *opaque)
             wait_for_no_pause(c);
             supervisor_snapshot_forget(s, c, true);
             c->waits_for_snapshot = false;
-            c->waits_for_stats = c->waits_for_balloon = c->waits_for_profile = 0;
+            c->waits_for_stats = c->waits_for_balloon = c->waits_for_profile = c->waits_for_resize = 0;
             answer_error(c, VM_HANGS);
         }
         if (c->ended) {

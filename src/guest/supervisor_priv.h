@@ -158,6 +158,7 @@ void supervisor_control_stats(struct supervisor *s, const struct vm_message *m);
 /* Takes the answer. */
 void supervisor_control_snapshot(struct connection *who, json_t *answer);
 void supervisor_control_balloon(struct supervisor *s, const struct vm_message *m);
+void supervisor_control_resized(struct supervisor *s, const struct vm_message *m);
 void supervisor_control_profile(struct supervisor *s, const struct vm_message *m);
 /* The attached: room that all have for output, 0 with a promise to say when; output; more input is wanted. */
 size_t supervisor_control_room(struct supervisor *s);

@@ -236,6 +236,21 @@ int machine_pop_disk(struct machine *m, size_t i)
     return disk ? virtio_block_pop(disk) : -ENODEV;
 }
 
+int machine_resize_disk(struct machine *m, size_t i, uint64_t size)
+{
+    struct device *disk = find_disk(m, i);
+
+    return disk ? virtio_block_resize(disk, size) : -ENODEV;
+}
+
+void machine_limit_disk(struct machine *m, size_t i, const struct disk_limits *limits)
+{
+    struct device *disk = find_disk(m, i);
+
+    if (disk)
+        virtio_block_limit(disk, limits);
+}
+
 void machine_press_power_button(struct machine *m)
 {
     for (size_t i = 0; i < m->n_devices; i++)

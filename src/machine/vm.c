@@ -281,6 +281,18 @@ static void tell_profile(struct vm *vm, unsigned hz)
     vm_message_send(vm->config->control_fd, &m);
 }
 
+static void resize_disk(struct vm *vm, const struct vm_message *m)
+{
+    struct vm_message answer = {.type = VM_DISK_RESIZED};
+    int rc = machine_resize_disk(vm->machine, m->value, m->size);
+
+    if (rc) {
+        answer.status = 1;
+        vm_message_set_text(&answer, strerror(-rc));
+    }
+    vm_message_send(vm->config->control_fd, &answer);
+}
+
 static void act_on(struct vm *vm, const struct vm_message *m)
 {
     switch ((enum vm_message_type)m->type) {
@@ -312,6 +324,12 @@ static void act_on(struct vm *vm, const struct vm_message *m)
     case VM_DISK_GO_ON:
         vm_switch_ask(&vm->disk_switch, m);
         interrupt(vm);
+        break;
+    case VM_DISK_LIMIT:
+        machine_limit_disk(vm->machine, m->value, &m->limits);
+        break;
+    case VM_DISK_RESIZE:
+        resize_disk(vm, m);
         break;
     case VM_QUIT:
         vm->quit = true;

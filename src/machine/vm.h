@@ -24,6 +24,7 @@ struct vm_disk {
     const char *serial;      /* NULL: none */
     const char *secret_file; /* whose bytes open it if it is encrypted; NULL: none */
     bool read_only;
+    struct disk_limits limits;
 };
 
 /* A network card. */

@@ -27,8 +27,8 @@ int vm_disks_open(struct vm_disks *disks, const struct vm_disk *wanted, size_t n
         }
         if (rc)
             return rc;
-        disks->configs[disks->n] =
-            (struct virtio_block_config){.files = disks->files[disks->n], .serial = w->serial};
+        disks->configs[disks->n] = (struct virtio_block_config){
+            .files = disks->files[disks->n], .serial = w->serial, .limits = w->limits};
     }
     return 0;
 }

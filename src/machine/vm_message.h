@@ -8,6 +8,7 @@
 #ifndef TABIQUE_MACHINE_VM_MESSAGE_H
 #define TABIQUE_MACHINE_VM_MESSAGE_H
 
+#include "disk/throttle.h"
 #include "engine/profile.h"
 #include "engine/stats.h"
 
@@ -30,6 +31,8 @@ enum vm_message_type {
     VM_DISK_SWITCH, /* stop the vCPUs and put to use what VM_DISK_FILE brought; VM_DISK_SWITCHED answers */
     VM_DISK_GO_ON,  /* let the vCPUs go on, with the new files (value 1) or the old ones (0); VM_DISK_DONE
                        answers */
+    VM_DISK_LIMIT,  /* value: the number of a disk; limits: what it may be asked for from now on */
+    VM_DISK_RESIZE, /* value: the number of a disk; size: bytes; VM_DISK_RESIZED answers */
     VM_QUIT,        /* end in an orderly way, whatever the guest does; VM_ENDED answers */
     VM_TO_LAST = VM_QUIT,
 
@@ -44,6 +47,7 @@ enum vm_message_type {
     VM_BALLOON,       /* stats are as now; without a driver in the guest nothing has changed */
     VM_DISK_SWITCHED, /* status: 0, or 1 where it could not be and nothing has changed; text: why */
     VM_DISK_DONE,     /* value: for how many nanoseconds the vCPUs stood still */
+    VM_DISK_RESIZED,  /* status: 0, or 1 where it could not be; text: why */
     VM_CRASH_LOADED,  /* the guest has panicked, and its crash kernel takes over */
     VM_WATCHDOG,      /* the guest's watchdog has expired; VM_RESTARTED follows where it restarts the guest */
     VM_LINK_DOWN,     /* what speaks for the guest on a network is gone: that card's cable is unplugged */
@@ -93,7 +97,8 @@ struct vm_message {
     uint32_t end;   /* enum vm_end */
     int32_t status; /* what `tabique run` is to return, 0..255 */
     uint16_t columns, rows;
-    uint64_t value;
+    uint64_t value, size;
+    struct disk_limits limits;
     uint64_t stats[VM_STATS_COUNT];
     struct engine_stats engine;    /* with VM_STATS */
     struct engine_profile profile; /* with VM_PROFILE */

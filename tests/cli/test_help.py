@@ -29,7 +29,7 @@ VERBS = {
     "balloon": [],
     "exec": ["--user", "--workdir", "--env"],
     "cp": [],
-    "update": ["--memory", "--cpus", "--pids", "--io-weight"],
+    "update": ["--memory", "--cpus", "--pids", "--io-weight", "--disk"],
     "rm": ["--force"],
     "events": ["--follow", "--since"],
     "snapshot": ["--description"],

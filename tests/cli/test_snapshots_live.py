@@ -139,3 +139,57 @@ def test_supervisor_killed_while_it_is_asked(home, tmp_path, suite):
     for name in names:
         home.do("restore", "web", name)
         assert shows(home, "web", {0: 7}), name
+
+
+@pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
+def test_limits_and_another_size(home, tmp_path, suite):
+    """Changed while it runs, kept for later, and undone."""
+    guest = run_guest(tmp_path, suite)
+
+    def seconds_for(writes):
+        """So many single requests of 4 KiB, each on the disk before the next."""
+        began = time.monotonic()
+        guest.ask(f"i=0; while [ $i -lt {writes} ]; do dd if=/dev/zero of=/dev/vda bs=4k count=1 conv=fsync 2>/dev/null; "
+                  "i=$((i+1)); done")
+        return time.monotonic() - began
+
+    seconds_for(1)
+    free = seconds_for(60)
+    home.do("update", "web", "--disk", "vda,iops=10")
+    limited = seconds_for(60)
+    assert limited > 5 and limited > 2 * free - 1, (free, limited)
+    began = time.monotonic()
+    home.do("update", "web", "--disk", "vda,iops=0,bps-write=1M,bps-burst=64K")
+    guest.ask("dd if=/dev/zero of=/dev/vda bs=64k count=64 conv=fsync 2>/dev/null")
+    assert time.monotonic() - began > 2.5, "4 MiB at 1 MiB a second, of which the last may be on credit"
+    # A snapshot ends no sooner for a request that waits for hours.
+    home.do("update", "web", "--disk", "vda,bps-write=1,bps-burst=1")
+    write = "dd if=/dev/zero of=/dev/vda bs=64k count=1 conv=fsync 2>/dev/null; "
+    guest.send((write * 3 + "echo all is written\r").encode())  # the first goes on credit
+    time.sleep(1)
+    assert paused(home, "snapshot", "web", "throttled") < PAUSE_MS
+    home.do("update", "web", "--disk", "vda,bps-write=0")
+    guest.expect(rb"all is written\r\n" + program.PROMPT, program.BOOT)
+    assert seconds_for(20) < limited
+
+    assert guest.ask("cat /sys/block/vdb/size") == str((64 << 20) // 512)
+    home.do("update", "web", "--disk", "vdb,size=96M,iops-read=5000")
+    wait_until(lambda: guest.ask("cat /sys/block/vdb/size") == str((96 << 20) // 512), "the guest knows of it")
+    assert "capacity change" in guest.ask("dmesg")
+    guest.ask("dd if=/dev/zero of=/dev/vdb bs=64k seek=1500 count=1 conv=fsync 2>&1")
+    assert guest.ask("dd if=/dev/vdb bs=64k skip=1500 count=1 2>/dev/null | wc -c") == "65536"
+    assert "has no disk vdz" in home.fail("update", "web", "--disk", "vdz,iops=1")
+    config = home.inspect("web")["config"]["disk"]
+    assert config[1]["iops-read"] == 5000 and "iops" not in config[0]
+    home.do("kill", "web")
+    home.do("update", "web", "--disk", "vdb,size=128M,iops-read=0")
+    info = subprocess.run(["qemu-img", "info", config[1]["path"]], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "128 MiB" in info and "iops-read" not in home.inspect("web")["config"]["disk"][1]
+    home.do("snapshot", "web", "large")
+    home.do("snapshot-rm", "web", "large")
+    home.do("snapshot-rm", "web", "throttled")
+    assert len(layers(home, "web")) == 2, "merged into what was smaller"
+    path = home.inspect("web")["config"]["disk"][1]["path"]
+    subprocess.run(["qemu-img", "check", "-q", path], check=True, timeout=60)
+    assert "128 MiB" in subprocess.run(["qemu-img", "info", path], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert home.run("update", "web", "--disk", "vda,iops=x").returncode == 2

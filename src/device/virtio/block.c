@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "device/virtio/virtio.h"
 #include "disk/disk.h"
+#include "disk/maintain.h"
 #include "host/confine.h"
 #include "host/loop.h"
 #include "host/thread.h"
@@ -95,10 +96,11 @@ struct block_request {
     struct virtqueue_element elem;
 };
 
-/* A file to be put before the disk's others, or the first of them to be taken away. */
+/* A file to be put before the disk's others, or the first of them to be taken away; or another size. */
 struct exchange {
     int fd; /* -1: taken away */
     const char *name;
+    uint64_t size; /* 0: as it is */
     bool done;
     int result;
 };
@@ -116,10 +118,15 @@ struct virtio_block {
     bool cache_chosen, writeback; /* the driver has written CONFIG_WRITEBACK, and what */
     unsigned draining;            /* threads that wait for in_flight to become 0: no new requests */
     bool starved;                 /* requests wait for others to end */
-    bool used_any;                /* something to tell the driver at the end of the batch */
-    int thread_state;             /* 0 at first, THREAD_SERVES, or -errno */
-    struct exchange *exchange;    /* to be done by the thread */
-    pthread_cond_t changed;       /* thread_state, exchange->done, or in_flight has become 0 */
+    struct disk_throttle throttle;
+    struct block_request
+        *held; /* waits, and all behind it, for what the limits allow; it counts as in flight */
+    uint64_t held_sector;
+    struct loop_timer *held_timer;
+    bool used_any;             /* something to tell the driver at the end of the batch */
+    int thread_state;          /* 0 at first, THREAD_SERVES, or -errno */
+    struct exchange *exchange; /* to be done by the thread */
+    pthread_cond_t changed;    /* thread_state, exchange->done, or in_flight has become 0 */
     unsigned in_flight;
     unsigned n_free;
     struct block_request *free[BLOCK_QUEUE_SIZE];
@@ -322,13 +329,49 @@ static void begin(struct block_request *request, uint64_t sector)
     }
 }
 
+/* Whether it has to wait. A flush is what makes waiting bearable: it has no limit. */
+static bool hold(struct virtio_block *block, struct block_request *request, uint64_t sector)
+{
+    bool read = request->type == TYPE_IN;
+    uint64_t bytes = read                        ? request->elem.in_len - 1
+                     : request->type == TYPE_OUT ? request->elem.out_len - HEADER_SIZE
+                                                 : 0;
+
+    if (request->type == TYPE_FLUSH || request->type == TYPE_GET_ID)
+        return false;
+    uint64_t now = loop_now(), wait = disk_throttle_take(&block->throttle, !read, bytes, now);
+    if (!wait)
+        return false;
+    block->held = request;
+    block->held_sector = sector;
+    loop_timer_arm(block->held_timer, now + wait);
+    return true;
+}
+
+/* The one that waits may begin; when everything has to come to an end it may in any case. */
+static void on_held_timer(void *opaque)
+{
+    struct virtio_block *block = opaque;
+    LOCK_SCOPE(&block->vdev.lock);
+    struct block_request *request = steal_ptr(block->held);
+
+    if (!request || (!block->draining && hold(block, request, block->held_sector)))
+        return;
+    begin(request, block->held_sector);
+    disk_start(block->disk);
+    if (block->used_any)
+        virtqueue_notify(&block->vdev.queues[0]);
+    block->used_any = false;
+    virtqueue_kick(&block->vdev.queues[0]);
+}
+
 /* Takes one request of the queue. False when there is none or no room for it. */
 static bool take(struct virtio_block *block, struct virtqueue *queue)
 {
     uint8_t header[HEADER_SIZE];
 
     block->starved = !block->n_free;
-    if (block->starved)
+    if (block->starved || block->held)
         return false;
     struct block_request *request = block->free[block->n_free - 1];
     if (!virtqueue_pop(queue, &request->elem))
@@ -347,6 +390,8 @@ static bool take(struct virtio_block *block, struct virtqueue *queue)
     request->status = (uint8_t *)last->iov_base + last->iov_len - 1;
     request->flushing = false;
     request->n_ranges = request->range = 0;
+    if (hold(block, request, get_le64(header + HEADER_SECTOR)))
+        return false;
     begin(request, get_le64(header + HEADER_SECTOR));
     return true;
 }
@@ -385,6 +430,8 @@ static void batch_end(void *opaque)
 static void drain(struct virtio_block *block)
 {
     block->draining++;
+    if (block->held)
+        loop_timer_arm(block->held_timer, 0);
     while (block->in_flight)
         pthread_cond_wait(&block->changed, &block->vdev.lock);
     block->draining--;
@@ -404,6 +451,12 @@ static int open_again(struct virtio_block *block)
 /* In the disk's thread, with nothing under way. */
 static int exchange(struct virtio_block *block, const struct exchange *e)
 {
+    if (e->size) {
+        int resized = disk_resize(block->disk, e->size, NULL);
+        if (resized == 0)
+            virtio_config_changed(&block->vdev);
+        return resized;
+    }
     int rc = disk_close(steal_ptr(block->disk));
 
     if (rc == 0 && e->fd >= 0)
@@ -446,6 +499,8 @@ static int do_exchange(struct virtio_block *block, struct exchange *e)
         return -EROFS;
     }
     block->draining++;
+    if (block->held)
+        loop_timer_arm(block->held_timer, 0);
     while (block->in_flight)
         pthread_cond_wait(&block->changed, &block->vdev.lock);
     block->exchange = e;
@@ -473,6 +528,23 @@ int virtio_block_pop(struct device *device)
     struct exchange e = {.fd = -1};
 
     return do_exchange(container_of(device, struct virtio_block, vdev.device), &e);
+}
+
+int virtio_block_resize(struct device *device, uint64_t size)
+{
+    struct exchange e = {.fd = -1, .size = size};
+
+    return do_exchange(container_of(device, struct virtio_block, vdev.device), &e);
+}
+
+void virtio_block_limit(struct device *device, const struct disk_limits *limits)
+{
+    struct virtio_block *block = container_of(device, struct virtio_block, vdev.device);
+    LOCK_SCOPE(&block->vdev.lock);
+
+    disk_throttle_set(&block->throttle, limits, loop_now());
+    if (block->held)
+        loop_timer_arm(block->held_timer, 0);
 }
 
 static void block_reset(struct virtio_device *vdev)
@@ -575,6 +647,7 @@ static int start_thread(struct virtio_block *block)
 static void free_block(struct virtio_block *block)
 {
     disk_close(block->disk);
+    loop_timer_free(block->held_timer);
     loop_free(block->loop);
     pthread_cond_destroy(&block->changed);
     free(block->requests);
@@ -612,9 +685,13 @@ static int prepare(struct virtio_block *block, const struct virtio_block_config 
         memcpy(block->serial, config->serial, strnlen(config->serial, sizeof(block->serial)));
     block->files = config->files;
     int rc = loop_create(&block->loop, err);
-    if (rc == 0)
-        rc = disk_open(&block->disk, config->files, block->loop, err);
-    return rc;
+    if (rc)
+        return rc;
+    disk_throttle_set(&block->throttle, &config->limits, loop_now());
+    block->held_timer = loop_timer_new(block->loop, on_held_timer, block);
+    if (!block->held_timer)
+        return error_set_errno(err, ENOMEM, "virtio-block");
+    return disk_open(&block->disk, config->files, block->loop, err);
 }
 
 static int block_create(struct device **out, const struct device_env *env, const void *opaque,

@@ -4,6 +4,7 @@
 #define TABIQUE_DEVICE_VIRTIO_BLOCK_H
 
 #include "device/device.h"
+#include "disk/throttle.h"
 
 struct disk_files;
 
@@ -12,6 +13,7 @@ struct disk_files;
 /* The configuration that virtio_block_class.create takes; required. */
 struct virtio_block_config {
     struct disk_files *files; /* outlive the device */
+    struct disk_limits limits;
     const char *serial; /* what the guest knows the disk by, VIRTIO_BLOCK_SERIAL_MAX bytes at most; or NULL */
 };
 
@@ -24,5 +26,9 @@ extern const struct device_class virtio_block_class;
  */
 int virtio_block_push(struct device *device, int fd, const char *name);
 int virtio_block_pop(struct device *device);
+/* Gives the disk another size and tells the guest. 0 or -errno. */
+int virtio_block_resize(struct device *device, uint64_t size);
+/* Any thread. */
+void virtio_block_limit(struct device *device, const struct disk_limits *limits);
 
 #endif
