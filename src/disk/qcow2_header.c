@@ -196,11 +196,11 @@ static int check_features(const struct qcow2_header *h, bool read_only, struct e
                          "convert -O qcow2'");
     if (h->incompatible & QCOW2_CORRUPT && !read_only)
         return error_set(err, EROFS,
-                         "is marked as corrupt: repair it with 'qemu-img check -r all', or use it readonly");
+                         "is marked as corrupt: repair it with 'tabique disk repair', or use it readonly");
     if (h->incompatible & QCOW2_DIRTY && !read_only)
         return error_set(err, EROFS,
-                         "was not closed by its last user (it has lazy refcounts): repair it with 'qemu-img "
-                         "check -r all', or use it readonly");
+                         "was not closed by its last user (it has lazy refcounts): repair it with 'tabique "
+                         "disk repair', or use it readonly");
     if (h->compression != QCOW2_ZLIB && h->compression != QCOW2_ZSTD)
         return error_set(err, ENOTSUP, "is compressed by an unknown method (%u)", h->compression);
     if ((h->compression != QCOW2_ZLIB) != !!(h->incompatible & QCOW2_COMPRESSION))

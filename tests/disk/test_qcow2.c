@@ -140,7 +140,7 @@ static void test_dirty_and_corrupt(void **state)
     for (uint64_t bit = 1; bit <= 2; bit++) {
         make("marked.qcow2", "");
         patch64("marked.qcow2", 72, bit);
-        image_refused(scratch_path("marked.qcow2"), "qcow2", 0, "qemu-img check -r all");
+        image_refused(scratch_path("marked.qcow2"), "qcow2", 0, "tabique disk repair");
         image_open(&image, scratch_path("marked.qcow2"), "qcow2", IMAGE_READ_ONLY);
         assert_int_equal(image_read(&image, 0, seen, MIB), 0);
         image_close(&image);
