@@ -27,6 +27,7 @@
 #include <zlib.h>
 
 #define TEXT_START "# Disk DescriptorFile"
+#define HEX        "0123456789abcdefABCDEF"
 
 struct header {
     uint32_t version, flags, grain, entries; /* grain: bytes */
@@ -39,7 +40,7 @@ struct vmdk {
     /* Where each table is, and its spare: sectors. */
     uint32_t entries, n_tables, *tables, *spares;
     uint8_t *dirty; /* a bit for each */
-    uint64_t id_at; /* where the descriptor has the content's ID: 8 digits; 0: nowhere */
+    uint64_t id_at; /* where the descriptor has the content's ID; 0: nowhere */
     bool changed;
 };
 
@@ -137,12 +138,12 @@ static char *value_of(const char *text, const char *name)
     return NULL;
 }
 
-/* Where the line "CID=" has its 8 digits; 0: nowhere. */
+/* Where the line "CID=" has its digits, up to 8 (QEMU writes no zeros before them); 0: nowhere. */
 static size_t find_id(const char *text)
 {
     for (const char *line = text; line; line = strchr(line, '\n')) {
         line += *line == '\n';
-        if (strncmp(line, "CID=", 4) == 0 && strspn(line + 4, "0123456789abcdefABCDEF") == 8)
+        if (strncmp(line, "CID=", 4) == 0 && strspn(line + 4, HEX) > 0)
             return (size_t)(line + 4 - text);
     }
     return 0;
@@ -210,7 +211,7 @@ static int begin_change(struct vmdk *v)
     const struct disk *d = &v->blocks.disk;
     uint8_t unclean = 1;
     uint32_t id;
-    char digits[9];
+    char digits[9], before[9] = "";
 
     if (v->changed)
         return 0;
@@ -218,7 +219,10 @@ static int begin_change(struct vmdk *v)
         return -EIO;
     /* All ones mean that there is no parent. */
     snprintf(digits, sizeof(digits), "%08" PRIx32, id & 0x7fffffff);
-    int rc = v->id_at ? disk_write_at(d->fd, digits, 8, v->id_at) : 0;
+    int rc = v->id_at ? disk_read_at(d->fd, before, 8, v->id_at) : 0;
+    size_t n = strspn(before, HEX);
+    if (rc == 0 && n)
+        rc = disk_write_at(d->fd, digits + 8 - n, n, v->id_at);
     if (rc == 0)
         rc = disk_write_at(d->fd, &unclean, 1, VMDK_AT_UNCLEAN);
     v->changed = rc == 0;
