@@ -51,7 +51,7 @@ int cli_disk_resize(const struct cli_values *values, int *status, struct error *
     struct disk_files *files = NULL;
     struct disk *disk = NULL;
     int rc = disk_files_open_to_write(&files, cli_string(values, "FILE"), cli_string(values, "format"),
-                                       cli_bool(values, "follow"), err);
+                                      cli_bool(values, "follow"), err);
 
     if (rc == 0)
         rc = disk_open(&disk, files, NULL, err);

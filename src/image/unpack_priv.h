@@ -61,7 +61,8 @@ void unpack_tree_free(struct unpack_tree *tree);
  * for the root itself. In place. NULL; or what is wrong with it. */
 const char *unpack_path(char *path);
 
-/* unpack_acl.c: the access control lists of an entry, for the file or directory `fd`. 0 or -errno with *err. */
+/* unpack_acl.c: the access control lists of an entry, for the file or directory `fd`. 0 or -errno with *err.
+ */
 struct libarchive;
 struct archive_entry;
 int unpack_set_acls(int fd, const struct libarchive *lib, struct archive_entry *entry, struct error **err);
