@@ -15,8 +15,10 @@
 #include <sys/stat.h>
 #include <time.h>
 
+#define FILE_NAME      "tabique.db"
 #define APPLICATION_ID 0x54616269 /* "Tabi" */
 #define VERSION        3
+#define LOG_PAGES      128
 #define BUSY_MS        20000
 #define RETRY_MS       5
 
@@ -271,6 +273,8 @@ static int set_up(struct registry *registry, enum registry_access access, struct
         return registry_error(registry, "state", err);
     /* A loss of power may take the last changes, and with them nothing that still runs; never the rest. */
     sqlite3_exec(registry->db, "PRAGMA synchronous=NORMAL", NULL, NULL, NULL);
+    /* Who opens it when nobody else has it reads all of the log. */
+    sqlite3_wal_autocheckpoint(registry->db, LOG_PAGES);
     int rc = check_version(registry, &version, err);
     if (rc)
         return rc;
@@ -289,13 +293,20 @@ static int set_up(struct registry *registry, enum registry_access access, struct
                                                   : 0;
 }
 
-int registry_open(struct registry **out, const char *directory, enum registry_access access,
-                  struct error **err)
+static void close_now(struct registry *registry)
+{
+    sqlite3_close(registry->db);
+    free(registry->path);
+    free(registry);
+}
+
+static int open_new(struct registry **out, const char *directory, enum registry_access access,
+                    struct error **err)
 {
     struct registry *registry = calloc(1, sizeof(*registry));
     struct stat st;
 
-    if (!registry || asprintf(&registry->path, "%s/tabique.db", directory) < 0) {
+    if (!registry || asprintf(&registry->path, "%s/" FILE_NAME, directory) < 0) {
         free(registry);
         return error_set_errno(err, ENOMEM, "state");
     }
@@ -310,10 +321,73 @@ int registry_open(struct registry **out, const char *directory, enum registry_ac
     if (rc == 0)
         rc = set_up(registry, access, err);
     if (rc) {
-        registry_close(registry);
+        close_now(registry);
         return rc;
     }
     *out = registry;
+    return 0;
+}
+
+/* ---- a connection that stays ---- */
+
+static struct {
+    unsigned users;
+    struct registry *idle;
+} kept;
+
+/* Whether it is one to the file that is there now, with that right. */
+static bool serves(const struct registry *registry, const char *directory, enum registry_access access)
+{
+    size_t n = strlen(directory);
+    struct stat st;
+
+    return (registry->writes || access == REGISTRY_READ) && strncmp(registry->path, directory, n) == 0 &&
+           strcmp(registry->path + n, "/" FILE_NAME) == 0 && stat(registry->path, &st) == 0 &&
+           st.st_dev == registry->device && st.st_ino == registry->inode;
+}
+
+/* One that may stay is for writing too, if that is possible. */
+static int open_to_keep(struct registry **out, const char *directory, enum registry_access access,
+                        struct error **err)
+{
+    struct registry *registry = NULL;
+    struct stat st;
+    int rc = access == REGISTRY_READ ? open_new(&registry, directory, REGISTRY_WRITE, NULL) : -EACCES;
+
+    if (rc == 0)
+        access = REGISTRY_WRITE;
+    else
+        rc = open_new(&registry, directory, access, err);
+    if (rc)
+        return rc;
+    if (stat(registry->path, &st) == 0) {
+        registry->device = st.st_dev;
+        registry->inode = st.st_ino;
+        registry->writes = access != REGISTRY_READ;
+    }
+    *out = registry;
+    return 0;
+}
+
+void registry_keep(void)
+{
+    kept.users++;
+}
+
+void registry_let_go(void)
+{
+    if (--kept.users == 0 && kept.idle)
+        close_now(steal_ptr(kept.idle));
+}
+
+int registry_open(struct registry **out, const char *directory, enum registry_access access,
+                  struct error **err)
+{
+    if (!kept.users)
+        return open_new(out, directory, access, err);
+    if (!kept.idle || !serves(kept.idle, directory, access))
+        return open_to_keep(out, directory, access, err);
+    *out = steal_ptr(kept.idle);
     return 0;
 }
 
@@ -323,7 +397,9 @@ void registry_close(struct registry *registry)
         return;
     if (registry->in_transaction)
         sqlite3_exec(registry->db, "ROLLBACK", NULL, NULL, NULL);
-    sqlite3_close(registry->db);
-    free(registry->path);
-    free(registry);
+    registry->in_transaction = false;
+    if (kept.users && !kept.idle && registry->inode)
+        kept.idle = registry;
+    else
+        close_now(registry);
 }

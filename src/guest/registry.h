@@ -62,6 +62,13 @@ int registry_open(struct registry **out, const char *directory, enum registry_ac
                   struct error **err);
 /* Ends a transaction without effect if one is open. NULL is fine. */
 void registry_close(struct registry *registry);
+/*
+ * From now on, until as many calls of registry_let_go, one connection is not closed but serves who next opens
+ * the same database: a command that does so many times would take longer for that than for all else. For
+ * processes of one thread; a child must not use one of its parent's.
+ */
+void registry_keep(void);
+void registry_let_go(void);
 
 /*
  * Begins a transaction that alone may write, waiting for others. What is read in it stays true until

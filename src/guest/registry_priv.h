@@ -12,6 +12,10 @@ struct registry {
     sqlite3 *db;
     char *path;
     bool in_transaction;
+    /* For one that may be kept: which file it is, and whether it may write. */
+    bool writes;
+    dev_t device;
+    ino_t inode; /* 0: not to be kept */
 };
 
 /* Turns SQLite's last error into ours. */

@@ -28,7 +28,8 @@ void hand_release(struct hand *hand)
     guest_release(&hand->guest);
     cleanup_close_fn(&hand->lock_fd);
     guest_row_clear(&hand->row);
-    registry_close(hand->registry);
+    if (hand->keeps)
+        registry_let_go();
     *hand = HAND_NONE;
 }
 
@@ -51,8 +52,8 @@ int hand_take(struct hand *out, const struct home *home, const char *name, struc
 {
     struct hand hand = HAND_NONE;
 
-    if (registry_open(&hand.registry, home->state, REGISTRY_READ, NULL))
-        hand.registry = NULL;
+    registry_keep();
+    hand.keeps = true;
     int rc = guest_find(home, name, &hand.row, err);
     if (rc) {
         hand_release(&hand);

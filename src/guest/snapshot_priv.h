@@ -12,8 +12,7 @@ struct hand {
     struct guest guest; /* held, if it does not run */
     int lock_fd;
     json_t *config;
-    /* Kept open: the first who opens the database when nobody else has it reads its whole log. */
-    struct registry *registry;
+    bool keeps; /* the connection to the registry */
 };
 
 #define HAND_NONE ((struct hand){.guest = GUEST_NONE, .lock_fd = -1})

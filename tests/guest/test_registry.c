@@ -263,6 +263,47 @@ static void test_damage(void **state)
         expect_refusal(access, -EBADMSG, "move it away");
 }
 
+static bool has_web(struct registry *registry)
+{
+    struct guest_row row;
+    int rc = registry_find(registry, "web", &row, NULL);
+
+    assert_in_range(rc, 0, 1);
+    if (rc)
+        guest_row_clear(&row);
+    return rc;
+}
+
+/* A connection that stays is as good as a new one. */
+static void test_a_connection_that_stays(void **state)
+{
+    registry_keep();
+    struct registry *first = open_registry(REGISTRY_CREATE), *beside = open_registry(REGISTRY_READ);
+
+    assert_ptr_not_equal(first, beside);
+    registry_close(beside);
+    assert_int_equal(registry_begin(first, NULL), 0);
+    assert_int_equal(registry_insert(first, &web, NULL), 0);
+    registry_close(first); /* without a commit; one of the two stays */
+    first = open_registry(REGISTRY_WRITE);
+    assert_false(has_web(first));
+    insert(first, &web);
+    registry_close(first);
+    beside = open_registry(REGISTRY_READ);
+    assert_ptr_equal(first, beside);
+    assert_true(has_web(beside));
+    registry_close(beside);
+
+    /* Another file of that name is another database. */
+    assert_int_equal(home_remove_tree(directory), 0);
+    assert_int_equal(registry_open(&first, directory, REGISTRY_READ, NULL), -ENOENT);
+    assert_int_equal(mkdir(directory, 0700), 0);
+    first = open_registry(REGISTRY_CREATE);
+    assert_false(has_web(first));
+    registry_close(first);
+    registry_let_go();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -272,6 +313,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_processes_wait_for_each_other, setup, teardown),
         cmocka_unit_test_setup_teardown(test_events, setup, teardown),
         cmocka_unit_test_setup_teardown(test_old_events_are_forgotten, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_connection_that_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_database, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damage, setup, teardown),
     };
