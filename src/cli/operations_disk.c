@@ -18,6 +18,7 @@
         .repeatable = true,                                                                                  \
         .help = "What the new format leaves open: cluster_size, compression_type=zlib|zstd, "                \
                 "compat=0.10|1.1, refcount_bits=1..64 and lazy_refcounts=on (qcow2), "                       \
+                "preallocation=off|metadata|falloc|full (qcow2; raw, but for metadata), "                    \
                 "subformat=dynamic|fixed (vhd, vhdx), block_size (vhdx), "                                   \
                 "subformat=monolithicSparse|streamOptimized (vmdk), encrypt.key-file=FILE, whose bytes "     \
                 "are the secret, and encrypt.iter-time=MS (luks)."                                           \

@@ -22,7 +22,7 @@
 static const char *const options[] = {"cluster_size",     "block_size",        "compression_type",
                                       "subformat",        "backing_file",      "backing_fmt",
                                       "encrypt.key-file", "encrypt.iter-time", "compat",
-                                      "refcount_bits",    "lazy_refcounts"};
+                                      "refcount_bits",    "lazy_refcounts",    "preallocation"};
 
 /* Bytes, with K or M behind the number. */
 static int parse_cluster(const char *text, uint32_t *out)
@@ -67,6 +67,22 @@ static int qcow2_option(struct disk_create *what, const char *name, const char *
     return 1;
 }
 
+static int preallocation_option(struct disk_create *what, const char *value, struct error **err)
+{
+    static const char *const names[] = {[DISK_PREALLOCATE_OFF] = "off",
+                                        [DISK_PREALLOCATE_METADATA] = "metadata",
+                                        [DISK_PREALLOCATE_FALLOC] = "falloc",
+                                        [DISK_PREALLOCATE_FULL] = "full"};
+
+    for (unsigned i = 0; i < ARRAY_SIZE(names); i++) {
+        if (strcmp(value, names[i]) == 0) {
+            what->preallocation = (enum disk_preallocation)i;
+            return 0;
+        }
+    }
+    return error_set(err, EINVAL, "preallocation=%s: choose off, metadata, falloc or full", value);
+}
+
 int disk_create_option(struct disk_create *what, const char *name, const char *value, struct error **err)
 {
     if (strcmp(name, "cluster_size") == 0 || strcmp(name, "block_size") == 0)
@@ -81,6 +97,8 @@ int disk_create_option(struct disk_create *what, const char *name, const char *v
         if (!zstd && strcmp(value, "zlib") != 0)
             return error_set(err, EINVAL, "compression_type=%s: choose zlib or zstd", value);
         what->compression = zstd ? DISK_COMPRESS_ZSTD : DISK_COMPRESS_ZLIB;
+    } else if (strcmp(name, "preallocation") == 0) {
+        return preallocation_option(what, value, err);
     } else if (strcmp(name, "subformat") == 0) {
         what->subformat = value;
     } else if (strcmp(name, "encrypt.key-file") == 0) {
@@ -112,6 +130,56 @@ bool disk_format_can_create(const char *name)
 
 /* ---- making one ---- */
 
+static int check_preallocation(const struct disk_create *what, const struct disk_format *format,
+                               struct error **err)
+{
+    if (what->preallocation == DISK_PREALLOCATE_OFF)
+        return 0;
+    if (format != &disk_format_qcow2 && format != &disk_format_raw)
+        return error_set(err, EINVAL, "preallocation is an option of qcow2 and raw");
+    if (format == &disk_format_raw && what->preallocation == DISK_PREALLOCATE_METADATA)
+        return error_set(err, EINVAL,
+                         "preallocation=metadata: a raw image has none; choose off, falloc or full");
+    if (what->compress)
+        return error_set(err, EINVAL, "preallocation and compression exclude one another");
+    if (what->backing)
+        return error_set(err, EINVAL, "preallocation would hide all that the image is based on");
+    return 0;
+}
+
+static int fill_holes(int fd, uint64_t end)
+{
+    static const uint8_t zeros[256u << 10];
+    bool hole;
+    int rc = 0;
+
+    for (uint64_t at = 0, n; rc == 0 && at < end; at += n) {
+        n = disk_alike_at(fd, at, end - at, &hole);
+        if (!hole)
+            continue;
+        if (n > sizeof(zeros))
+            n = sizeof(zeros);
+        rc = disk_write_at(fd, zeros, n, at);
+    }
+    return rc;
+}
+
+/* Has the file take the space that it says to have. */
+static int take_space(const struct disk_build *build)
+{
+    off_t end = lseek(build->fd, 0, SEEK_END);
+
+    if (end < 0)
+        return -errno;
+    if (build->what->preallocation == DISK_PREALLOCATE_FALLOC) {
+        if (fallocate(build->fd, 0, 0, end) == 0)
+            return 0;
+        if (errno != EOPNOTSUPP && errno != ENOSYS)
+            return -errno;
+    }
+    return fill_holes(build->fd, (uint64_t)end);
+}
+
 int disk_build_begin(struct disk_build *build, int fd, const char *path, const struct disk_create *what,
                      struct error **err)
 {
@@ -128,7 +196,10 @@ int disk_build_begin(struct disk_build *build, int fd, const char *path, const s
         return error_set(err, EINVAL, "the format %s is not encrypted: choose luks", what->format);
     if ((what->version || what->refcount_bits || what->lazy_refcounts) && format != &disk_format_qcow2)
         return error_set(err, EINVAL, "compat, refcount_bits and lazy_refcounts are options of qcow2");
-    int rc = format->build->begin(build, err);
+    int rc = check_preallocation(what, format, err);
+    if (rc)
+        return rc;
+    rc = format->build->begin(build, err);
     if (rc && format->build->free)
         format->build->free(build);
     return rc;
@@ -138,9 +209,13 @@ int disk_build_end(struct disk_build *build, bool ok, struct error **err)
 {
     int rc = ok ? build->format->build->end(build) : 0;
 
+    if (ok && rc == 0 && build->what->preallocation >= DISK_PREALLOCATE_FALLOC)
+        rc = take_space(build);
     if (build->format->build->free)
         build->format->build->free(build);
-    return rc ? error_set_errno(err, -rc, "writing its tables") : 0;
+    return rc ? error_set_errno(err, -rc, "writing %s",
+                                build->what->preallocation ? "its tables, and taking space" : "its tables")
+              : 0;
 }
 
 int disk_create(const char *path, const struct disk_create *what, struct error **err)

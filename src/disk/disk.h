@@ -121,6 +121,15 @@ uint32_t disk_granularity(const struct disk *disk);
 
 enum disk_compression { DISK_COMPRESS_NONE, DISK_COMPRESS_ZLIB, DISK_COMPRESS_ZSTD };
 
+/* What a new image has before anything is written to it: tables that say where all of it is; the space too;
+ * zeros that are written there. */
+enum disk_preallocation {
+    DISK_PREALLOCATE_OFF,
+    DISK_PREALLOCATE_METADATA,
+    DISK_PREALLOCATE_FALLOC,
+    DISK_PREALLOCATE_FULL,
+};
+
 struct disk_create {
     const char *format; /* one that disk_format_can_create */
     uint64_t size;      /* bytes, a multiple of DISK_SECTOR */
@@ -132,12 +141,13 @@ struct disk_create {
     uint32_t cluster_size;
     enum disk_compression compression;
     const char *subformat;
-    unsigned version;       /* qcow2: 2, 3 */
-    unsigned refcount_bits; /* qcow2: 1, 2, 4 ... 64 */
-    bool lazy_refcounts;    /* qcow2: QEMU may leave refcounts to a later repair */
-    bool compress;          /* what is written while it is made */
-    const char *key_file;   /* encrypted, by a secret: all bytes of this file */
-    unsigned iter_time;     /* ms that opening it is to take */
+    unsigned version;                      /* qcow2: 2, 3 */
+    unsigned refcount_bits;                /* qcow2: 1, 2, 4 ... 64 */
+    bool lazy_refcounts;                   /* qcow2: QEMU may leave refcounts to a later repair */
+    enum disk_preallocation preallocation; /* qcow2; raw, but for metadata */
+    bool compress;                         /* what is written while it is made */
+    const char *key_file;                  /* encrypted, by a secret: all bytes of this file */
+    unsigned iter_time;                    /* ms that opening it is to take */
 };
 
 /* Sets what one "name=value" of -o says; strings stay the caller's. 0, or -EINVAL with *err. */

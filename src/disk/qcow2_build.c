@@ -23,6 +23,10 @@
 #define CLUSTER_BITS   16u /* if nothing is said */
 #define REFCOUNT_ORDER 4u  /* the same */
 
+/* What is preallocated is in memory till the end, with 10 bytes a cluster: 1.3 GiB, which are 8 TiB of disk
+ * in clusters of 64 KiB. */
+#define PREALLOCATED_MAX (1ull << 27)
+
 struct builder {
     unsigned version, bits, table_bits, refcount_order;
     uint16_t count_max; /* of references to one cluster */
@@ -58,6 +62,11 @@ static int check_options(const struct disk_create *what, unsigned *bits, struct 
     if (what->size > QCOW2_L1_MAX / 8 * reach)
         return error_set(err, EFBIG, "a size of %" PRIu64 " bytes is too large: %" PRIu64 " at most",
                          what->size, QCOW2_L1_MAX / 8 * reach);
+    if (what->preallocation && what->size >> *bits > PREALLOCATED_MAX)
+        return error_set(err, EFBIG,
+                         "preallocation of more than %llu clusters: choose a larger cluster_size, or "
+                         "preallocation=off",
+                         PREALLOCATED_MAX);
     if (what->backing && (!what->backing_format || !disk_format_find(what->backing_format)))
         return error_set(err, EINVAL, "the format of what it is based on is not given, or unknown");
     uint64_t room = cluster < 2048 ? cluster - 256 : QCOW2_BACKING_MAX;
@@ -184,6 +193,21 @@ static size_t pack(const struct disk_build *build, struct disk_packer *packer, u
 
 /* ---- the end ---- */
 
+/* A place for all that has none. */
+static int place_rest(struct disk_build *build)
+{
+    struct builder *q = build->own;
+    uint64_t n = clusters_of(q, build->what->size), mask = (1ull << q->table_bits) - 1, offset;
+    int rc = 0;
+
+    for (uint64_t i = 0; rc == 0 && i < n; i++) {
+        const uint64_t *table = q->l2[i >> q->table_bits];
+        if (!table || !table[i & mask])
+            rc = place(build, i, build->unit, false, &offset);
+    }
+    return rc;
+}
+
 /* Where the tables are to be. */
 struct layout {
     uint64_t l1, blocks, n_blocks, reftable, n_reftable; /* offsets in bytes, numbers in clusters */
@@ -305,8 +329,10 @@ static int write_header(struct disk_build *build, const struct layout *layout)
 static int end(struct disk_build *build)
 {
     struct layout layout;
-    int rc = write_map(build, &layout);
+    int rc = build->what->preallocation ? place_rest(build) : 0;
 
+    if (rc == 0)
+        rc = write_map(build, &layout);
     if (rc == 0)
         rc = write_refcounts(build, &layout);
     /* The header last: until then it is no image. */

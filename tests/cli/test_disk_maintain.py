@@ -318,3 +318,82 @@ def test_options_that_cant_be(tmp_path):
     for options in ("compat=2", "refcount_bits=3", "lazy_refcounts=yes"):
         assert "choose" in disk("create", "-f", "qcow2", "-o", options, tmp_path / "x", "1M", status=2).stderr
     assert not (tmp_path / "x").exists()
+
+
+def allocation(path, name):
+    """What qemu-img says of the disk's allocation: of each stretch that is alike, where it begins, its length, and
+    whether it has a place in the file and holds data."""
+    out = []
+    for part in json.loads(qemu_img("map", "-f", name, "--output=json", path).stdout):
+        alike = ("offset" in part, part["data"], part["present"], part["depth"])
+        if out and out[-1][2] == alike:
+            out[-1][1] += part["length"]
+        else:
+            out.append([part["start"], part["length"], alike])
+    return out
+
+
+@pytest.mark.parametrize("name, options", [("qcow2", ""), ("qcow2", ",cluster_size=4k"), ("qcow2", ",cluster_size=2M"),
+                                           ("qcow2", ",compat=0.10"), ("raw", "")])
+@pytest.mark.parametrize("how", ["off", "metadata", "falloc", "full"])
+def test_preallocation(tmp_path, name, options, how):
+    ours, theirs, size = tmp_path / "ours", tmp_path / "theirs", 9 * MIB + 512 * 3
+    if name == "raw" and how == "metadata":
+        assert "choose off, falloc or full" in disk("create", "-f", name, "-o", "preallocation=" + how, ours, size,
+                                                    status=1).stderr
+        assert not ours.exists()
+        return
+    disk("create", "-f", name, "-o", f"preallocation={how}{options}", ours, size)
+    if name == "qcow2":
+        qemu_img("create", "-q", "-f", name, "-o", f"preallocation={how}{options}", theirs, size)
+        assert allocation(ours, name) == allocation(theirs, name)
+    else:  # QEMU's begins with a block of zeros, to find out what alignment the file needs
+        assert allocation(ours, name) == [[0, size, (True, how == "full", True, 0)]]
+    blank = tmp_path / "blank"
+    with open(blank, "wb") as file:
+        file.truncate(size)
+    qemu_img("compare", "-f", "raw", "-F", name, blank, ours)
+    space = os.stat(ours).st_blocks * 512
+    if how in ("falloc", "full"):
+        assert space >= size
+    elif "2M" not in options:  # where the tables take more than the rest
+        assert space < 5 * MIB
+    if name == "qcow2":
+        qemu_img("check", "-q", ours)
+        # A write finds all that it needs: the file stays as long as it is.
+        length = ours.stat().st_size
+        subprocess.run(["qemu-io", "-f", name, "-c", "write -P 3 5M 1M", ours], check=True, capture_output=True, timeout=60)
+        assert how == "off" or ours.stat().st_size == length
+        qemu_img("check", "-q", ours)
+
+
+@pytest.mark.parametrize("name, how", [("qcow2", "metadata"), ("qcow2", "falloc"), ("qcow2", "full"), ("raw", "falloc"),
+                                       ("raw", "full")])
+def test_convert_preallocates(tmp_path, name, how):
+    source, target, size = tmp_path / "source", tmp_path / "target", 11 * MIB
+    with open(source, "wb") as file:
+        file.truncate(size)
+        for at in (0, 3 * MIB + 512, 7 * MIB):
+            file.seek(at)
+            file.write(os.urandom(300000))
+    disk("convert", "-f", "raw", "-O", name, "-o", "preallocation=" + how, source, target)
+    qemu_img("compare", "-f", "raw", "-F", name, source, target)
+    assert all(place for _, _, (place, *_) in allocation(target, name))
+    if how != "metadata":
+        assert os.stat(target).st_blocks * 512 >= size
+    if name == "qcow2":
+        qemu_img("check", "-q", target)
+    refused = ("convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "preallocation=" + how, source, tmp_path / "b")
+    assert "exclude one another" in disk(*refused, status=1).stderr
+    refused = ("create", "-f", "qcow2", "-b", source, "-F", "raw", "-o", "preallocation=" + how, tmp_path / "b")
+    assert "would hide" in disk(*refused, status=1).stderr
+    assert not (tmp_path / "b").exists()
+
+
+def test_preallocation_has_bounds(tmp_path):
+    for options, status, part in (("cluster_size=512,preallocation=full", 1, "choose a larger cluster_size"),
+                                  ("preallocation=some", 2, "choose off, metadata, falloc or full")):
+        assert part in disk("create", "-f", "qcow2", "-o", options, tmp_path / "a", "100G", status=status).stderr
+    assert "an option of qcow2 and raw" in disk("create", "-f", "vhdx", "-o", "preallocation=full", tmp_path / "a", "1G",
+                                                status=1).stderr
+    assert not (tmp_path / "a").exists()
