@@ -95,7 +95,7 @@ int blocks_read(struct disk *disk, uint64_t offset, void *buf, size_t len)
 
 /* ---- the table ---- */
 
-static int write_map(struct blocks *b)
+int blocks_write_map(struct blocks *b)
 {
     int rc = 0;
 
@@ -142,7 +142,7 @@ static int touch(struct blocks *b, uint64_t at)
     return b->ops->touch ? b->ops->touch(b, (uint32_t)(at / b->block_size)) : 0;
 }
 
-static void note_dirty(struct blocks *b, uint32_t i)
+void blocks_changed(struct blocks *b, uint32_t i)
 {
     if (b->dirty_from == b->dirty_to) {
         b->dirty_from = i;
@@ -152,6 +152,8 @@ static void note_dirty(struct blocks *b, uint32_t i)
         b->dirty_from = i;
     if (i >= b->dirty_to)
         b->dirty_to = i + 1;
+    if (b->ops->changed)
+        b->ops->changed(b, i);
 }
 
 /* ---- parts ---- */
@@ -251,7 +253,7 @@ static int write_step(struct blocks *b, struct disk_request *r)
     } else if (rc == 0) {
         rc = take(b, i, r->at, iov, pieces);
         if (rc == 0)
-            note_dirty(b, i);
+            blocks_changed(b, i);
     }
     r->at += n;
     return rc;
@@ -329,7 +331,7 @@ static void go_on(struct blocks *b, struct disk_request *r)
 /* With entries to be written it is done at once, in this thread. */
 static void flush(struct blocks *b, struct disk_request *r)
 {
-    int rc = b->disk.read_only ? 0 : write_map(b);
+    int rc = b->disk.read_only ? 0 : blocks_write_map(b);
 
     r->op = (struct disk_io_op){
         .kind = rc ? DISK_IO_NONE : DISK_IO_SYNC, .file = b->disk.file, .result = rc, .done = completed};
@@ -358,7 +360,7 @@ void blocks_submit(struct disk *disk, struct disk_request *r)
 int blocks_close(struct disk *disk)
 {
     struct blocks *b = blocks_of(disk);
-    int rc = disk->read_only ? 0 : write_map(b);
+    int rc = disk->read_only ? 0 : blocks_write_map(b);
 
     if (rc == 0 && !disk->read_only)
         rc = disk_sync_now(disk->io, disk->file);

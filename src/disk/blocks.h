@@ -41,14 +41,23 @@ struct blocks_ops {
     void (*untaken)(struct blocks *b);
     /* Before content of block `i` is changed that has a place already. 0 or -errno. Optional. */
     int (*touch)(struct blocks *b, uint32_t i);
+    /* The entry of block `i` is another: what `write_map` needs to know. Optional. */
+    void (*changed)(struct blocks *b, uint32_t i);
     /* Writes the entries from `from` up to `to`, and what else has changed with them. 0 or -errno. */
     int (*write_map)(struct blocks *b, uint32_t from, uint32_t to);
     /* What is wrong that opening it to be written makes right; NULL: nothing. Optional. */
     const char *(*wrong)(const struct blocks *b);
     /* Gives back what is behind the end. 0; or -1 with errno. Optional: the file is cut there. */
-    int (*cut)(const struct blocks *b, int fd);
+    int (*cut)(struct blocks *b, int fd);
     /* All is written and synced, and the image is being closed. 0 or -errno. Optional. */
     int (*finish)(struct blocks *b);
+    /* For blocks_resize: an entry that says that a block is nowhere, and how many blocks there may be. */
+    uint32_t nowhere, max;
+    /* Of the file, if there were no blocks. */
+    uint64_t (*own_end)(const struct blocks *b);
+    /* Makes the table one of `n` blocks, those that are new nowhere, and then the header say that, and
+     * `size`; all synced. Has what `b` still says of them. 0 or -errno with *err: nothing has changed. */
+    int (*resize)(struct blocks *b, uint64_t size, uint32_t n, struct error **err);
     /* Frees what is behind `b`. Optional. */
     void (*free)(struct blocks *b);
 };
@@ -59,6 +68,14 @@ int blocks_read(struct disk *disk, uint64_t offset, void *buf, size_t len);
 int blocks_extent(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *out);
 /* Frees `b` itself too. */
 int blocks_close(struct disk *disk);
+
+/* Writes the entries that have changed, once what they point to is there. 0 or -errno. */
+int blocks_write_map(struct blocks *b);
+/* The entry of a block is another. */
+void blocks_changed(struct blocks *b, uint32_t i);
+
+/* The operation `resize` of such a format; not of one that is `fixed`. */
+int blocks_resize(struct disk *disk, uint64_t size, struct error **err);
 
 /* The operation `check` of such a format. */
 int blocks_check(const struct disk_format *format, struct disk_check *check, struct error **err);

@@ -197,8 +197,75 @@ static const char *wrong(const struct blocks *b)
                : "its header has another number of blocks than its table";
 }
 
-static const struct blocks_ops vdi_blocks = {
-    .wrong = wrong, .where = where, .take = take, .untaken = untaken, .write_map = write_map};
+static uint64_t own_end(const struct blocks *b)
+{
+    return container_of(b, struct vdi, blocks)->data;
+}
+
+/* Where the first block may begin: an image that has none can move that. 0 or -errno with *err. */
+static int make_room(const struct blocks *b, uint32_t n, uint64_t *data, struct error **err)
+{
+    const struct vdi *v = container_of(b, struct vdi, blocks);
+    uint64_t table_end = v->table + 4ull * n;
+
+    *data = v->data;
+    if (table_end <= *data)
+        return 0;
+    if (n_places(b) || table_end > UINT32_MAX - BLOCK)
+        return error_set(err, ENOSPC,
+                         "can't be larger than %" PRIu64
+                         " bytes, for which its table has room: 'tabique disk "
+                         "convert -O vdi' makes one with more",
+                         (uint64_t)(v->data - v->table) / 4 * b->block_size);
+    *data = ALIGN_UP(table_end, (uint64_t)BLOCK);
+    return 0;
+}
+
+/* One that has all of its blocks may have not, once it is larger: then it is dynamic. All that changes in
+ * the header is in one sector. */
+static int resize(struct blocks *b, uint64_t size, uint32_t n, struct error **err)
+{
+    struct vdi *v = container_of(b, struct vdi, blocks);
+    uint32_t more = n > b->n ? n - b->n : 0;
+    cleanup_free uint8_t *entries = malloc(4 * (size_t)more + 1);
+    uint8_t h[HEAD];
+    uint64_t data;
+    int rc = make_room(b, n, &data, err);
+
+    if (rc)
+        return rc;
+    rc = entries ? disk_read_at(b->disk.fd, h, sizeof(h), 0) : -ENOMEM;
+    if (rc == 0 && more) {
+        memset(entries, 0xff, 4 * (size_t)more);
+        rc = disk_write_at(b->disk.fd, entries, 4 * (size_t)more, v->table + 4ull * b->n);
+        put_le32(h + AT_TYPE, TYPE_DYNAMIC);
+    }
+    put_le64(h + AT_DISK_SIZE, size);
+    put_le32(h + AT_BLOCKS, n);
+    put_le32(h + AT_DATA, (uint32_t)data);
+    if (rc == 0)
+        rc = disk_sync_now(b->disk.io, b->disk.file);
+    if (rc == 0)
+        rc = disk_write_at(b->disk.fd, h, sizeof(h), 0);
+    if (rc == 0)
+        rc = disk_sync_now(b->disk.io, b->disk.file);
+    if (rc)
+        return error_set_errno(err, -rc, "changing its size");
+    if (data != v->data)
+        b->end = data;
+    v->data = (uint32_t)data;
+    return 0;
+}
+
+static const struct blocks_ops vdi_blocks = {.wrong = wrong,
+                                             .where = where,
+                                             .take = take,
+                                             .untaken = untaken,
+                                             .write_map = write_map,
+                                             .nowhere = NOWHERE,
+                                             .max = BLOCKS_MAX,
+                                             .own_end = own_end,
+                                             .resize = resize};
 
 /* ---- opening ---- */
 
@@ -379,4 +446,5 @@ const struct disk_format disk_format_vdi = {
     .describe = describe,
     .build = &vdi_build,
     .check = check,
+    .resize = blocks_resize,
 };

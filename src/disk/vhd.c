@@ -16,7 +16,6 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "disk/blocks.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -28,15 +27,6 @@
 #define BLOCK_MAX (256u << 20)
 /* A fixed image has no blocks; it is served in such. */
 #define FIXED_BLOCK (16u << 20)
-
-struct vhd {
-    struct blocks blocks;
-    uint64_t table;
-    uint32_t bitmap;  /* bytes before each block's content */
-    uint8_t *touched; /* a bit for each block whose bits are known to be set */
-    uint8_t footer[VHD_FOOTER];
-    bool lost; /* the footer at the end */
-};
 
 struct header {
     uint32_t type, blocks, block_size;
@@ -261,7 +251,7 @@ static const char *wrong(const struct blocks *b)
 }
 
 /* The footer goes to where the end is. */
-static int cut(const struct blocks *b, int fd)
+static int cut(struct blocks *b, int fd)
 {
     const struct vhd *v = container_of(b, struct vhd, blocks);
     int rc = disk_write_at(fd, v->footer, VHD_FOOTER, b->end);
@@ -272,6 +262,16 @@ static int cut(const struct blocks *b, int fd)
     return -1;
 }
 
+/* Of the table and the header, whichever is last. */
+static uint64_t own_end(const struct blocks *b)
+{
+    const struct vhd *v = container_of(b, struct vhd, blocks);
+    uint64_t end = ALIGN_UP(v->table + 4ull * b->n, (uint64_t)DISK_SECTOR);
+    uint64_t header_end = get_be64(v->footer + VHD_AT_HEADER) + VHD_HEADER;
+
+    return end > header_end ? end : header_end;
+}
+
 static const struct blocks_ops dynamic_blocks = {.wrong = wrong,
                                                  .cut = cut,
                                                  .where = where,
@@ -279,6 +279,10 @@ static const struct blocks_ops dynamic_blocks = {.wrong = wrong,
                                                  .untaken = untaken,
                                                  .touch = touch,
                                                  .write_map = write_map,
+                                                 .nowhere = VHD_NOWHERE,
+                                                 .max = BLOCKS_MAX,
+                                                 .own_end = own_end,
+                                                 .resize = vhd_resize_dynamic,
                                                  .free = free_vhd};
 static const struct blocks_ops fixed_blocks = {.free = free_vhd};
 
@@ -291,10 +295,7 @@ static int read_map(struct vhd *v, uint64_t file_end, struct error **err)
 
     if (rc)
         return error_set_errno(err, -rc, "reading its table");
-    b->end = ALIGN_UP(v->table + 4ull * b->n, (uint64_t)DISK_SECTOR);
-    uint64_t header_end = get_be64(v->footer + VHD_AT_HEADER) + VHD_HEADER;
-    if (b->end < header_end)
-        b->end = header_end;
+    b->end = own_end(b);
     for (uint32_t i = 0; i < b->n; i++) {
         b->map[i] = be32toh(b->map[i]);
         uint64_t place = where(b, i);
@@ -400,4 +401,5 @@ const struct disk_format disk_format_vhd = {
     .describe = describe,
     .build = &vhd_build,
     .check = check,
+    .resize = vhd_resize,
 };

@@ -14,16 +14,14 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BLOCK      (2u << 20)
-#define BITMAP     512u
-#define TABLE      (VHD_FOOTER + VHD_HEADER)
-#define FIXED_UNIT 4096u
-#define YEAR_2000  946684800 /* in seconds since 1970 */
-#define FEATURES   2u        /* a bit that is always set */
-#define VERSION    0x00010000u
-#define NO_OFFSET  UINT64_MAX
-/* Who reads an image that "win " has made takes its size from the field for that, which is what we mean. */
-#define CREATOR      "win "
+#define BLOCK        (2u << 20)
+#define BITMAP       512u
+#define TABLE        (VHD_FOOTER + VHD_HEADER)
+#define FIXED_UNIT   4096u
+#define YEAR_2000    946684800 /* in seconds since 1970 */
+#define FEATURES     2u        /* a bit that is always set */
+#define VERSION      0x00010000u
+#define NO_OFFSET    UINT64_MAX
 #define CREATOR_HOST "Wi2k"
 
 struct builder {
@@ -83,8 +81,7 @@ static int place(struct disk_build *build, uint64_t index, uint32_t length, bool
     return 0;
 }
 
-/* Cylinders, heads and sectors for a size, as the specification's appendix has it. */
-static void put_geometry(uint8_t *to, uint64_t sectors)
+void vhd_put_geometry(uint8_t *to, uint64_t sectors)
 {
     uint64_t tracks;
     unsigned per_track, heads;
@@ -128,12 +125,12 @@ static int fill_footer(const struct disk_build *build, uint8_t *f)
     put_be32(f + VHD_AT_VERSION, VERSION);
     put_be64(f + VHD_AT_HEADER, v->fixed ? NO_OFFSET : VHD_FOOTER);
     put_be32(f + VHD_AT_TIME, (uint32_t)(time(NULL) - YEAR_2000));
-    memcpy(f + VHD_AT_CREATOR, CREATOR, 4);
+    memcpy(f + VHD_AT_CREATOR, VHD_CREATOR, 4);
     put_be32(f + VHD_AT_CREATOR_VERSION, VERSION);
     memcpy(f + VHD_AT_CREATOR_HOST, CREATOR_HOST, 4);
     put_be64(f + VHD_AT_ORIGINAL_SIZE, size);
     put_be64(f + VHD_AT_SIZE, size);
-    put_geometry(f + VHD_AT_GEOMETRY, size / DISK_SECTOR);
+    vhd_put_geometry(f + VHD_AT_GEOMETRY, size / DISK_SECTOR);
     put_be32(f + VHD_AT_TYPE, v->fixed ? VHD_FIXED : VHD_DYNAMIC);
     if (getrandom(f + VHD_AT_ID, 16, 0) != 16)
         return -EIO;

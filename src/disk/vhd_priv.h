@@ -3,7 +3,7 @@
 #ifndef TABIQUE_DISK_VHD_PRIV_H
 #define TABIQUE_DISK_VHD_PRIV_H
 
-#include "disk/disk_priv.h"
+#include "disk/blocks.h"
 
 #define VHD_FOOTER        512u
 #define VHD_HEADER        1024u
@@ -11,7 +11,9 @@
 #define VHD_HEADER_COOKIE "cxsparse"
 #define VHD_NOWHERE       0xffffffffu
 #define VHD_SIZE_MAX      (2040ull << 30)
-#define VHD_CHS_MAX       (65535ull * 16 * 255) /* sectors */
+/* Who reads an image that this has made takes its size from the field for that, which is what we mean. */
+#define VHD_CREATOR "win "
+#define VHD_CHS_MAX (65535ull * 16 * 255) /* sectors */
 
 enum { VHD_FIXED = 2, VHD_DYNAMIC = 3, VHD_DIFFERENCING = 4 };
 
@@ -40,8 +42,26 @@ enum {
     VHD_AT_HEADER_CHECKSUM = 36,
 };
 
+struct vhd {
+    struct blocks blocks;
+    uint64_t table;
+    uint32_t bitmap;  /* bytes before each block's content */
+    uint8_t *touched; /* a bit for each block whose bits are known to be set */
+    uint8_t footer[VHD_FOOTER];
+    bool lost; /* the footer at the end */
+};
+
 /* Of `len` bytes, without those of the checksum itself at `at`. */
 uint32_t vhd_checksum(const uint8_t *bytes, size_t len, size_t at);
+
+/* Cylinders, heads and sectors for a size, as the specification's appendix has it. */
+void vhd_put_geometry(uint8_t *to, uint64_t sectors);
+
+/* ---- vhd_resize.c ---- */
+
+int vhd_resize(struct disk *disk, uint64_t size, struct error **err);
+/* See blocks.h. */
+int vhd_resize_dynamic(struct blocks *b, uint64_t size, uint32_t n, struct error **err);
 
 extern const struct disk_build_ops vhd_build;
 

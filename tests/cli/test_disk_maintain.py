@@ -397,3 +397,51 @@ def test_preallocation_has_bounds(tmp_path):
     assert "an option of qcow2 and raw" in disk("create", "-f", "vhdx", "-o", "preallocation=full", tmp_path / "a", "1G",
                                                 status=1).stderr
     assert not (tmp_path / "a").exists()
+
+
+# Who has made it, format, QEMU's name of it, and options.
+BLOCKS = [("ours", "vdi", "vdi", ""), ("theirs", "vdi", "vdi", ""), ("theirs", "vdi", "vdi", "static=on"),
+          ("ours", "vhd", "vpc", ""), ("ours", "vhd", "vpc", "subformat=fixed"),
+          ("theirs", "vhd", "vpc", "force_size=on"), ("theirs", "vhd", "vpc", "force_size=on,subformat=fixed")]
+
+
+def agree(image, name, theirs, model):
+    """Ours and QEMU's reading of an image, and both checks."""
+    disk("compare", "-f", name, "-F", "raw", image, model)
+    qemu_img("compare", "-f", theirs, "-F", "raw", image, model)
+    for said in (disk("info", "-f", name, "--json", image), qemu_img("info", "-f", theirs, "--output=json", image)):
+        assert json.loads(said.stdout)["virtual-size"] == model.stat().st_size
+    if theirs != "vpc":
+        qemu_img("check", "-q", "-f", theirs, image)
+    disk("check", "-f", name, image)
+
+
+@pytest.mark.parametrize("who, name, theirs, options", BLOCKS)
+def test_resize_of_blocks(tmp_path, who, name, theirs, options):
+    """Further than there was room in the table of who made it, as far as that can be; and smaller, which takes blocks
+    from the file's end to places that have become free."""
+    image, model = tmp_path / "image", tmp_path / "model"
+    with open(model, "wb") as f:
+        f.truncate(60 * MIB)
+        for at in (0, 7, 20, 33, 59):
+            f.seek(at * MIB)
+            f.write(os.urandom(MIB))
+    words = ["-o", options] if options else []
+    if who == "ours":
+        disk("convert", "-f", "raw", "-O", name, *words, model, image)
+    else:
+        qemu_img("convert", "-f", "raw", "-O", theirs, *words, model, image)
+    agree(image, name, theirs, model)
+    for size in (3000 * MIB + 512, 61 * MIB - 1024, 21 * MIB + 512, 100 * MIB, 500 * MIB):
+        if name == "vdi" and who == "theirs" and size > 128 * MIB:
+            assert "has room" in disk("resize", "-f", name, image, size, status=1).stderr
+            continue
+        disk("resize", "-f", name, "--shrink", image, size)
+        os.truncate(model, size)
+        agree(image, name, theirs, model)
+        for path, kind in ((image, theirs), (model, "raw")):
+            subprocess.run(["qemu-io", "-f", kind, "-c", f"write -P 7 {size - 512} 512", "-c", "write -P 9 9M 3M", path],
+                           check=True, capture_output=True, timeout=60)
+        agree(image, name, theirs, model)
+    assert "too large" in disk("resize", "-f", name, image, "1000000T", status=1).stderr
+    agree(image, name, theirs, model)

@@ -179,7 +179,8 @@ static void resize(struct run *r)
     struct error *err = NULL;
     uint64_t size = (1 + rng(SIZE_MAX_BYTES / 512)) * 512;
 
-    must(disk_resize(r->image.disk, size, &err), err);
+    int rc = disk_resize(r->image.disk, size, &err);
+    must(rc, err);
     if (size < r->size)
         memset(r->model + size, 0, r->size - size);
     r->size = size;

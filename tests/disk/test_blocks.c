@@ -30,6 +30,33 @@ static void random_on_ours(const char *format, const char *subformat, uint64_t s
     random_run(scratch_path("r"), format, batches / 2);
 }
 
+/* With other sizes in between. `options`: QEMU's, of 10 MiB; NULL: one of ours. */
+static void random_sizes(const char *format, const char *options)
+{
+    const struct disk_create what = {.format = format, .size = 10 << 20};
+
+    assert_int_equal(shell("rm -f r"), 0);
+    if (options)
+        assert_int_equal(shell("qemu-img create -q -f %s r 10M", options), 0);
+    else
+        assert_int_equal(disk_create(scratch_path("r"), &what, NULL), 0);
+    random_life(scratch_path("r"), format, true, false, 150);
+}
+
+static void test_vdi_sizes(void **state)
+{
+    random_sizes("vdi", NULL);
+    random_sizes("vdi", "vdi");
+    random_sizes("vdi", "vdi -o static=on");
+}
+
+static void test_vhd_sizes(void **state)
+{
+    random_sizes("vhd", NULL);
+    random_sizes("vhd", "vpc");
+    random_sizes("vhd", "vpc -o subformat=fixed");
+}
+
 static void test_vdi_random(void **state)
 {
     random_on_theirs("vdi", "vdi", "19M");
@@ -278,6 +305,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vdi_random),  cmocka_unit_test(test_vhd_random),
         cmocka_unit_test(test_vhdx_random), cmocka_unit_test(test_vmdk_random),
+        cmocka_unit_test(test_vdi_sizes),   cmocka_unit_test(test_vhd_sizes),
         cmocka_unit_test(test_vdi_lies),    cmocka_unit_test(test_vhd_lies),
         cmocka_unit_test(test_vmdk_lies),   cmocka_unit_test(test_rest_of_a_lost_block),
     };
