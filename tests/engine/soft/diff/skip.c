@@ -102,6 +102,9 @@ static const char *skip_bytes(const struct diff_insn *i)
         if ((i->bytes[n] == 0xc4 && n + 3 < sizeof(i->bytes) && i->bytes[n + 3] == 0xae) ||
             (i->bytes[n] == 0xc5 && n + 2 < sizeof(i->bytes) && i->bytes[n + 2] == 0xae))
             return "undocumented: real processors take some forms of VEX 0F AE for those without VEX";
+        if (i->bytes[n] == 0xc4 && n + 3 < sizeof(i->bytes) && (i->bytes[n + 1] & 0x1f) == 3 &&
+            !(i->bytes[n + 2] & 0x80) && i->bytes[n + 3] <= 1 && diff_host_is_amd())
+            return "AMD's processors take VPERMQ and VPERMPD without VEX.W";
         if (i->bytes[n] != 0x0f)
             continue;
         if (i->bytes[n + 1] == 0x00 && diff_host_is_amd())
