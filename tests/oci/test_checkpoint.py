@@ -19,7 +19,7 @@ from images import BUSYBOX_NAME
 from life import wait_until
 from test_killed import descendants, end, groups_of, processes_of
 
-COUNTER = runtime.TABIQUE.parent / "tests/oci/oci-counter"
+COUNTER = runtime.BUILD / "tests/oci/oci-counter"
 KILLS = max(int(os.environ.get("TABIQUE_KILLS", "200")) // 20, 4)
 
 
