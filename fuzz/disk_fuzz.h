@@ -94,14 +94,58 @@ static inline void walk(struct disk *disk)
     }
 }
 
-/* Sizes and snapshots, where the format has them. */
+static inline void tend_bitmaps(struct disk *disk, uint8_t how)
+{
+    const struct disk_bitmap_ops *b = disk->format->bitmaps;
+    struct disk_bitmaps list;
+    struct disk_dirty dirty;
+    char name[2] = {(char)('a' + how / 8 % 3), '\0'};
+
+    if (!b)
+        return;
+    switch (how % 8) {
+    case 0:
+        if (b->list(disk, &list, NULL) == 0)
+            disk_bitmaps_free(&list);
+        break;
+    case 1:
+        b->add(disk, name, 512u << how / 32, NULL);
+        break;
+    case 2:
+        b->remove(disk, name, NULL);
+        break;
+    case 3:
+        b->clear(disk, name, NULL);
+        break;
+    case 4:
+    case 5:
+        b->enable(disk, name, how & 1, NULL);
+        break;
+    case 6:
+        b->merge(disk, name, "a", NULL);
+        break;
+    case 7:
+        if (b->get(disk, name, &dirty, NULL) == 0) {
+            uint64_t length;
+            for (uint64_t at = 0; at < dirty.size; at += length) {
+                disk_dirty_at(&dirty, at, &length);
+                if (!length || length > dirty.size - at)
+                    abort();
+            }
+            disk_dirty_free(&dirty);
+        }
+        break;
+    }
+}
+
+/* Sizes, snapshots and bitmaps, where the format has them. */
 static inline void upkeep(struct disk *disk, struct fuzz_input *in)
 {
     const struct disk_snapshot_ops *s = disk->format->snapshots;
     struct disk_snapshots list;
     char which[2] = {(char)('1' + fuzz_take(in, 1) % 4), '\0'};
 
-    switch (fuzz_take(in, 1) % 6) {
+    switch (fuzz_take(in, 1) % 7) {
     case 0:
         if (disk->format->resize)
             disk_resize(disk, (1 + fuzz_take(in, 3)) * DISK_SECTOR, NULL);
@@ -125,6 +169,9 @@ static inline void upkeep(struct disk *disk, struct fuzz_input *in)
     case 5:
         if (disk->format->empty)
             disk->format->empty(disk);
+        break;
+    case 6:
+        tend_bitmaps(disk, (uint8_t)fuzz_take(in, 1));
         break;
     }
 }

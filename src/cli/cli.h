@@ -173,6 +173,7 @@ int cli_disk_repair(const struct cli_values *values, int *status, struct error *
 int cli_disk_rebase(const struct cli_values *values, int *status, struct error **err);
 int cli_disk_commit(const struct cli_values *values, int *status, struct error **err);
 int cli_disk_resize(const struct cli_values *values, int *status, struct error **err);
+int cli_disk_bitmap(const struct cli_values *values, int *status, struct error **err);
 int cli_disk_snapshot(const struct cli_values *values, int *status, struct error **err);
 int cli_disk_compare(const struct cli_values *values, int *status, struct error **err);
 int cli_disk_convert(const struct cli_values *values, int *status, struct error **err);

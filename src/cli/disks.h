@@ -33,5 +33,7 @@ const char *cli_disk_created_format(size_t i);
 const char *cli_disk_repair_choice(size_t i);
 /* What `disk snapshot` can do. */
 const char *cli_disk_snapshot_action(size_t i);
+/* What `disk bitmap` can do. */
+const char *cli_disk_bitmap_action(size_t i);
 
 #endif

@@ -275,6 +275,29 @@ static const struct cli_argument snapshot_arguments[] = {
     {.name = "NAME", .type = CLI_STRING, .positional = true, .help = "The snapshot's name, or its id."},
 };
 
+static const struct cli_argument bitmap_arguments[] = {
+    FORMAT,
+    JSON,
+    {.name = "granularity",
+     .letter = 'g',
+     .type = CLI_SIZE,
+     .min = 512,
+     .max = 1ull << 31,
+     .help = "add: for how much of the disk there is one bit, a power of 2 from 512 to 2G. Without it, a "
+             "cluster, but from 4K to 64K."},
+    {.name = "ACTION",
+     .type = CLI_ENUM,
+     .positional = true,
+     .required = true,
+     .choice = cli_disk_bitmap_action,
+     .help = "list; add NAME, enabled and empty; remove NAME; clear NAME: nothing has changed; enable NAME; "
+             "disable NAME: what is written is not recorded; merge NAME SOURCE: what has changed by SOURCE "
+             "has by NAME too."},
+    FILE_ARGUMENT,
+    {.name = "NAME", .type = CLI_STRING, .positional = true, .help = "The bitmap."},
+    {.name = "SOURCE", .type = CLI_STRING, .positional = true, .help = "merge: another bitmap of the image."},
+};
+
 static const struct cli_status statuses[] = {
     {"0", "done"},
     {"1", "it could not be done; the message says why, and nothing has changed"},
@@ -403,6 +426,16 @@ const struct cli_operation cli_disk_operations[] = {
      .example = "tabique disk snapshot create a.qcow2 before-upgrade\n"
                 "tabique disk snapshot list a.qcow2",
      .run = cli_disk_snapshot},
+    {.name = "disk bitmap",
+     .summary = "Keep book inside an image of what of the disk has changed (qcow2)",
+     .description = "Whoever writes to the image records it in the bitmaps that are enabled, and stores them "
+                    "at the end. "
+                    "One whose user came to no orderly end is inconsistent, and can only be removed.",
+     ARGUMENTS(bitmap_arguments),
+     STATUSES(statuses),
+     .example = "tabique disk bitmap add a.qcow2 monday\n"
+                "tabique disk bitmap list a.qcow2",
+     .run = cli_disk_bitmap},
     {.name = "disk rebase",
      .summary = "Have an image be based on another one",
      .description =

@@ -12,6 +12,7 @@
 struct disk_packer;
 struct disk_check;
 struct disk_snapshot_ops;
+struct disk_bitmap_ops;
 
 struct disk {
     const struct disk_format *format;
@@ -116,6 +117,7 @@ struct disk_format {
      * request may be pending. 0 or -errno. */
     int (*empty)(struct disk *disk);
     const struct disk_snapshot_ops *snapshots;
+    const struct disk_bitmap_ops *bitmaps;
 };
 
 extern const struct disk_format disk_format_luks, disk_format_raw, disk_format_qcow2, disk_format_vdi,
@@ -144,6 +146,20 @@ struct disk_snapshot_ops {
     int (*create)(struct disk *disk, const char *name, struct error **err);
     int (*apply)(struct disk *disk, const char *which, struct error **err);
     int (*remove)(struct disk *disk, const char *which, struct error **err);
+};
+
+/* ---- bitmaps.c ---- */
+
+/* On an open disk; all but `list` and `get` on one that may be written, while no request is pending. What
+ * they change is in the file when the disk is closed. 0 or -errno with *err. */
+struct disk_bitmap_ops {
+    int (*list)(struct disk *disk, struct disk_bitmaps *out, struct error **err);
+    int (*get)(struct disk *disk, const char *name, struct disk_dirty *out, struct error **err);
+    int (*add)(struct disk *disk, const char *name, uint64_t granularity, struct error **err);
+    int (*remove)(struct disk *disk, const char *name, struct error **err);
+    int (*clear)(struct disk *disk, const char *name, struct error **err);
+    int (*enable)(struct disk *disk, const char *name, bool enabled, struct error **err);
+    int (*merge)(struct disk *disk, const char *name, const char *source, struct error **err);
 };
 
 /* ---- check.c ---- */

@@ -80,6 +80,44 @@ int disk_snapshot_create(struct disk *disk, const char *name, struct error **err
 int disk_snapshot_apply(struct disk *disk, const char *which, struct error **err);
 int disk_snapshot_delete(struct disk *disk, const char *which, struct error **err);
 
+/* ---- bitmaps.c: which parts of a disk have changed, kept inside the image ---- */
+
+struct disk_bitmap {
+    char *name;
+    uint32_t granularity; /* bytes for which there is one bit */
+    bool enabled;         /* what is written is recorded there */
+    bool inconsistent;    /* its last user did not store it: it can only be removed */
+    uint64_t dirty;       /* bytes of the disk */
+};
+
+struct disk_bitmaps {
+    struct disk_bitmap *list;
+    size_t n;
+};
+
+/* What a bitmap says, as it was when it was asked. */
+struct disk_dirty {
+    uint8_t *bits; /* the lowest of each byte first */
+    uint32_t granularity;
+    uint64_t size; /* of the disk */
+};
+
+/* Those in an image that are valid. -ENOTSUP with *err where the format has none. */
+int disk_bitmap_list(struct disk *disk, struct disk_bitmaps *out, struct error **err);
+void disk_bitmaps_free(struct disk_bitmaps *b);
+int disk_bitmap_get(struct disk *disk, const char *name, struct disk_dirty *out, struct error **err);
+/* Whether the byte at `at` has changed, and in *length, how far beyond it, that is so or not. */
+bool disk_dirty_at(const struct disk_dirty *d, uint64_t at, uint64_t *length);
+void disk_dirty_free(struct disk_dirty *d);
+/* Makes one, enabled and empty; granularity 0: what suits the image. What these change is in the file when
+ * the disk is closed. */
+int disk_bitmap_add(struct disk *disk, const char *name, uint64_t granularity, struct error **err);
+int disk_bitmap_remove(struct disk *disk, const char *name, struct error **err);
+int disk_bitmap_clear(struct disk *disk, const char *name, struct error **err);
+int disk_bitmap_enable(struct disk *disk, const char *name, bool enabled, struct error **err);
+/* What has changed by `source` has by `name` too. */
+int disk_bitmap_merge(struct disk *disk, const char *name, const char *source, struct error **err);
+
 /* ---- rebase.c, commit.c: what an image is based on ---- */
 
 struct disk_rebase {

@@ -53,19 +53,23 @@ int qcow2_damaged(struct qcow2 *q)
 /* What others keep in the file about the disk's content is true no longer. */
 int qcow2_begin_change(struct qcow2 *q)
 {
-    const uint8_t none[8] = {0};
+    uint8_t bits[8];
 
     if (q->damaged)
         return -EIO;
     if (q->changed)
         return 0;
-    if (q->autoclear) {
-        int rc = disk_write_at(q->disk.fd, none, sizeof(none), QCOW2_AT_AUTOCLEAR);
+    int rc = qcow2_begin_recording(q, false);
+    uint64_t kept = q->bitmaps.n ? q->autoclear & QCOW2_BITMAPS_VALID : 0;
+    if (rc == 0 && q->autoclear != kept) {
+        put_be64(bits, kept);
+        rc = disk_write_at(q->disk.fd, bits, sizeof(bits), QCOW2_AT_AUTOCLEAR);
         if (rc == 0)
             rc = qcow2_sync(q);
-        if (rc)
-            return rc;
     }
+    if (rc)
+        return rc;
+    q->autoclear = kept;
     q->changed = true;
     return 0;
 }
@@ -356,10 +360,13 @@ static void qcow2_submit(struct disk *disk, struct disk_request *request)
     request->paused = false;
     request->result = 0;
     q->submitting = true;
-    if (request->kind == DISK_FLUSH)
+    if (request->kind == DISK_FLUSH) {
         qcow2_submit_flush(q, request);
-    else
+    } else {
+        if (request->kind != DISK_READ && qcow2_begin_change(q) == 0)
+            qcow2_record(q, request->offset, request->length);
         go_on(q, request);
+    }
     q->submitting = before;
 }
 
@@ -375,6 +382,7 @@ static void free_qcow2(struct qcow2 *q)
     free(q->l1);
     free(q->reftable);
     free(q->freed);
+    qcow2_free_bitmaps(&q->bitmaps);
     free(q->copy);
     free(q->packed);
     free(q->unpacked);
@@ -386,6 +394,8 @@ static int qcow2_close(struct disk *disk)
     struct qcow2 *q = qcow2_of(disk);
     int rc = disk->read_only ? 0 : qcow2_flush_to_close(q);
 
+    if (rc == 0 && !disk->read_only)
+        rc = qcow2_store_bitmaps(q);
     free_qcow2(q);
     return rc;
 }
@@ -515,4 +525,5 @@ const struct disk_format disk_format_qcow2 = {
     .set_backing = qcow2_set_backing,
     .empty = qcow2_empty,
     .snapshots = &qcow2_snapshot_ops,
+    .bitmaps = &qcow2_bitmap_ops,
 };

@@ -261,6 +261,20 @@ int qcow2_read_header(int fd, bool read_only, struct qcow2_header *out, uint64_t
     return 0;
 }
 
+/* How many bitmaps it has that are valid, by the header's word. */
+static uint32_t count_bitmaps(int fd, const struct qcow2_header *h)
+{
+    uint8_t n[4];
+    uint64_t at;
+    uint32_t len;
+
+    if (!(h->autoclear & QCOW2_BITMAPS_VALID) ||
+        qcow2_find_extension(fd, h, QCOW2_EXTENSION_BITMAPS, &at, &len) != 1 || len < sizeof(n) ||
+        disk_read_at(fd, n, sizeof(n), at) < 0)
+        return 0;
+    return get_be32(n);
+}
+
 int qcow2_describe(int fd, struct disk_info *info, struct error **err)
 {
     struct qcow2_header h;
@@ -275,6 +289,7 @@ int qcow2_describe(int fd, struct disk_info *info, struct error **err)
     disk_info_add(info, "refcount-bits", "%u", h.refcount_order <= 6 ? 1u << h.refcount_order : 0);
     disk_info_add(info, "lazy-refcounts", h.compatible & QCOW2_LAZY_REFCOUNTS ? "yes" : "no");
     disk_info_add(info, "snapshots", "%" PRIu32, h.snapshots);
+    disk_info_add(info, "bitmaps", "%" PRIu32, count_bitmaps(fd, &h));
     disk_info_add(info, "corrupt", h.incompatible & QCOW2_CORRUPT ? "yes" : "no");
     disk_info_add(info, "dirty", h.incompatible & QCOW2_DIRTY ? "yes" : "no");
     disk_info_add(info, "extended-l2", h.incompatible & QCOW2_EXTENDED_L2 ? "yes" : "no");

@@ -130,6 +130,34 @@ struct qcow2_freed {
 
 enum qcow2_flush_stage { QCOW2_IDLE, QCOW2_SYNC_REFCOUNTS, QCOW2_SYNC_L2, QCOW2_SYNC_L1, QCOW2_WAIT_FOR_IO };
 
+/* A persistent bitmap: which parts of the disk have changed since someone looked. */
+struct qcow2_bitmap {
+    char *name;
+    uint64_t at; /* of its entry in the file; 0: it has none yet */
+    uint64_t table_offset;
+    uint32_t table_size; /* entries */
+    uint32_t flags;      /* QCOW2_BITMAP_... */
+    uint8_t type, granularity_bits;
+    uint8_t *extra; /* what is not known here of what it says */
+    uint32_t n_extra;
+    uint64_t *table;       /* NULL: not read yet */
+    uint8_t *bits;         /* the same */
+    uint64_t n_bits, room; /* bytes for bits: whole clusters */
+    bool changed;          /* its bits are not what the file has */
+    bool recording;        /* is told of each write */
+    bool in_use;           /* the file says so, and only because of us */
+    bool gone;             /* the file is not to have it any more */
+};
+
+struct qcow2_bitmaps {
+    struct qcow2_bitmap *list;
+    uint32_t n;
+    uint64_t offset, bytes; /* of their directory in the file */
+    bool read;              /* the file's are here */
+    bool changed;           /* the file has others */
+    uint64_t memory;        /* bytes that the bits take */
+};
+
 struct qcow2 {
     struct disk disk;
     unsigned version, cluster_bits, refcount_order, compression;
@@ -158,6 +186,8 @@ struct qcow2 {
     struct qcow2_freed *freed;
     unsigned n_freed;
     struct loop_timer *freed_timer;
+
+    struct qcow2_bitmaps bitmaps;
 
     uint8_t *copy; /* two clusters, for what is around a write */
     uint8_t *unpacked, *packed;
@@ -326,7 +356,55 @@ void qcow2_free_snapshots(struct qcow2_snapshots *s);
 /* The table as it is to be in the file: *bytes of it, to be freed. NULL if there is no memory. */
 uint8_t *qcow2_pack_snapshots(const struct qcow2_snapshots *s, uint64_t *bytes);
 
+/* ---- qcow2_bitmap_table.c ---- */
+
+#define QCOW2_BITMAPS_MAX       65535u
+#define QCOW2_BITMAPS_BYTES     (4u << 20)  /* of their directory */
+#define QCOW2_BITMAPS_MEMORY    (64u << 20) /* of the bits of all of them */
+#define QCOW2_BITMAP_NAME_MAX   1023u
+#define QCOW2_BITMAP_IN_USE     1u /* what it says may not be all */
+#define QCOW2_BITMAP_AUTO       2u /* enabled: whoever writes records it there */
+#define QCOW2_BITMAP_COMPATIBLE 4u /* what it says beyond what is known may be kept as it is */
+#define QCOW2_BITMAP_DIRTY      1u /* the only type */
+
+/* The bitmaps that the file says are valid, none if it does not say so; without their bits. 0 or -errno with
+ * *err. */
+int qcow2_read_bitmaps(struct qcow2 *q, struct qcow2_bitmaps *out, struct error **err);
+void qcow2_free_bitmaps(struct qcow2_bitmaps *b);
+void qcow2_free_bitmap(struct qcow2_bitmap *b);
+/* Whether its bits mean what is known here. */
+bool qcow2_bitmap_is_known(const struct qcow2_bitmap *b);
+/* How many bits the disk has in it, and entries its table. */
+uint64_t qcow2_bitmap_bits(const struct qcow2 *q, const struct qcow2_bitmap *b);
+uint64_t qcow2_bitmap_entries(const struct qcow2 *q, const struct qcow2_bitmap *b);
+/* Reads the table, or all; once. 0 or -errno. */
+int qcow2_load_bitmap_table(struct qcow2 *q, struct qcow2_bitmap *b);
+int qcow2_load_bitmap(struct qcow2 *q, struct qcow2_bitmap *b);
+/* The directory as it is to be in the file: *bytes of it, to be freed. NULL if there is no memory. */
+uint8_t *qcow2_pack_bitmaps(const struct qcow2_bitmaps *b, uint64_t *bytes);
+
+/* ---- qcow2_bitmap_store.c ---- */
+
+/* Puts the bitmaps into the file as they are now. No request may be pending. 0 or -errno. */
+int qcow2_store_bitmaps(struct qcow2 *q);
+
+/* ---- qcow2_bitmap.c ---- */
+
+extern const struct disk_bitmap_ops qcow2_bitmap_ops;
+/* Before the first change of the content: from now on the file's bitmaps know of each. Those of which that
+ * can't be had are no longer valid. With `all`, also those that are not enabled are held in memory. 0 or
+ * -errno. */
+int qcow2_begin_recording(struct qcow2 *q, bool all);
+/* These bytes of the disk are about to change. */
+void qcow2_record(struct qcow2 *q, uint64_t offset, uint64_t length);
+/* The disk has another size now; all bitmaps must be held. */
+void qcow2_resize_bitmaps(struct qcow2 *q);
+
 /* ---- qcow2_rename.c ---- */
+
+/* Puts an extension into the header, `len` bytes, or with `data` NULL takes it out, and sets the autoclear
+ * bits, all at once. 0 or -errno. */
+int qcow2_set_extension(struct qcow2 *q, uint32_t type, const void *data, uint32_t len, uint64_t autoclear);
 
 /* disk_format's `set_backing`. */
 int qcow2_set_backing(struct disk *disk, const char *name, const char *format, struct error **err);

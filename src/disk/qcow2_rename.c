@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The name of a qcow2 file's backing file:
+ * The name of a qcow2 file's backing file, and the extensions of its header:
  *
- *     header | extensions: the backing file's format, others, one that ends them | the name
+ *     header | extensions: the one that changes, others, one that ends them | the name
  *
- * Which name counts is said in the first sector, and that is written last, at once. For that the table of
+ * What of them counts is said in the first sector, and that is written last, at once. For that the table of
  * features' names, which nobody needs, goes where it would not fit. The disk's thread; no locks.
  */
 #include "disk/qcow2_priv.h"
@@ -25,6 +25,10 @@ struct rename {
     uint8_t *old, *new; /* a cluster each */
     uint32_t size;      /* of a cluster */
     uint32_t at;        /* what of the new one is filled */
+    uint32_t type;      /* of the extension that is to change */
+    const void *data;   /* what it is to be; NULL: it goes */
+    uint32_t len;
+    uint64_t autoclear;
 };
 
 static bool add(struct rename *r, uint32_t type, const void *data, uint32_t len)
@@ -50,7 +54,7 @@ static bool keep_others(struct rename *r, bool with_features)
         uint32_t type = get_be32(r->old + next), len = get_be32(r->old + next + 4);
         if (!type || len > end - next - 8)
             break;
-        if (type != QCOW2_EXTENSION_BACKING_FORMAT && (type != QCOW2_EXTENSION_FEATURES || with_features) &&
+        if (type != r->type && (type != QCOW2_EXTENSION_FEATURES || with_features) &&
             !add(r, type, r->old + next + 8, len))
             return false;
         next += 8 + ALIGN_UP((uint64_t)len, 8);
@@ -59,13 +63,15 @@ static bool keep_others(struct rename *r, bool with_features)
 }
 
 /* Lays out all but the name. */
-static bool lay_out(struct rename *r, const char *format, bool with_features)
+static bool lay_out(struct rename *r, bool with_features)
 {
     memset(r->new, 0, r->size);
     memcpy(r->new, r->old, r->h.header_length);
+    if (r->h.version >= 3)
+        put_be64(r->new + QCOW2_AT_AUTOCLEAR, r->autoclear);
     r->at = r->h.header_length;
-    return (!format || add(r, QCOW2_EXTENSION_BACKING_FORMAT, format, (uint32_t)strlen(format))) &&
-           keep_others(r, with_features) && add(r, 0, NULL, 0);
+    return (!r->data || add(r, r->type, r->data, r->len)) && keep_others(r, with_features) &&
+           add(r, 0, NULL, 0);
 }
 
 /* The name beside the old one, so that there is one at any moment. 0 or -errno. */
@@ -85,13 +91,13 @@ static int write_name(struct qcow2 *q, struct rename *r, const char *name, uint3
     return rc ? rc : qcow2_sync(q);
 }
 
-static int write_all(struct qcow2 *q, struct rename *r, const char *name, const char *format)
+static int write_all(struct qcow2 *q, struct rename *r, const char *name)
 {
     uint32_t len = name ? (uint32_t)strlen(name) : 0;
-    bool fits = lay_out(r, format, true) && r->at + len <= SECTOR;
+    bool fits = lay_out(r, true) && r->at + len <= SECTOR;
     int rc = 0;
 
-    if (!fits && !lay_out(r, format, false))
+    if (!fits && !lay_out(r, false))
         return -ENAMETOOLONG;
     put_be64(r->new + QCOW2_AT_BACKING_OFFSET, len ? r->at : 0);
     put_be32(r->new + QCOW2_AT_BACKING_SIZE, len);
@@ -111,7 +117,12 @@ int qcow2_set_backing(struct disk *disk, const char *name, const char *format, s
 {
     struct qcow2 *q = container_of(disk, struct qcow2, disk);
     cleanup_free uint8_t *old = calloc(1, q->cluster_size), *new = calloc(1, q->cluster_size);
-    struct rename r = {.old = old, .new = new, .size = q->cluster_size};
+    struct rename r = {.old = old,
+                       .new = new,
+                       .size = q->cluster_size,
+                       .type = QCOW2_EXTENSION_BACKING_FORMAT,
+                       .data = name ? format : NULL,
+                       .len = name &&format ? (uint32_t)strlen(format) : 0};
 
     if (name && (!*name || strlen(name) > QCOW2_BACKING_MAX))
         return error_set(err, ENAMETOOLONG, "the name of what it is based on has 1 to %u bytes",
@@ -121,14 +132,39 @@ int qcow2_set_backing(struct disk *disk, const char *name, const char *format, s
     int rc = qcow2_read_fields(disk->fd, &r.h, err);
     if (rc)
         return rc;
+    r.autoclear = r.h.autoclear;
     rc = q->damaged ? -EIO : qcow2_flush_to_close(q);
     if (rc == 0)
         rc = disk_read_at(disk->fd, old, q->cluster_size, 0);
     if (rc == 0)
-        rc = write_all(q, &r, name, name ? format : NULL);
+        rc = write_all(q, &r, name);
     if (rc == 0)
         q->behind = name;
     if (rc == -ENAMETOOLONG)
         return error_set(err, ENAMETOOLONG, "the name '%s' does not fit into its header", name ? name : "");
     return rc ? error_set_errno(err, -rc, "writing its header") : 0;
+}
+
+int qcow2_set_extension(struct qcow2 *q, uint32_t type, const void *data, uint32_t len, uint64_t autoclear)
+{
+    cleanup_free uint8_t *old = calloc(1, q->cluster_size), *new = calloc(1, q->cluster_size);
+    cleanup_free char *name = NULL;
+    struct rename r = {.old = old,
+                       .new = new,
+                       .size = q->cluster_size,
+                       .type = type,
+                       .data = data,
+                       .len = len,
+                       .autoclear = autoclear};
+
+    if (!old || !new)
+        return -ENOMEM;
+    int rc = qcow2_read_fields(q->disk.fd, &r.h, NULL);
+    if (rc == 0)
+        rc = disk_read_at(q->disk.fd, old, q->cluster_size, 0);
+    if (rc == 0 && r.h.backing_offset) {
+        name = strndup((const char *)old + r.h.backing_offset, r.h.backing_size);
+        rc = name ? 0 : -ENOMEM;
+    }
+    return rc ? rc : write_all(q, &r, name);
 }

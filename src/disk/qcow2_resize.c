@@ -256,7 +256,10 @@ int qcow2_resize(struct disk *disk, uint64_t size, struct error **err)
     if (rc == 0)
         rc = qcow2_flush_to_close(q);
     if (rc == 0)
+        rc = qcow2_begin_recording(q, true);
+    if (rc == 0)
         rc = size < disk->size ? shrink(q, size) : grow(q, size);
+    qcow2_resize_bitmaps(q);
     return rc ? error_set_errno(err, -rc, "changing its size") : 0;
 }
 

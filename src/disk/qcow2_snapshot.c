@@ -406,7 +406,13 @@ static int apply(struct disk *disk, const char *which, struct error **err)
                        s.list[i].disk_size);
     if (rc == 0) {
         rc = qcow2_begin_change(q);
-        rc = end(q, rc ? rc : do_apply(q, &s.list[i]), err);
+        if (rc == 0)
+            rc = qcow2_begin_recording(q, true);
+        if (rc == 0)
+            rc = do_apply(q, &s.list[i]);
+        qcow2_resize_bitmaps(q);
+        qcow2_record(q, 0, q->disk.size);
+        rc = end(q, rc, err);
     }
     qcow2_free_snapshots(&s);
     return rc;

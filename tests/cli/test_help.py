@@ -55,6 +55,7 @@ VERBS = {
                    "--persistent", "--shared", "--pid-file", "--follow"],
     "disk resize": ["--format", "--shrink", "--follow"],
     "disk snapshot": ["--format", "--json"],
+    "disk bitmap": ["--format", "--json", "--granularity"],
     "disk rebase": ["--format", "--backing", "--backing-format", "--unsafe", "--follow"],
     "disk commit": ["--format", "--base", "--keep", "--follow"],
     "help": [],

@@ -163,6 +163,14 @@ static void test_autoclear(void **state)
     assert_int_equal(image_write(&image, 0, buf, 512), 0);
     assert_int_equal(read64("a.qcow2", 88), 0);
     image_close(&image);
+    /* Bitmaps are kept true, so that bit stays; nothing is known of the others. */
+    assert_int_equal(shell("qemu-img bitmap --add a.qcow2 bitmap"), 0);
+    patch64("a.qcow2", 88, 0x8000000000000003ull);
+    image_open(&image, scratch_path("a.qcow2"), "qcow2", 0);
+    assert_int_equal(image_write(&image, 0, buf, 512), 0);
+    assert_int_equal(read64("a.qcow2", 88), 1);
+    image_close(&image);
+    assert_int_equal(read64("a.qcow2", 88), 1);
 }
 
 /* ---- tables that can't be ---- */

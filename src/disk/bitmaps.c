@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Bitmaps inside of images, whatever their format. The disk's thread; no locks. */
+#include "disk/maintain.h"
+
+#include "base/error.h"
+#include "disk/disk_priv.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static int refused(const struct disk *disk, bool write, struct error **err)
+{
+    if (!disk->format->bitmaps)
+        return error_set(err, ENOTSUP, "the format %s keeps no bitmaps inside of images", disk->format->name);
+    return write && disk->read_only ? error_set(err, EROFS, "is only read") : 0;
+}
+
+static int named(const struct disk *disk, int rc, struct error **err)
+{
+    return rc ? error_wrap(err, "disk '%s'", disk->files->files[disk->file].name) : 0;
+}
+
+int disk_bitmap_list(struct disk *disk, struct disk_bitmaps *out, struct error **err)
+{
+    int rc = refused(disk, false, err);
+
+    return named(disk, rc ? rc : disk->format->bitmaps->list(disk, out, err), err);
+}
+
+void disk_bitmaps_free(struct disk_bitmaps *b)
+{
+    for (size_t i = 0; i < b->n; i++)
+        free(b->list[i].name);
+    free(b->list);
+    *b = (struct disk_bitmaps){0};
+}
+
+int disk_bitmap_get(struct disk *disk, const char *name, struct disk_dirty *out, struct error **err)
+{
+    int rc = refused(disk, false, err);
+
+    return named(disk, rc ? rc : disk->format->bitmaps->get(disk, name, out, err), err);
+}
+
+static bool bit(const struct disk_dirty *d, uint64_t i)
+{
+    return d->bits[i / 8] >> i % 8 & 1;
+}
+
+bool disk_dirty_at(const struct disk_dirty *d, uint64_t at, uint64_t *length)
+{
+    uint64_t first = at / d->granularity, n = d->size / d->granularity + (d->size % d->granularity != 0);
+    uint64_t next = first + 1;
+
+    while (next < n && bit(d, next) == bit(d, first)) {
+        /* Eight at once, where they are alike. */
+        if (next % 8 == 0 && n - next >= 8 && d->bits[next / 8] == (bit(d, first) ? 0xff : 0))
+            next += 8;
+        else
+            next++;
+    }
+    *length = next < n ? next * d->granularity - at : d->size - at;
+    return bit(d, first);
+}
+
+void disk_dirty_free(struct disk_dirty *d)
+{
+    free(d->bits);
+    *d = (struct disk_dirty){0};
+}
+
+int disk_bitmap_add(struct disk *disk, const char *name, uint64_t granularity, struct error **err)
+{
+    int rc = refused(disk, true, err);
+
+    return named(disk, rc ? rc : disk->format->bitmaps->add(disk, name, granularity, err), err);
+}
+
+int disk_bitmap_remove(struct disk *disk, const char *name, struct error **err)
+{
+    int rc = refused(disk, true, err);
+
+    return named(disk, rc ? rc : disk->format->bitmaps->remove(disk, name, err), err);
+}
+
+int disk_bitmap_clear(struct disk *disk, const char *name, struct error **err)
+{
+    int rc = refused(disk, true, err);
+
+    return named(disk, rc ? rc : disk->format->bitmaps->clear(disk, name, err), err);
+}
+
+int disk_bitmap_enable(struct disk *disk, const char *name, bool enabled, struct error **err)
+{
+    int rc = refused(disk, true, err);
+
+    return named(disk, rc ? rc : disk->format->bitmaps->enable(disk, name, enabled, err), err);
+}
+
+int disk_bitmap_merge(struct disk *disk, const char *name, const char *source, struct error **err)
+{
+    int rc = refused(disk, true, err);
+
+    return named(disk, rc ? rc : disk->format->bitmaps->merge(disk, name, source, err), err);
+}
