@@ -21,17 +21,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-
-#define ENTRIES (VHDX_SECTOR / 8) /* of the table, in a sector of it */
-
-struct vhdx {
-    struct blocks blocks;
-    struct vhdx_header header;
-    struct vhdx_journal journal;
-    uint8_t *dirty; /* a bit for each sector of the table */
-    bool changed;   /* the header says that somebody writes */
-    bool left;      /* there was a log to be replayed */
-};
+#include <unistd.h>
 
 static struct vhdx *vhdx_of(const struct blocks *b)
 {
@@ -99,10 +89,17 @@ static int begin_change(struct vhdx *v)
     return rc;
 }
 
+static void changed(struct blocks *b, uint32_t i)
+{
+    struct vhdx *v = vhdx_of(b);
+    uint64_t sector = vhdx_entry_of(&v->header, i) / VHDX_ENTRIES;
+
+    v->dirty[sector / 8] |= (uint8_t)(1 << sector % 8);
+}
+
 static int take(struct blocks *b, uint32_t i)
 {
     struct vhdx *v = vhdx_of(b);
-    uint64_t sector = vhdx_entry_of(&v->header, i) / ENTRIES;
     int rc = begin_change(v);
 
     if (rc == 0 && b->end / VHDX_MIB >= UINT32_MAX)
@@ -114,7 +111,7 @@ static int take(struct blocks *b, uint32_t i)
         return rc;
     b->map[i] = (uint32_t)(b->end / VHDX_MIB);
     b->end += b->block_size;
-    v->dirty[sector / 8] |= (uint8_t)(1 << sector % 8);
+    changed(b, i);
     return 0;
 }
 
@@ -131,8 +128,8 @@ static int make_update(struct vhdx *v, uint64_t sector, struct vhdx_update *u)
 
     u->offset = h->table.offset + sector * VHDX_SECTOR;
     int rc = disk_read_at(b->disk.fd, u->bytes, VHDX_SECTOR, u->offset);
-    for (uint64_t k = 0; k < ENTRIES && rc == 0; k++) {
-        uint64_t entry = sector * ENTRIES + k, i = entry - entry / (h->ratio + 1ull);
+    for (uint64_t k = 0; k < VHDX_ENTRIES && rc == 0; k++) {
+        uint64_t entry = sector * VHDX_ENTRIES + k, i = entry - entry / (h->ratio + 1ull);
         if (entry % (h->ratio + 1ull) == h->ratio || i >= b->n || !b->map[i])
             continue;
         put_le64(u->bytes + 8 * k, (uint64_t)b->map[i] << VHDX_PLACE_SHIFT | VHDX_PRESENT);
@@ -140,7 +137,7 @@ static int make_update(struct vhdx *v, uint64_t sector, struct vhdx_update *u)
     return rc;
 }
 
-static int write_updates(struct vhdx *v, const struct vhdx_update *updates, unsigned n)
+int vhdx_write_updates(struct vhdx *v, const struct vhdx_update *updates, unsigned n)
 {
     const struct disk *d = &v->blocks.disk;
     struct vhdx_journal *j = &v->journal;
@@ -165,8 +162,8 @@ static int write_updates(struct vhdx *v, const struct vhdx_update *updates, unsi
 static int write_map(struct blocks *b, uint32_t from, uint32_t to)
 {
     struct vhdx *v = vhdx_of(b);
-    uint64_t sector = vhdx_entry_of(&v->header, from) / ENTRIES,
-             last = vhdx_entry_of(&v->header, to - 1) / ENTRIES;
+    uint64_t sector = vhdx_entry_of(&v->header, from) / VHDX_ENTRIES,
+             last = vhdx_entry_of(&v->header, to - 1) / VHDX_ENTRIES;
     cleanup_free struct vhdx_update *updates = malloc(VHDX_UPDATES_MAX * sizeof(*updates));
     int rc = updates ? 0 : -ENOMEM;
 
@@ -177,7 +174,7 @@ static int write_map(struct blocks *b, uint32_t from, uint32_t to)
             if (v->dirty[sector / 8] & 1 << sector % 8)
                 rc = make_update(v, sector, &updates[n++]);
         if (rc == 0 && n)
-            rc = write_updates(v, updates, n);
+            rc = vhdx_write_updates(v, updates, n);
         /* The next entry takes the place of this one. */
         if (rc == 0 && sector <= last)
             rc = disk_sync_now(b->disk.io, b->disk.file);
@@ -196,7 +193,26 @@ static int finish(struct blocks *b)
         return 0;
     memset(v->header.bytes + VHDX_AT_LOG_ID, 0, VHDX_GUID);
     int rc = vhdx_header_write(&v->header, b->disk.fd);
-    return rc ? rc : disk_sync_now(b->disk.io, b->disk.file);
+    if (rc == 0)
+        rc = disk_sync_now(b->disk.io, b->disk.file);
+    v->journal.open = rc != 0;
+    return rc;
+}
+
+/* A log says how long the file is at least: one that is left open would not do any more. */
+static int cut(struct blocks *b, int fd)
+{
+    int rc = finish(b);
+
+    if (rc == 0)
+        return ftruncate(fd, (off_t)b->end);
+    errno = -rc;
+    return -1;
+}
+
+static uint64_t own_end(const struct blocks *b)
+{
+    return vhdx_of(b)->header.end;
 }
 
 static void free_vhdx(struct blocks *b)
@@ -213,6 +229,12 @@ static const struct blocks_ops vhdx_blocks = {.wrong = wrong,
                                               .where = where,
                                               .take = take,
                                               .touch = touch,
+                                              .changed = changed,
+                                              .cut = cut,
+                                              .nowhere = 0,
+                                              .max = BLOCKS_MAX,
+                                              .own_end = own_end,
+                                              .resize = vhdx_resize,
                                               .write_map = write_map,
                                               .finish = finish,
                                               .free = free_vhdx};
@@ -407,4 +429,5 @@ const struct disk_format disk_format_vhdx = {
     .describe = describe,
     .build = &vhdx_build,
     .check = check,
+    .resize = blocks_resize,
 };

@@ -261,6 +261,7 @@ static int read_metadata(struct vhdx_header *h, const struct vhdx_log *log, int 
     h->block_size = get_le32(values[PARAMETERS]);
     h->flags = get_le32(values[PARAMETERS] + 4);
     h->size = get_le64(values[SIZE]);
+    h->size_at = items[SIZE].at;
     h->sector_size = get_le32(values[SECTOR]);
     h->physical_size = get_le32(values[PHYSICAL]);
     memcpy(h->disk_id, values[DISK], VHDX_GUID);

@@ -9,6 +9,7 @@
 #define VHDX_MIB       (1u << 20)
 #define VHDX_SECTOR    4096u /* what the log and its updates consist of */
 #define VHDX_GUID      16u
+#define VHDX_ENTRIES   (VHDX_SECTOR / 8) /* of the table, in a sector of it */
 #define VHDX_SIZE_MAX  (64ull << 40)
 #define VHDX_BLOCK_MAX (256u << 20)
 /* How large a log may be that has to be replayed: it is in memory while the image is opened. */
@@ -109,8 +110,8 @@ struct vhdx_header {
     uint8_t bytes[VHDX_HEADER]; /* the current one of the two */
     uint64_t at;                /* which that is */
     struct vhdx_region log, table, metadata;
-    uint64_t end; /* of all regions, also of those that are not known here */
-    uint64_t size;
+    uint64_t end;           /* of all regions, also of those that are not known here */
+    uint64_t size, size_at; /* the item that says it */
     uint32_t block_size, sector_size, physical_size, flags;
     uint8_t disk_id[VHDX_GUID];
     uint32_t n;      /* blocks */
@@ -140,6 +141,15 @@ struct vhdx_journal {
     uint8_t id[VHDX_GUID];
 };
 
+struct vhdx {
+    struct blocks blocks;
+    struct vhdx_header header;
+    struct vhdx_journal journal;
+    uint8_t *dirty; /* a bit for each sector of the table */
+    bool changed;   /* the header says that somebody writes */
+    bool left;      /* there was a log to be replayed */
+};
+
 /* A sector of the file that is to change. */
 struct vhdx_update {
     uint64_t offset;
@@ -153,6 +163,13 @@ struct vhdx_update {
 /* Writes an entry to the log. To be synced. `end`: of the file. 0 or -errno. */
 int vhdx_log_write(struct vhdx_journal *j, const struct vhdx_region *log, int fd, uint64_t end,
                    const struct vhdx_update *updates, unsigned n);
+
+/* Writes them, through the log. Before the next ones there must be a sync. 0 or -errno. */
+int vhdx_write_updates(struct vhdx *v, const struct vhdx_update *updates, unsigned n);
+
+/* ---- vhdx_resize.c: see blocks.h ---- */
+
+int vhdx_resize(struct blocks *b, uint64_t size, uint32_t n, struct error **err);
 
 extern const struct disk_build_ops vhdx_build;
 

@@ -402,7 +402,8 @@ def test_preallocation_has_bounds(tmp_path):
 # Who has made it, format, QEMU's name of it, and options.
 BLOCKS = [("ours", "vdi", "vdi", ""), ("theirs", "vdi", "vdi", ""), ("theirs", "vdi", "vdi", "static=on"),
           ("ours", "vhd", "vpc", ""), ("ours", "vhd", "vpc", "subformat=fixed"),
-          ("theirs", "vhd", "vpc", "force_size=on"), ("theirs", "vhd", "vpc", "force_size=on,subformat=fixed")]
+          ("theirs", "vhd", "vpc", "force_size=on"), ("theirs", "vhd", "vpc", "force_size=on,subformat=fixed"),
+          ("ours", "vhdx", "vhdx", ""), ("ours", "vhdx", "vhdx", "block_size=1M"), ("theirs", "vhdx", "vhdx", "")]
 
 
 def agree(image, name, theirs, model):
@@ -432,7 +433,9 @@ def test_resize_of_blocks(tmp_path, who, name, theirs, options):
     else:
         qemu_img("convert", "-f", "raw", "-O", theirs, *words, model, image)
     agree(image, name, theirs, model)
-    for size in (3000 * MIB + 512, 61 * MIB - 1024, 21 * MIB + 512, 100 * MIB, 500 * MIB):
+    # QEMU takes long to find nothing in a vhdx.
+    most = 300 if name == "vhdx" else 3000
+    for size in (most * MIB + 512, 61 * MIB - 1024, 21 * MIB + 512, 100 * MIB, 200 * MIB):
         if name == "vdi" and who == "theirs" and size > 128 * MIB:
             assert "has room" in disk("resize", "-f", name, image, size, status=1).stderr
             continue

@@ -57,6 +57,12 @@ static void test_vhd_sizes(void **state)
     random_sizes("vhd", "vpc -o subformat=fixed");
 }
 
+static void test_vhdx_sizes(void **state)
+{
+    random_sizes("vhdx", NULL);
+    random_sizes("vhdx", "vhdx -o block_size=1M");
+}
+
 static void test_vdi_random(void **state)
 {
     random_on_theirs("vdi", "vdi", "19M");
@@ -303,11 +309,17 @@ static void test_rest_of_a_lost_block(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vdi_random),  cmocka_unit_test(test_vhd_random),
-        cmocka_unit_test(test_vhdx_random), cmocka_unit_test(test_vmdk_random),
-        cmocka_unit_test(test_vdi_sizes),   cmocka_unit_test(test_vhd_sizes),
-        cmocka_unit_test(test_vdi_lies),    cmocka_unit_test(test_vhd_lies),
-        cmocka_unit_test(test_vmdk_lies),   cmocka_unit_test(test_rest_of_a_lost_block),
+        cmocka_unit_test(test_vdi_random),
+        cmocka_unit_test(test_vhd_random),
+        cmocka_unit_test(test_vhdx_random),
+        cmocka_unit_test(test_vmdk_random),
+        cmocka_unit_test(test_vdi_sizes),
+        cmocka_unit_test(test_vhd_sizes),
+        cmocka_unit_test(test_vhdx_sizes),
+        cmocka_unit_test(test_vdi_lies),
+        cmocka_unit_test(test_vhd_lies),
+        cmocka_unit_test(test_vmdk_lies),
+        cmocka_unit_test(test_rest_of_a_lost_block),
     };
     const char *steps = getenv("TABIQUE_STEPS");
 
