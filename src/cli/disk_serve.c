@@ -34,6 +34,7 @@ int cli_disk_serve(const struct cli_values *values, int *status, struct error **
     struct disk_serve what = {
         .format = cli_string(values, "format"),
         .read_only = cli_bool(values, "read-only"),
+        .bitmap = cli_string(values, "bitmap"),
         .follow = cli_bool(values, "follow"),
         .socket = cli_string(values, "socket"),
         .address = cli_string(values, "bind"),

@@ -191,6 +191,13 @@ static const struct cli_argument serve_arguments[] = {
      .min = 1,
      .max = NBD_SERVER_CLIENTS_MAX,
      .help = "Serve so many connections at once; more wait. A client may have several, as nbdcopy does."},
+    {.name = "bitmap",
+     .letter = 'B',
+     .type = CLI_STRING,
+     .metavar = "NAME",
+     .help =
+         "Let clients ask what has changed by this bitmap of each image, as it is when serving begins: the "
+         "meta context qemu:dirty-bitmap:NAME."},
     {.name = "pid-file",
      .type = CLI_PATH,
      .metavar = "PATH",

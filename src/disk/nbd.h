@@ -113,6 +113,8 @@ enum nbd_chunk {
 
 /* Of base:allocation. */
 enum { NBD_STATE_HOLE = 1 << 0, NBD_STATE_ZERO = 1 << 1 };
+/* Of qemu:dirty-bitmap:NAME. */
+enum { NBD_STATE_DIRTY = 1 << 0 };
 
 /* Errors: Linux's numbers, these only. */
 enum {

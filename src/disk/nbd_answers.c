@@ -180,21 +180,41 @@ void nbd_answer(struct nbd_op *op, int result)
 
 /* ---- where data are ---- */
 
+/* What a context says of the disk at `at`, and in *length, up to `max`, how far. False if that can't be told.
+ */
+static bool state_at(const struct nbd_op *op, unsigned context, uint64_t at, uint64_t max, uint32_t *state,
+                     uint64_t *length)
+{
+    struct disk_piece piece;
+
+    if (context == NBD_CONTEXT_BITMAP) {
+        *state = disk_dirty_at(&op->export->dirty, at, length) ? NBD_STATE_DIRTY : 0;
+        if (*length > max)
+            *length = max;
+        return true;
+    }
+    if (disk_map(op->export->disk, at, max, &piece))
+        return false;
+    *length = piece.length;
+    if (context == NBD_CONTEXT_DEPTH)
+        *state = piece.allocated ? piece.file + 1 : 0;
+    else
+        *state = piece.kind == DISK_EXTENT_ZEROS ? NBD_STATE_HOLE | NBD_STATE_ZERO : 0;
+    return true;
+}
+
 /* Pairs of a length and what is there, from `p` on: how many bytes they take. */
 static size_t put_extents(const struct nbd_op *op, unsigned context, uint8_t *p)
 {
     uint64_t end = op->offset + op->length, last = ALIGN_UP(end, (uint64_t)DISK_SECTOR);
     unsigned n = 0, max = op->flags & NBD_REQ_ONE ? 1 : EXTENTS_MAX;
-    struct disk_piece piece;
+    uint64_t length;
 
-    for (uint64_t at = op->start; at < last; at += piece.length) {
-        if (disk_map(op->export->disk, at, last - at, &piece))
+    for (uint64_t at = op->start; at < last; at += length) {
+        uint32_t state;
+        if (!state_at(op, context, at, last - at, &state, &length))
             break;
-        uint32_t state = piece.kind == DISK_EXTENT_ZEROS ? NBD_STATE_HOLE | NBD_STATE_ZERO : 0;
-        if (context == NBD_CONTEXT_DEPTH)
-            state = piece.allocated ? piece.file + 1 : 0;
-        uint64_t from = at > op->offset ? at : op->offset,
-                 to = at + piece.length < end ? at + piece.length : end;
+        uint64_t from = at > op->offset ? at : op->offset, to = at + length < end ? at + length : end;
         uint8_t *before = n ? p + 8 * (n - 1) : NULL;
         if (before && get_be32(before + 4) == state) {
             put_be32(before, get_be32(before) + (uint32_t)(to - from));
@@ -213,9 +233,11 @@ void nbd_answer_status(struct nbd_op *op)
 {
     const struct nbd_client *client = op->client;
     size_t used = 0;
-    bool both = client->contexts[NBD_CONTEXT_ALLOCATION] && client->contexts[NBD_CONTEXT_DEPTH];
+    unsigned last = NBD_CONTEXTS;
 
-    op->more = malloc(2 * (NBD_CHUNK_SIZE + 4 + 8 * EXTENTS_MAX));
+    while (!client->contexts[last])
+        last--;
+    op->more = malloc(NBD_CONTEXTS * (NBD_CHUNK_SIZE + 4 + 8 * EXTENTS_MAX));
     if (!op->more) {
         nbd_answer(op, -ENOMEM);
         return;
@@ -229,7 +251,7 @@ void nbd_answer_status(struct nbd_op *op)
             nbd_answer(op, -EIO);
             return;
         }
-        put_chunk(p, op, !both || id == NBD_CONTEXTS, NBD_CHUNK_BLOCK_STATUS, (uint32_t)(4 + n));
+        put_chunk(p, op, id == last, NBD_CHUNK_BLOCK_STATUS, (uint32_t)(4 + n));
         put_be32(p + NBD_CHUNK_SIZE, id);
         used += NBD_CHUNK_SIZE + 4 + n;
     }

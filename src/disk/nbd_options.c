@@ -250,6 +250,8 @@ static void meta_context(struct nbd_client *client, uint32_t option, struct word
 {
     bool set = option == NBD_OPT_SET_META_CONTEXT, found[NBD_CONTEXTS + 1] = {false};
     struct name name = take_name(w);
+    struct nbd_export *e = find_export(client->server, name);
+    const char *bitmap = e ? e->bitmap : NULL;
     uint32_t n = take_u32(w);
 
     if (set) {
@@ -261,22 +263,23 @@ static void meta_context(struct nbd_client *client, uint32_t option, struct word
         /* "base:" asks for all of that kind, but chooses none. */
         found[NBD_CONTEXT_ALLOCATION] |= query_is(query, ALLOCATION) || (!set && query_is(query, "base:"));
         found[NBD_CONTEXT_DEPTH] |= query_is(query, DEPTH) || (!set && query_is(query, "qemu:"));
+        found[NBD_CONTEXT_BITMAP] |=
+            bitmap && (query_is(query, bitmap) ||
+                       (!set && (query_is(query, "qemu:") || query_is(query, "qemu:dirty-bitmap:"))));
     }
     if (w->bad || w->left || !client->structured) {
         refuse(client, option, NBD_REP_ERR_INVALID,
                client->structured ? "its lengths do not fit" : "structured replies must be agreed on before");
         return;
     }
-    struct nbd_export *e = find_export(client->server, name);
     if (!e) {
         refuse(client, option, NBD_REP_ERR_UNKNOWN, "no disk of that name is served here");
         return;
     }
-    if (!set && n == 0)
-        found[NBD_CONTEXT_ALLOCATION] = found[NBD_CONTEXT_DEPTH] = true;
+    const char *const names[] = {NULL, ALLOCATION, DEPTH, bitmap};
     for (uint32_t id = 1; id <= NBD_CONTEXTS; id++)
-        if (found[id])
-            say_context(client, option, set ? id : 0, id == NBD_CONTEXT_ALLOCATION ? ALLOCATION : DEPTH);
+        if (names[id] && (found[id] || (!set && n == 0)))
+            say_context(client, option, set ? id : 0, names[id]);
     if (set) {
         memcpy(client->contexts, found, sizeof(found));
         client->contexts_export = e;

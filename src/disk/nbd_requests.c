@@ -332,7 +332,8 @@ static int check(const struct nbd_op *op)
         return -EINVAL;
     if (op->command == NBD_BLOCK_STATUS &&
         (!client->structured || client->contexts_export != client->export ||
-         (!client->contexts[NBD_CONTEXT_ALLOCATION] && !client->contexts[NBD_CONTEXT_DEPTH])))
+         (!client->contexts[NBD_CONTEXT_ALLOCATION] && !client->contexts[NBD_CONTEXT_DEPTH] &&
+          !client->contexts[NBD_CONTEXT_BITMAP])))
         return -EINVAL;
     return 0;
 }

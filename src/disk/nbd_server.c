@@ -559,6 +559,18 @@ int nbd_server_add_export(struct nbd_server *server, const char *name, const cha
     return e->name && e->description ? 0 : -ENOMEM;
 }
 
+int nbd_server_add_bitmap(struct nbd_server *server, const char *bitmap, struct error **err)
+{
+    struct nbd_export *e = container_of(server->exports_tail, struct nbd_export, next);
+    int rc = disk_bitmap_get(e->disk, bitmap, &e->dirty, err);
+
+    if (rc == 0 && asprintf(&e->bitmap, "qemu:dirty-bitmap:%s", bitmap) < 0) {
+        e->bitmap = NULL;
+        rc = error_set_errno(err, ENOMEM, "bitmap '%s'", bitmap);
+    }
+    return rc;
+}
+
 void nbd_server_stop(struct nbd_server *server, void (*stopped)(void *opaque), void *opaque)
 {
     struct nbd_client *next;
@@ -591,6 +603,8 @@ void nbd_server_free(struct nbd_server *server)
         struct nbd_export *next = server->exports->next;
         disk_on_batch_end(server->exports->disk, NULL, NULL);
         free(server->exports->name);
+        free(server->exports->bitmap);
+        disk_dirty_free(&server->exports->dirty);
         free(server->exports->description);
         free(server->exports);
         server->exports = next;

@@ -43,6 +43,9 @@ void nbd_server_free(struct nbd_server *server);
  * for none. The strings are copied. 0 or -errno. */
 int nbd_server_add_export(struct nbd_server *server, const char *name, const char *description,
                           struct disk *disk);
+/* Offers of the disk's bitmap of that name what it says now, as "qemu:dirty-bitmap:NAME", with the export
+ * that was added last. 0 or -errno with *err. */
+int nbd_server_add_bitmap(struct nbd_server *server, const char *bitmap, struct error **err);
 /* Accepts connections on a listening socket, which stays the caller's. 0 or -errno. */
 int nbd_server_listen(struct nbd_server *server, int fd);
 /* Serves one connection, whose descriptor is the server's from then on, also if this fails. 0 or -errno. */

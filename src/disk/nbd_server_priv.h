@@ -9,6 +9,7 @@
 #include "disk/nbd_server.h"
 
 #include "disk/disk.h"
+#include "disk/maintain.h"
 #include "disk/nbd.h"
 
 struct nbd_client;
@@ -20,6 +21,8 @@ struct nbd_export {
     struct nbd_export *next;
     char *name, *description;
     struct disk *disk;
+    char *bitmap; /* the name of the context that tells of `dirty`; NULL: none */
+    struct disk_dirty dirty;
     unsigned in_flight; /* requests that the disk has */
     bool exclusive;     /* the one that it has begins or ends within a sector: no other may begin */
     bool beginning;     /* those that wait are being begun */
@@ -89,7 +92,7 @@ struct nbd_op {
 };
 
 enum nbd_state { NBD_GREETED, NBD_HAGGLING, NBD_SERVING };
-enum { NBD_CONTEXT_ALLOCATION = 1, NBD_CONTEXT_DEPTH = 2, NBD_CONTEXTS = 2 };
+enum { NBD_CONTEXT_ALLOCATION = 1, NBD_CONTEXT_DEPTH = 2, NBD_CONTEXT_BITMAP = 3, NBD_CONTEXTS = 3 };
 
 struct nbd_client {
     struct nbd_server *server;

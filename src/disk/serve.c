@@ -129,6 +129,8 @@ static int build(struct serving *s, int listener, struct error **err)
             if (rc)
                 error_set_errno(err, -rc, "disk '%s'", s->what->paths[i]);
         }
+        if (rc == 0 && s->what->bitmap)
+            rc = nbd_server_add_bitmap(s->server, s->what->bitmap, err);
     }
     if (rc)
         return rc;

@@ -19,6 +19,7 @@ struct disk_serve {
     size_t n_paths;
     const char *format; /* of all of them; NULL: told by the content */
     bool read_only, follow;
+    const char *bitmap; /* of each, whose content clients can ask for; NULL: none */
     const char **names; /* what clients call them, as many as there are paths; NULL: see disk_serve */
     /* Where: a Unix socket, or a TCP port at an address. */
     const char *socket;

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from nbd import TRIM, WRITE, WRITE_ZEROES, Client, Server
+from nbd import BLOCK_STATUS, TRIM, WRITE, WRITE_ZEROES, Client, Server
 from program import run
 
 MIB = 1 << 20
@@ -211,6 +211,34 @@ def test_unclean_end(tmp_path):
     disk("repair", "-r", "leaks", image)
     assert list(ours(image)) == ["off"] and theirs(image, "off") == [(MIB, 64 * KIB)]
     sound(image)
+
+
+def test_served(tmp_path):
+    """What clients are told of a bitmap is what QEMU's server says of it, also beside other contexts."""
+    image, sock = tmp_path / "a", tmp_path / "s"
+    qemu_img("create", "-q", "-f", "qcow2", image, "20M")
+    disk("bitmap", "add", "-g", "512", image, "a")
+    record(image, sock, STEPS, 5)
+    want = theirs(image, "a")
+    with Server(image, "--socket", sock, "--persistent", "--bitmap", "a", "--read-only") as server:
+        assert mapped(server.uri, "a") == want
+        info = json.loads(subprocess.run(["nbdinfo", "--json", server.uri], check=True, capture_output=True, timeout=60).stdout)
+        assert info["exports"][0]["contexts"] == ["base:allocation", "qemu:allocation-depth", "qemu:dirty-bitmap:a"]
+        with Client(sock).hello().go(contexts=("qemu:dirty-bitmap:a", "base:allocation", "qemu:dirty-bitmap:b")) as client:
+            answer = client.do(BLOCK_STATUS, 100, 10 * MIB)
+            assert sorted(answer) == [1, 3] and sum(n for n, _ in answer[3]) <= 10 * MIB
+            at = 100
+            for length, state in answer[3]:
+                assert state == any(start <= at < start + n for start, n in want)
+                at += length
+    # As it was when serving began, whatever is written since.
+    with Server(image, "--socket", sock, "--persistent", "--bitmap", "a") as server:
+        with Client(sock).hello().go() as client:
+            client.do(WRITE_ZEROES, 0, 20 * MIB)
+        assert mapped(server.uri, "a") == want
+    assert theirs(image, "a") == [(0, 20 * MIB)]
+    bad = run("disk", "serve", image, "--socket", sock, "--bitmap", "b", timeout=60)
+    assert bad.returncode == 1 and "has no bitmap 'b'" in bad.stderr
 
 
 def extension(image):

@@ -52,7 +52,7 @@ VERBS = {
     "disk compare": ["--format", "--format2", "--strict", "--follow", "--secret-file"],
     "disk convert": ["--format", "--output-format", "--option", "--compress", "--no-sync", "--follow", "--secret-file"],
     "disk serve": ["--format", "--socket", "--port", "--bind", "--read-only", "--export", "--tls-certificate", "--tls-psk",
-                   "--persistent", "--shared", "--pid-file", "--follow"],
+                   "--persistent", "--shared", "--bitmap", "--pid-file", "--follow"],
     "disk resize": ["--format", "--shrink", "--follow"],
     "disk snapshot": ["--format", "--json"],
     "disk bitmap": ["--format", "--json", "--granularity"],
