@@ -423,7 +423,7 @@ static void set_geometry(struct qcow2 *q, const struct qcow2_header *h)
     q->autoclear = h->autoclear;
     q->incompatible = h->incompatible;
     q->cluster_size = 1u << h->cluster_bits;
-    q->entry_bits = 3;
+    q->entry_bits = qcow2_entry_bits(h);
     q->table_bits = h->cluster_bits - q->entry_bits;
     q->block_bits = h->cluster_bits + 3 - h->refcount_order;
     q->behind = h->backing_offset;

@@ -190,10 +190,13 @@ static int check_features(const struct qcow2_header *h, bool read_only, struct e
                          "needs features that are not known here (incompatible bits 0x%" PRIx64 ")", unknown);
     if (h->incompatible & QCOW2_DATA_FILE)
         return error_set(err, ENOTSUP, "keeps its data in another file, which is not supported");
-    if (h->incompatible & QCOW2_EXTENDED_L2)
-        return error_set(err, ENOTSUP,
-                         "has subclusters (extended_l2), which are not supported: convert it with 'qemu-img "
-                         "convert -O qcow2'");
+    if (h->incompatible & QCOW2_EXTENDED_L2 && h->cluster_bits < QCOW2_WIDE_CLUSTER_MIN)
+        return error_set(err, EINVAL, "is damaged: it has subclusters in clusters of %u bytes",
+                         1u << h->cluster_bits);
+    if (h->incompatible & QCOW2_EXTENDED_L2 && !read_only)
+        return error_set(err, EROFS,
+                         "has subclusters (extended_l2), which are not written yet: use it readonly, or "
+                         "convert it with 'tabique disk convert'");
     if (h->incompatible & QCOW2_CORRUPT && !read_only)
         return error_set(err, EROFS,
                          "is marked as corrupt: repair it with 'tabique disk repair', or use it readonly");
@@ -219,7 +222,7 @@ static bool table_fits(const struct qcow2_header *h, uint64_t offset, uint64_t b
 
 static int check_tables(const struct qcow2_header *h, uint64_t file_end, struct error **err)
 {
-    uint64_t reach = 1ull << (2 * h->cluster_bits - 3); /* of one L1 entry */
+    uint64_t reach = 1ull << (2 * h->cluster_bits - qcow2_entry_bits(h)); /* of one L1 entry */
     uint64_t entries = h->size / reach + (h->size % reach != 0);
     uint64_t reftable = (uint64_t)h->reftable_clusters << h->cluster_bits;
 

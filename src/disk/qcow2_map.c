@@ -43,6 +43,8 @@ bool qcow2_read_entry(const struct qcow2 *q, uint64_t entry, enum qcow2_kind *ki
         qcow2_packed_place(q, entry, offset, &length);
         return !(entry & QCOW2_COPIED) && *offset >= q->cluster_size && *offset < q->file_end;
     }
+    if (zero && qcow2_is_wide(q))
+        return false;
     *kind = zero ? QCOW2_KIND_ZEROS : *offset ? QCOW2_KIND_DATA : QCOW2_KIND_NONE;
     return !(entry & QCOW2_RESERVED) && !(zero && q->version < 3) && (!*offset || is_in_file(q, *offset));
 }
@@ -78,6 +80,67 @@ static void extend(const struct qcow2 *q, const uint8_t *entries, uint32_t i, ui
     }
 }
 
+/* ---- subclusters ---- */
+
+/* What one subcluster is, by its extended entry; *offset is the cluster's. False if it can't be. */
+static bool read_subcluster(const struct qcow2 *q, const uint8_t *bytes, unsigned sub, enum qcow2_kind *kind,
+                            uint64_t *offset)
+{
+    uint64_t status = get_be64(bytes + 8);
+
+    if (!qcow2_read_entry(q, get_be64(bytes), kind, offset))
+        return false;
+    if (*kind == QCOW2_KIND_PACKED)
+        return !status;
+    if ((status & status >> QCOW2_SUBCLUSTERS & UINT32_MAX) || (!*offset && (uint32_t)status))
+        return false;
+    *kind = status >> sub & 1                         ? QCOW2_KIND_DATA
+            : status >> (QCOW2_SUBCLUSTERS + sub) & 1 ? QCOW2_KIND_ZEROS
+                                                      : QCOW2_KIND_NONE;
+    return true;
+}
+
+/* Whether the cluster behind one that ends as `e` goes on with that. Without data both must have no place:
+ * what is written there later is then written alike. */
+static bool goes_on(const struct qcow2_extent *e, uint64_t entry, uint64_t next)
+{
+    if (e->kind == QCOW2_KIND_DATA)
+        return (entry & QCOW2_OFFSET) == next && !((entry ^ e->entry) & QCOW2_COPIED);
+    return !(entry & QCOW2_OFFSET) && !(e->entry & QCOW2_OFFSET);
+}
+
+/* What begins at byte `at`, and how far it goes on, by the entries of a table from the i-th on. False if one
+ * can't be. */
+static bool map_wide(const struct qcow2 *q, const uint8_t *entries, uint32_t i, uint64_t at, uint64_t most,
+                     struct qcow2_extent *e)
+{
+    unsigned sub_bits = q->cluster_bits - QCOW2_SUBCLUSTER_BITS;
+    unsigned sub = (unsigned)(qcow2_in_cluster(q, at) >> sub_bits);
+    uint64_t size = 1ull << sub_bits;
+
+    e->entry = get_be64(entries + ((size_t)i << 4));
+    if (!read_subcluster(q, entries + ((size_t)i << 4), sub, &e->kind, &e->offset))
+        return false;
+    if (e->kind == QCOW2_KIND_PACKED)
+        return true;
+    uint64_t next = e->offset;
+    e->length = size - (at & (size - 1));
+    while (e->length < most) {
+        enum qcow2_kind kind;
+        uint64_t offset;
+        if (++sub == QCOW2_SUBCLUSTERS) {
+            sub = 0;
+            next += q->cluster_size;
+            if (++i == 1u << q->table_bits || !goes_on(e, get_be64(entries + ((size_t)i << 4)), next))
+                break;
+        }
+        if (!read_subcluster(q, entries + ((size_t)i << 4), sub, &kind, &offset) || kind != e->kind)
+            break;
+        e->length += size;
+    }
+    return true;
+}
+
 int qcow2_map(struct qcow2 *q, uint64_t at, uint64_t length, struct qcow2_extent *out)
 {
     struct qcow2_table *table;
@@ -88,10 +151,14 @@ int qcow2_map(struct qcow2 *q, uint64_t at, uint64_t length, struct qcow2_extent
     if (rc)
         return rc;
     if (table) {
-        e.entry = get_be64(qcow2_entry(q, table, l2_index(q, at)));
-        if (!qcow2_read_entry(q, e.entry, &e.kind, &e.offset))
+        uint32_t i = l2_index(q, at);
+        e.entry = get_be64(qcow2_entry(q, table, i));
+        bool ok = qcow2_is_wide(q) ? map_wide(q, table->bytes, i, at, most, &e)
+                                   : qcow2_read_entry(q, e.entry, &e.kind, &e.offset);
+        if (!ok)
             return qcow2_damaged(q);
-        extend(q, table->bytes, l2_index(q, at), most, &e);
+        if (!qcow2_is_wide(q))
+            extend(q, table->bytes, i, most, &e);
         if (e.kind == QCOW2_KIND_DATA)
             e.offset += qcow2_in_cluster(q, at);
         e.own_table = q->l1[l1_index(q, at)] & QCOW2_COPIED;

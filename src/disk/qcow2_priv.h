@@ -22,17 +22,18 @@
 
 #include "disk/disk_priv.h"
 
-#define QCOW2_MAGIC           0x514649fbu /* "QFI\xfb" */
-#define QCOW2_CLUSTER_MIN     9u
-#define QCOW2_CLUSTER_MAX     21u
-#define QCOW2_L1_MAX          (32u << 20) /* bytes */
-#define QCOW2_REFTABLE_MAX    (8u << 20)  /* bytes */
-#define QCOW2_BACKING_MAX     1023u       /* length of a backing file's name */
-#define QCOW2_SNAPSHOTS_MAX   65536u
-#define QCOW2_SNAPSHOTS_BYTES (64u << 20) /* of their table */
-#define QCOW2_HEADER_V2       72u
-#define QCOW2_HEADER_V3       104u
-#define QCOW2_HEADER_LARGEST  112u
+#define QCOW2_MAGIC            0x514649fbu /* "QFI\xfb" */
+#define QCOW2_CLUSTER_MIN      9u
+#define QCOW2_CLUSTER_MAX      21u
+#define QCOW2_WIDE_CLUSTER_MIN 14u         /* of those that have subclusters */
+#define QCOW2_L1_MAX           (32u << 20) /* bytes */
+#define QCOW2_REFTABLE_MAX     (8u << 20)  /* bytes */
+#define QCOW2_BACKING_MAX      1023u       /* length of a backing file's name */
+#define QCOW2_SNAPSHOTS_MAX    65536u
+#define QCOW2_SNAPSHOTS_BYTES  (64u << 20) /* of their table */
+#define QCOW2_HEADER_V2        72u
+#define QCOW2_HEADER_V3        104u
+#define QCOW2_HEADER_LARGEST   112u
 
 /* Where the header's fields are; big-endian. */
 enum {
@@ -81,12 +82,18 @@ enum {
  *
  * COPIED: the cluster is used here only, so it may be written where it is. An L1 entry looks the same,
  * without COMPRESSED and ZERO. With COMPRESSED the lower 62 bits are laid out otherwise (qcow2_compressed.c).
+ *
+ * An extended entry is one without ZERO and 64 bits more, two for each of 32 subclusters of the cluster: the
+ * lower half says which are data, the upper half which are zeros. One that is neither is in the backing file,
+ * even if the cluster has a place. A compressed cluster has none of these bits.
  */
-#define QCOW2_COPIED     (1ull << 63)
-#define QCOW2_COMPRESSED (1ull << 62)
-#define QCOW2_ZERO       1ull
-#define QCOW2_OFFSET     0x00fffffffffffe00ull
-#define QCOW2_RESERVED   0x3f000000000001feull
+#define QCOW2_SUBCLUSTERS     32u
+#define QCOW2_SUBCLUSTER_BITS 5u
+#define QCOW2_COPIED          (1ull << 63)
+#define QCOW2_COMPRESSED      (1ull << 62)
+#define QCOW2_ZERO            1ull
+#define QCOW2_OFFSET          0x00fffffffffffe00ull
+#define QCOW2_RESERVED        0x3f000000000001feull
 
 enum { QCOW2_ZLIB = 0, QCOW2_ZSTD = 1 };
 
@@ -106,6 +113,11 @@ struct qcow2_header {
     uint64_t backing_offset;
     uint32_t backing_size;
 };
+
+static inline unsigned qcow2_entry_bits(const struct qcow2_header *h)
+{
+    return h->incompatible & QCOW2_EXTENDED_L2 ? 4 : 3;
+}
 
 /* A table of one cluster that is in memory. */
 struct qcow2_table {
@@ -452,6 +464,12 @@ int qcow2_damaged(struct qcow2 *q);
 static inline int qcow2_sync(const struct qcow2 *q)
 {
     return disk_sync_now(q->disk.io, q->disk.file);
+}
+
+/* Whether entries are extended: clusters have subclusters. */
+static inline bool qcow2_is_wide(const struct qcow2 *q)
+{
+    return q->entry_bits == 4;
 }
 
 /* The i-th entry of an L2 table. */

@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""qcow2 images whose clusters have subclusters (extended L2 entries), beside QEMU's programs."""
+import os
+import random
+import struct
+import subprocess
+
+import pytest
+
+from program import run
+
+MIB = 1 << 20
+KINDS = ["extended_l2=on", "extended_l2=on,cluster_size=16k", "extended_l2=on,cluster_size=2M",
+         "extended_l2=on,preallocation=metadata"]
+
+
+def qemu_img(*words, check=True):
+    done = subprocess.run(["qemu-img", *map(str, words)], capture_output=True, text=True, check=False, timeout=300)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+def qemu_io(path, *commands):
+    subprocess.run(["qemu-io", "-f", "qcow2", *[w for c in commands for w in ("-c", c)], path], check=True,
+                   capture_output=True, timeout=120)
+
+
+def disk(*words, status=0):
+    done = run("disk", *map(str, words), timeout=120)
+    assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
+    return done
+
+
+def scribble(path, size, seed, count=60):
+    """Writes, zeros and discards of every alignment, as QEMU does them."""
+    chance, commands = random.Random(seed), []
+    for _ in range(count):
+        unit = chance.choice([512, 2048, 65536])
+        at = chance.randrange(size // unit) * unit
+        length = min(chance.choice([512, 2048, 4096, 70144, 262144]) * chance.randrange(1, 4), size - at)
+        kind = chance.choice(["write -P %d" % chance.randrange(1, 255)] * 3 + ["write -z", "write -z -u", "discard"])
+        commands.append(f"{kind} {at} {length}")
+    qemu_io(path, *commands)
+
+
+def theirs_to_raw(path, raw):
+    qemu_img("convert", "-O", "raw", path, raw)
+    return raw.read_bytes()
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("options", KINDS)
+def test_reads_what_qemu_wrote(tmp_path, options, behind):
+    size, image, base, raw = 12 * MIB + 1536, tmp_path / "a", tmp_path / "base", tmp_path / "ours.raw"
+    follow, words = [], []
+    if behind:
+        base.write_bytes(random.Random(1).randbytes(7 * MIB))
+        follow, words = ["--follow"], ["-b", base, "-F", "raw"]
+        options = options.replace("metadata", "off")
+    qemu_img("create", "-q", "-f", "qcow2", "-o", options, *words, image, size)
+    for seed in range(3):
+        scribble(image, size, f"{options}{seed}")
+        expected = theirs_to_raw(image, tmp_path / "theirs.raw")
+        disk("convert", *follow, "-O", "raw", image, raw)
+        assert raw.read_bytes() == expected
+        disk("check", image)
+    disk("compare", *follow, image, tmp_path / "theirs.raw")
+
+
+def test_reads_packed_ones(tmp_path):
+    source, image = tmp_path / "source", tmp_path / "a"
+    source.write_bytes(b"the same again" * 300000 + bytes(MIB - 14 * 300000 % 512))
+    os.truncate(source, source.stat().st_size & ~511)
+    qemu_img("convert", "-c", "-f", "raw", "-O", "qcow2", "-o", "extended_l2=on,compression_type=zstd", source, image)
+    qemu_io(image, "write -P 7 100k 3k", "write -z 400k 8k")
+    expected = theirs_to_raw(image, tmp_path / "theirs.raw")
+    disk("convert", "-O", "raw", image, tmp_path / "ours.raw")
+    assert (tmp_path / "ours.raw").read_bytes() == expected
+
+
+def l2_of(path):
+    """Where the first L2 table is."""
+    with open(path, "rb") as file:
+        header = file.read(104)
+        file.seek(struct.unpack_from(">Q", header, 40)[0])
+        return struct.unpack(">Q", file.read(8))[0] & 0x00fffffffffffe00
+
+
+@pytest.mark.parametrize("word, status", [(None, 1 << 32 | 1), (0, 1), (1, 0), (1 << 62 | 0x50000, 1 << 40)])
+def test_entries_that_cant_be(tmp_path, word, status):
+    """Data and zeros at once; data nowhere; a bit that means nothing here; compressed, with subclusters."""
+    image = tmp_path / "a"
+    qemu_img("create", "-q", "-f", "qcow2", "-o", "extended_l2=on", image, "4M")
+    qemu_io(image, "write -P 7 0 64k")
+    at = l2_of(image)
+    with open(image, "r+b") as file:
+        file.seek(at)
+        old = struct.unpack(">Q", file.read(8))[0]
+        file.seek(at)
+        file.write(struct.pack(">QQ", old if word is None else word, status))
+    assert "Input/output error" in disk("convert", "-O", "raw", image, tmp_path / "raw", status=1).stderr
+    assert not (tmp_path / "raw").exists()
