@@ -19,10 +19,10 @@
 /* ---- options ---- */
 
 /* A cluster is what VHDX calls a block. */
-static const char *const options[] = {"cluster_size",     "block_size",        "compression_type",
-                                      "subformat",        "backing_file",      "backing_fmt",
-                                      "encrypt.key-file", "encrypt.iter-time", "compat",
-                                      "refcount_bits",    "lazy_refcounts",    "preallocation"};
+static const char *const options[] = {
+    "cluster_size",   "block_size",       "compression_type",  "subformat", "backing_file",
+    "backing_fmt",    "encrypt.key-file", "encrypt.iter-time", "compat",    "refcount_bits",
+    "lazy_refcounts", "preallocation",    "extended_l2"};
 
 /* Bytes, with K or M behind the number. */
 static int parse_cluster(const char *text, uint32_t *out)
@@ -55,6 +55,12 @@ static int qcow2_option(struct disk_create *what, const char *name, const char *
         return what->lazy_refcounts || strcmp(value, "off") == 0
                    ? 0
                    : error_set(err, EINVAL, "lazy_refcounts=%s: choose on or off", value);
+    }
+    if (strcmp(name, "extended_l2") == 0) {
+        what->extended_l2 = strcmp(value, "on") == 0;
+        return what->extended_l2 || strcmp(value, "off") == 0
+                   ? 0
+                   : error_set(err, EINVAL, "extended_l2=%s: choose on or off", value);
     }
     if (strcmp(name, "refcount_bits") == 0) {
         char *end;
@@ -194,8 +200,10 @@ int disk_build_begin(struct disk_build *build, int fd, const char *path, const s
                          DISK_SECTOR);
     if (what->key_file && !format->build->encrypts)
         return error_set(err, EINVAL, "the format %s is not encrypted: choose luks", what->format);
-    if ((what->version || what->refcount_bits || what->lazy_refcounts) && format != &disk_format_qcow2)
-        return error_set(err, EINVAL, "compat, refcount_bits and lazy_refcounts are options of qcow2");
+    if ((what->version || what->refcount_bits || what->lazy_refcounts || what->extended_l2) &&
+        format != &disk_format_qcow2)
+        return error_set(err, EINVAL,
+                         "compat, refcount_bits, lazy_refcounts and extended_l2 are options of qcow2");
     int rc = check_preallocation(what, format, err);
     if (rc)
         return rc;

@@ -144,6 +144,7 @@ struct disk_create {
     unsigned version;                      /* qcow2: 2, 3 */
     unsigned refcount_bits;                /* qcow2: 1, 2, 4 ... 64 */
     bool lazy_refcounts;                   /* qcow2: QEMU may leave refcounts to a later repair */
+    bool extended_l2;                      /* qcow2: clusters have subclusters */
     enum disk_preallocation preallocation; /* qcow2; raw, but for metadata */
     bool compress;                         /* what is written while it is made */
     const char *key_file;                  /* encrypted, by a secret: all bytes of this file */

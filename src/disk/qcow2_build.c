@@ -28,7 +28,7 @@
 #define PREALLOCATED_MAX (1ull << 27)
 
 struct builder {
-    unsigned version, bits, table_bits, refcount_order;
+    unsigned version, bits, entry_bits, table_bits, refcount_order;
     uint16_t count_max; /* of references to one cluster */
     uint32_t n_l1;
     uint64_t **l2; /* by L1 index; NULL where nothing is */
@@ -58,7 +58,9 @@ static int check_options(const struct disk_create *what, unsigned *bits, struct 
         return error_set(err, EINVAL,
                          "compat=0.10 has neither lazy_refcounts nor zstd, and refcount_bits=16 alone");
     *bits = (unsigned)__builtin_ctz(cluster);
-    uint64_t reach = (uint64_t)cluster * cluster / 8;
+    if (what->extended_l2 && (what->version == 2 || *bits < QCOW2_WIDE_CLUSTER_MIN))
+        return error_set(err, EINVAL, "extended_l2=on: choose compat=1.1 and a cluster_size of 16K or more");
+    uint64_t reach = (uint64_t)cluster * cluster / (what->extended_l2 ? 16 : 8);
     if (what->size > QCOW2_L1_MAX / 8 * reach)
         return error_set(err, EFBIG, "a size of %" PRIu64 " bytes is too large: %" PRIu64 " at most",
                          what->size, QCOW2_L1_MAX / 8 * reach);
@@ -94,7 +96,8 @@ static int begin(struct disk_build *build, struct error **err)
         build->what->refcount_bits ? (unsigned)__builtin_ctz(build->what->refcount_bits) : REFCOUNT_ORDER;
     q->count_max = q->refcount_order < 4 ? (uint16_t)((1u << (1u << q->refcount_order)) - 1) : UINT16_MAX;
     q->bits = bits;
-    q->table_bits = bits - 3;
+    q->entry_bits = build->what->extended_l2 ? 4 : 3;
+    q->table_bits = bits - q->entry_bits;
     uint64_t reach = 1ull << (bits + q->table_bits);
     q->n_l1 = (uint32_t)(build->what->size / reach + (build->what->size % reach != 0));
     q->l2 = calloc(q->n_l1, sizeof(uint64_t *));
@@ -224,6 +227,24 @@ static int write_table(struct disk_build *build, const uint64_t *entries, uint64
     return disk_write_at(build->fd, bytes, ALIGN_UP(n * 8, (uint64_t)build->unit), offset);
 }
 
+/* Of all that has a place, all subclusters are data. */
+static int write_l2(struct disk_build *build, const uint64_t *entries, uint64_t offset)
+{
+    const struct builder *q = build->own;
+    uint64_t n = 1ull << q->table_bits;
+
+    if (q->entry_bits == 3)
+        return write_table(build, entries, n, offset);
+    cleanup_free uint64_t *wide = calloc(2 * n, sizeof(*wide));
+    if (!wide)
+        return -ENOMEM;
+    for (uint64_t i = 0; i < n; i++) {
+        wide[2 * i] = entries[i];
+        wide[2 * i + 1] = entries[i] && !(entries[i] & QCOW2_COMPRESSED) ? UINT32_MAX : 0;
+    }
+    return write_table(build, wide, 2 * n, offset);
+}
+
 /* The L2 tables, and the L1 table behind them. */
 static int write_map(struct disk_build *build, struct layout *layout)
 {
@@ -235,7 +256,7 @@ static int write_map(struct disk_build *build, struct layout *layout)
         if (!q->l2[i])
             continue;
         l1[i] = build->end | QCOW2_COPIED;
-        rc = write_table(build, q->l2[i], 1ull << q->table_bits, build->end);
+        rc = write_l2(build, q->l2[i], build->end);
         build->end += build->unit;
     }
     layout->l1 = build->end;
@@ -305,7 +326,8 @@ static int write_header(struct disk_build *build, const struct layout *layout)
     put_be64(h + QCOW2_AT_REFTABLE_OFFSET, layout->reftable);
     put_be32(h + QCOW2_AT_REFTABLE_CLUSTERS, (uint32_t)layout->n_reftable);
     if (!old) {
-        put_be64(h + QCOW2_AT_INCOMPATIBLE, zstd ? QCOW2_COMPRESSION : 0);
+        put_be64(h + QCOW2_AT_INCOMPATIBLE,
+                 (zstd ? QCOW2_COMPRESSION : 0) | (what->extended_l2 ? QCOW2_EXTENDED_L2 : 0));
         put_be64(h + QCOW2_AT_COMPATIBLE, what->lazy_refcounts ? QCOW2_LAZY_REFCOUNTS : 0);
         put_be32(h + QCOW2_AT_REFCOUNT_ORDER, q->refcount_order);
         put_be32(h + QCOW2_AT_HEADER_LENGTH, at);

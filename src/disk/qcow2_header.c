@@ -193,10 +193,6 @@ static int check_features(const struct qcow2_header *h, bool read_only, struct e
     if (h->incompatible & QCOW2_EXTENDED_L2 && h->cluster_bits < QCOW2_WIDE_CLUSTER_MIN)
         return error_set(err, EINVAL, "is damaged: it has subclusters in clusters of %u bytes",
                          1u << h->cluster_bits);
-    if (h->incompatible & QCOW2_EXTENDED_L2 && !read_only)
-        return error_set(err, EROFS,
-                         "has subclusters (extended_l2), which are not written yet: use it readonly, or "
-                         "convert it with 'tabique disk convert'");
     if (h->incompatible & QCOW2_CORRUPT && !read_only)
         return error_set(err, EROFS,
                          "is marked as corrupt: repair it with 'tabique disk repair', or use it readonly");

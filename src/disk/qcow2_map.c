@@ -100,6 +100,17 @@ static bool read_subcluster(const struct qcow2 *q, const uint8_t *bytes, unsigne
     return true;
 }
 
+void qcow2_set_subclusters(const struct qcow2 *q, uint8_t *entry, uint64_t from, uint64_t to, bool as_zeros)
+{
+    uint64_t size = qcow2_subcluster_size(q), status = get_be64(entry + 8);
+
+    for (uint64_t sub = from / size; sub < to / size; sub++) {
+        uint64_t data = 1ull << sub, none = data << QCOW2_SUBCLUSTERS;
+        status = as_zeros ? (status & ~data) | none : (status & ~none) | data;
+    }
+    put_be64(entry + 8, status);
+}
+
 /* Whether the cluster behind one that ends as `e` goes on with that. Without data both must have no place:
  * what is written there later is then written alike. */
 static bool goes_on(const struct qcow2_extent *e, uint64_t entry, uint64_t next)

@@ -89,6 +89,7 @@ enum {
  */
 #define QCOW2_SUBCLUSTERS     32u
 #define QCOW2_SUBCLUSTER_BITS 5u
+#define QCOW2_ALL_ZEROS       0xffffffff00000000ull
 #define QCOW2_COPIED          (1ull << 63)
 #define QCOW2_COMPRESSED      (1ull << 62)
 #define QCOW2_ZERO            1ull
@@ -300,6 +301,8 @@ int qcow2_map(struct qcow2 *q, uint64_t at, uint64_t length, struct qcow2_extent
 int qcow2_writable_table(struct qcow2 *q, uint64_t at, struct qcow2_table **out, uint32_t *index);
 /* What an L2 entry says. False if it can't be. */
 bool qcow2_read_entry(const struct qcow2 *q, uint64_t entry, enum qcow2_kind *kind, uint64_t *offset);
+/* Notes that the subclusters in these bytes of a cluster are data, or zeros. */
+void qcow2_set_subclusters(const struct qcow2 *q, uint8_t *entry, uint64_t from, uint64_t to, bool as_zeros);
 /* Notes that an entry of the L1 table was changed. */
 void qcow2_l1_changed(struct qcow2 *q, uint32_t i);
 /* The bytes of the file that an L2 entry refers to; false if there are none. */
@@ -470,6 +473,11 @@ static inline int qcow2_sync(const struct qcow2 *q)
 static inline bool qcow2_is_wide(const struct qcow2 *q)
 {
     return q->entry_bits == 4;
+}
+
+static inline uint32_t qcow2_subcluster_size(const struct qcow2 *q)
+{
+    return q->cluster_size >> QCOW2_SUBCLUSTER_BITS;
 }
 
 /* The i-th entry of an L2 table. */

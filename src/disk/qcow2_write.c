@@ -73,15 +73,16 @@ static int must_wait(struct qcow2 *q)
     return 1;
 }
 
-/* What the clusters around [at, at + len) have to keep: before it in the first half of q->copy, after it in
- * the second. */
-static int read_around(struct qcow2 *q, uint64_t at, uint64_t len, uint32_t *head, uint32_t *tail)
+/* What the clusters, or subclusters, of `unit` bytes around [at, at + len) have to keep: before it in the
+ * first half of q->copy, after it in the second. */
+static int read_around(struct qcow2 *q, uint64_t at, uint64_t len, uint32_t unit, uint32_t *head,
+                       uint32_t *tail)
 {
     uint64_t end = at + len, disk_end = q->disk.size;
-    uint64_t in_end = ALIGN_UP(end, (uint64_t)q->cluster_size);
+    uint64_t in_end = ALIGN_UP(end, (uint64_t)unit);
     int rc = 0;
 
-    *head = (uint32_t)qcow2_in_cluster(q, at);
+    *head = (uint32_t)(at & (unit - 1));
     *tail = (uint32_t)(in_end - end);
     if (*head)
         rc = qcow2_read(&q->disk, at - *head, q->copy, *head);
@@ -98,13 +99,13 @@ static bool all_zero(const uint8_t *p, size_t n)
     return !n || (!p[0] && memcmp(p, p + 1, n - 1) == 0);
 }
 
-/* Writes [at, at + len) of the request to the clusters at `host`, with what is around it. */
-static int fill_clusters(struct qcow2 *q, const struct disk_request *r, uint64_t len, uint64_t host,
-                         bool fresh)
+/* Writes [at, at + len) of the request to the clusters at `host`, with what is around it in its units. */
+static int fill_clusters(struct qcow2 *q, const struct disk_request *r, uint64_t len, uint32_t unit,
+                         uint64_t host, bool fresh)
 {
     struct pieces p;
     uint32_t head, tail;
-    int rc = read_around(q, r->at, len, &head, &tail);
+    int rc = read_around(q, r->at, len, unit, &head, &tail);
 
     if (rc)
         return rc;
@@ -117,19 +118,29 @@ static int fill_clusters(struct qcow2 *q, const struct disk_request *r, uint64_t
     add_data(&p, r, r->at, len);
     if (!skip_tail)
         add_piece(&p, q->copy + q->cluster_size, tail);
-    return disk_writev_at(q->disk.fd, p.iov, p.n, host + (skip_head ? head : 0));
+    return disk_writev_at(q->disk.fd, p.iov, p.n, host + qcow2_in_cluster(q, r->at) - (skip_head ? 0 : head));
 }
 
-/* Makes `n` entries from `index` on point to the clusters at `host`. */
-static void set_entries(struct qcow2 *q, struct qcow2_table *table, uint32_t index, uint64_t n, uint64_t host)
+/* Makes `n` entries from `index` on point to the clusters at `host`, of which the units around [at, at + len)
+ * are data. */
+static void set_entries(struct qcow2 *q, struct qcow2_table *table, uint32_t index, uint64_t n, uint64_t host,
+                        uint64_t at, uint64_t len, uint32_t unit)
 {
-    for (uint64_t i = 0; i < n; i++, host += q->cluster_size) {
+    uint64_t from = at & ~(uint64_t)(unit - 1), to = ALIGN_UP(at + len, (uint64_t)unit);
+    uint64_t cluster = at - qcow2_in_cluster(q, at);
+
+    for (uint64_t i = 0; i < n; i++, host += q->cluster_size, cluster += q->cluster_size) {
         uint8_t *entry = qcow2_entry(q, table, index + (uint32_t)i);
         uint64_t old = get_be64(entry);
         /* Zeros may have kept their cluster, which is the one then. */
         if ((old & QCOW2_COMPRESSED) || (old & QCOW2_OFFSET) != host)
             qcow2_release_entry(q, old);
         put_be64(entry, host | QCOW2_COPIED);
+        if (qcow2_is_wide(q)) {
+            uint64_t end = cluster + q->cluster_size;
+            qcow2_set_subclusters(q, entry, from > cluster ? from - cluster : 0,
+                                  (to < end ? to : end) - cluster, false);
+        }
     }
     qcow2_cache_mark(&q->l2, table);
 }
@@ -149,15 +160,23 @@ static uint64_t clusters_wanted(const struct qcow2 *q, const struct disk_request
     return n < room ? n : room;
 }
 
+/* Whether there is a cluster that may be written where it is, though it has no data here: zeros, or a
+ * subcluster, that have kept it. */
+static bool has_kept(const struct qcow2_extent *e)
+{
+    return e->own_table && e->entry & QCOW2_COPIED && e->entry & QCOW2_OFFSET &&
+           !(e->entry & QCOW2_COMPRESSED);
+}
+
 static int write_to_new(struct qcow2 *q, struct disk_request *r, const struct qcow2_extent *e)
 {
     struct qcow2_table *table;
     uint32_t index;
     uint64_t host, n = clusters_wanted(q, r, e);
-    bool fresh = false;
-    /* Zeros that have kept a cluster. */
-    bool kept =
-        e->kind == QCOW2_KIND_ZEROS && e->own_table && e->entry & QCOW2_COPIED && e->entry & QCOW2_OFFSET;
+    bool fresh = false, kept = has_kept(e);
+    /* What is shared, or packed, is copied whole. */
+    bool apart = qcow2_is_wide(q) && (kept || !(e->entry & (QCOW2_OFFSET | QCOW2_COMPRESSED)));
+    uint32_t unit = apart ? qcow2_subcluster_size(q) : q->cluster_size;
     int rc = qcow2_writable_table(q, r->at, &table, &index);
 
     if (rc)
@@ -173,7 +192,10 @@ static int write_to_new(struct qcow2 *q, struct disk_request *r, const struct qc
     uint64_t len = (n << q->cluster_bits) - qcow2_in_cluster(q, r->at);
     if (len > left(r))
         len = left(r);
-    rc = fill_clusters(q, r, len, host, fresh);
+    /* Behind what is alike there may be data, or more zeros that need none. */
+    if ((kept || r->kind != DISK_WRITE) && len > e->length)
+        len = e->length;
+    rc = fill_clusters(q, r, len, unit, host, fresh);
     /* Reading what is around may have moved other tables through the cache. */
     if (rc == 0)
         rc = qcow2_writable_table(q, r->at, &table, &index);
@@ -182,7 +204,7 @@ static int write_to_new(struct qcow2 *q, struct disk_request *r, const struct qc
             qcow2_untake_clusters(q, host, n);
         return rc;
     }
-    set_entries(q, table, index, n, host);
+    set_entries(q, table, index, n, host, r->at, len, unit);
     r->at += len;
     return 1;
 }
@@ -228,9 +250,10 @@ static bool reads_as_zeros(const struct qcow2 *q, const struct qcow2_extent *e, 
            (e->kind == QCOW2_KIND_NONE && (!q->disk.backing || at >= q->disk.backing->size));
 }
 
-/* Changes the entry of one whole cluster. */
-static int set_entry(struct qcow2 *q, struct disk_request *r, uint64_t value, bool keep_cluster)
+/* Changes the entry of one whole cluster: it says that there are zeros, or nothing. */
+static int set_entry(struct qcow2 *q, struct disk_request *r, bool say_zeros, bool keep_cluster)
 {
+    uint64_t value = say_zeros && !qcow2_is_wide(q) ? QCOW2_ZERO : 0;
     struct qcow2_table *table;
     uint32_t index;
     int rc = qcow2_writable_table(q, r->at, &table, &index);
@@ -244,8 +267,48 @@ static int set_entry(struct qcow2 *q, struct disk_request *r, uint64_t value, bo
     else
         qcow2_release_entry(q, old);
     put_be64(entry, value);
+    if (qcow2_is_wide(q))
+        put_be64(entry + 8, say_zeros ? QCOW2_ALL_ZEROS : 0);
     qcow2_cache_mark(&q->l2, table);
     return 0;
+}
+
+/* Whole subclusters in one cluster, which is not packed. */
+static int zero_subclusters(struct qcow2 *q, struct disk_request *r, uint64_t len)
+{
+    uint64_t from = qcow2_in_cluster(q, r->at);
+    struct qcow2_table *table;
+    uint32_t index;
+    int rc = must_wait(q);
+
+    if (rc)
+        return rc < 0 ? rc : 0;
+    rc = qcow2_writable_table(q, r->at, &table, &index);
+    if (rc)
+        return rc;
+    qcow2_set_subclusters(q, qcow2_entry(q, table, index), from,
+                          ALIGN_UP(from + len, (uint64_t)qcow2_subcluster_size(q)), true);
+    qcow2_cache_mark(&q->l2, table);
+    r->at += len;
+    return 1;
+}
+
+/* Of `len` bytes at r->at, those that are whole subclusters; the last one of the disk may end early. */
+static uint64_t whole_subclusters(const struct qcow2 *q, const struct disk_request *r, uint64_t len)
+{
+    uint64_t size = qcow2_subcluster_size(q);
+
+    if (r->at & (size - 1))
+        return 0;
+    return r->at + len == q->disk.size ? len : ALIGN_DOWN(len, size);
+}
+
+/* How far the subcluster at `at` goes on, of `len` bytes. */
+static uint64_t in_subcluster(const struct qcow2 *q, uint64_t at, uint64_t len)
+{
+    uint64_t size = qcow2_subcluster_size(q), rest = size - (at & (size - 1));
+
+    return len < rest ? len : rest;
 }
 
 /* How much of the request lies in the cluster at r->at, and whether that is all of it that is on the disk. */
@@ -271,8 +334,14 @@ int qcow2_zero_step(struct qcow2 *q, struct disk_request *r)
         return rc;
     if (reads_as_zeros(q, &e, r->at)) {
         bool beyond = e.kind == QCOW2_KIND_ZEROS || !q->disk.backing;
-        r->at += beyond ? e.length : len;
+        r->at += beyond || e.length < len ? e.length : len;
         return 1;
+    }
+    if (!whole && qcow2_is_wide(q) && e.kind != QCOW2_KIND_PACKED) {
+        uint64_t n = whole_subclusters(q, r, len);
+        if (n)
+            return zero_subclusters(q, r, n);
+        len = in_subcluster(q, r->at, len);
     }
     if (!whole || (q->version < 3 && q->disk.backing)) {
         /* Zeros are written as data. */
@@ -284,32 +353,49 @@ int qcow2_zero_step(struct qcow2 *q, struct disk_request *r)
     if (rc)
         return rc < 0 ? rc : 0;
     bool keep = !r->unmap && e.in_place && q->version >= 3;
-    rc = set_entry(q, r, q->version >= 3 ? QCOW2_ZERO : 0, keep);
+    rc = set_entry(q, r, q->version >= 3, keep);
     if (rc)
         return rc;
     r->at += len;
     return 1;
 }
 
-int qcow2_zero_now(struct qcow2 *q, uint64_t at, uint64_t len)
+/* The next part of it, up to where what is there changes. 1 or -errno. */
+static int zero_part_now(struct qcow2 *q, struct disk_request *r)
 {
-    struct disk_request r = {.kind = DISK_WRITE_ZEROES, .offset = at, .length = len, .at = at};
     struct pieces p = {.n = 0};
     struct qcow2_extent e;
     bool whole;
-    int rc = qcow2_map(q, at, len, &e);
+    uint64_t len = in_this_cluster(q, r, &whole);
+    int rc = qcow2_map(q, r->at, left(r), &e);
 
-    if (rc || reads_as_zeros(q, &e, at))
+    if (rc)
         return rc;
-    in_this_cluster(q, &r, &whole);
-    if (whole && q->version >= 3)
-        return set_entry(q, &r, QCOW2_ZERO, false);
-    if (!e.in_place) {
-        rc = write_to_new(q, &r, &e);
-        return rc < 0 ? rc : 0;
+    if (whole && q->version >= 3 && !reads_as_zeros(q, &e, r->at)) {
+        rc = set_entry(q, r, true, false);
+        r->at += len;
+        return rc ? rc : 1;
     }
-    add_zeros(&p, len);
-    return disk_writev_at(q->disk.fd, p.iov, p.n, e.offset);
+    if (e.length < len)
+        len = e.length;
+    if (!reads_as_zeros(q, &e, r->at)) {
+        if (!e.in_place)
+            return write_to_new(q, r, &e);
+        add_zeros(&p, len);
+        rc = disk_writev_at(q->disk.fd, p.iov, p.n, e.offset);
+    }
+    r->at += len;
+    return rc ? rc : 1;
+}
+
+int qcow2_zero_now(struct qcow2 *q, uint64_t at, uint64_t len)
+{
+    struct disk_request r = {.kind = DISK_WRITE_ZEROES, .offset = at, .length = len, .at = at};
+    int rc = 1;
+
+    while (rc > 0 && left(&r))
+        rc = zero_part_now(q, &r);
+    return rc < 0 ? rc : 0;
 }
 
 int qcow2_discard_step(struct qcow2 *q, struct disk_request *r)
@@ -334,7 +420,7 @@ int qcow2_discard_step(struct qcow2 *q, struct disk_request *r)
     rc = must_wait(q);
     if (rc)
         return rc < 0 ? rc : 0;
-    rc = set_entry(q, r, has_backing ? QCOW2_ZERO : 0, false);
+    rc = set_entry(q, r, has_backing, false);
     if (rc)
         return rc;
     r->at += len;

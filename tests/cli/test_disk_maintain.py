@@ -12,7 +12,7 @@ from program import run
 
 MIB = 1 << 20
 KINDS = ["", "cluster_size=512", "cluster_size=4k,refcount_bits=8", "compat=0.10", "lazy_refcounts=on",
-         "preallocation=metadata"]
+         "preallocation=metadata", "extended_l2=on"]
 
 
 def qemu_img(*words, check=True):
@@ -290,7 +290,8 @@ def test_rebase_of_names(tmp_path):
 
 
 @pytest.mark.parametrize("options", ["compat=0.10", "compat=v3", "refcount_bits=1", "refcount_bits=64,cluster_size=4k",
-                                     "lazy_refcounts=on", "refcount_bits=2,cluster_size=512"])
+                                     "lazy_refcounts=on", "refcount_bits=2,cluster_size=512", "extended_l2=on",
+                                     "extended_l2=on,cluster_size=16k"])
 def test_options_of_new_images(tmp_path, options):
     """As qemu-img makes them: what it says of ours, what it reads, and whether it finds them sound."""
     chance = random.Random(options)
@@ -306,16 +307,17 @@ def test_options_of_new_images(tmp_path, options):
             assert content(ours) == source.read_bytes()
         sound(ours)
         facts = [json.loads(qemu_img("info", "--output=json", image).stdout)["format-specific"]["data"] for image in (ours, theirs)]
-        assert all(facts[0].get(k) == facts[1].get(k) for k in ("compat", "refcount-bits", "lazy-refcounts", "corrupt")), facts
+        assert all(facts[0].get(k) == facts[1].get(k) for k in ("compat", "refcount-bits", "lazy-refcounts", "extended-l2", "corrupt")), facts
         qemu_io(ours, "write -P 9 1M 1M", "discard 0 64k")
         sound(ours)
 
 
 def test_options_that_cant_be(tmp_path):
-    for options, part in (("compat=0.10,lazy_refcounts=on", "neither lazy_refcounts"), ("compat=0.10,refcount_bits=8", "alone")):
+    for options, part in (("compat=0.10,lazy_refcounts=on", "neither lazy_refcounts"), ("compat=0.10,refcount_bits=8", "alone"),
+                          ("extended_l2=on,cluster_size=8k", "16K or more"), ("extended_l2=on,compat=0.10", "compat=1.1")):
         assert part in disk("create", "-f", "qcow2", "-o", options, tmp_path / "x", "1M", status=1).stderr
     assert "options of qcow2" in disk("create", "-f", "vdi", "-o", "compat=1.1", tmp_path / "x", "1M", status=1).stderr
-    for options in ("compat=2", "refcount_bits=3", "lazy_refcounts=yes"):
+    for options in ("compat=2", "refcount_bits=3", "lazy_refcounts=yes", "extended_l2=1"):
         assert "choose" in disk("create", "-f", "qcow2", "-o", options, tmp_path / "x", "1M", status=2).stderr
     assert not (tmp_path / "x").exists()
 

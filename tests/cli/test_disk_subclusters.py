@@ -4,10 +4,11 @@ import os
 import random
 import struct
 import subprocess
+import time
 
 import pytest
 
-from program import run
+from program import TABIQUE, run
 
 MIB = 1 << 20
 KINDS = ["extended_l2=on", "extended_l2=on,cluster_size=16k", "extended_l2=on,cluster_size=2M",
@@ -100,3 +101,39 @@ def test_entries_that_cant_be(tmp_path, word, status):
         file.write(struct.pack(">QQ", old if word is None else word, status))
     assert "Input/output error" in disk("convert", "-O", "raw", image, tmp_path / "raw", status=1).stderr
     assert not (tmp_path / "raw").exists()
+
+
+def entries(path):
+    """The first L2 table's entries, as two words each."""
+    at = l2_of(path)
+    with open(path, "rb") as file:
+        file.seek(at)
+        return list(struct.iter_unpack(">QQ", file.read(64 * 16)))
+
+
+def test_a_small_write_stays_small(tmp_path):
+    """Of a cluster on top of another image only what was written is data, as QEMU has it; what is behind is told apart
+    by the subcluster."""
+    base, ours, theirs = tmp_path / "base", tmp_path / "ours", tmp_path / "theirs"
+    base.write_bytes(random.Random(2).randbytes(2 * MIB))
+    disk("create", "-f", "qcow2", "-o", "extended_l2=on", "-b", base, "-F", "raw", ours)
+    qemu_img("create", "-q", "-f", "qcow2", "-o", "extended_l2=on", "-b", base, "-F", "raw", theirs)
+    commands = ["write -P 7 4k 4k", "write -P 8 65k 1k", "write -z 200k 6k", "write -P 9 206k 2k", "write -P 1 300k 200k"]
+    qemu_io(theirs, *commands)
+    with subprocess.Popen([TABIQUE, "disk", "serve", "--follow", str(ours), "--socket", str(tmp_path / "s")],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as server:
+        try:
+            end = time.monotonic() + 20
+            while not (tmp_path / "s").exists():
+                assert time.monotonic() < end and server.poll() is None
+                time.sleep(0.02)
+            subprocess.run(["qemu-io", "-f", "raw", *[w for c in [*commands, "flush"] for w in ("-c", c)],
+                            f"nbd+unix:///?socket={tmp_path / 's'}"], check=True, capture_output=True, timeout=60)
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
+    assert theirs_to_raw(ours, tmp_path / "a.raw") == theirs_to_raw(theirs, tmp_path / "b.raw")
+    assert qemu_img("check", ours).returncode == 0
+    disk("check", ours)
+    assert [status for _, status in entries(ours)] == [status for _, status in entries(theirs)]
+    assert entries(ours)[0][1] == 0b1100 and entries(ours)[1][1] == 1

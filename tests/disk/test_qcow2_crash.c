@@ -69,6 +69,12 @@ static void test_small_clusters(void **state)
     crash_on("-o cluster_size=4k,refcount_bits=1");
 }
 
+static void test_subclusters(void **state)
+{
+    crash_on("-o extended_l2=on");
+    crash_on("-o extended_l2=on,cluster_size=16k");
+}
+
 static void test_version_2(void **state)
 {
     crash_on("-o compat=0.10");
@@ -92,9 +98,9 @@ static void test_snapshot(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),     cmocka_unit_test(test_small_clusters),
-        cmocka_unit_test(test_version_2), cmocka_unit_test(test_overlay),
-        cmocka_unit_test(test_snapshot),
+        cmocka_unit_test(test_plain),       cmocka_unit_test(test_small_clusters),
+        cmocka_unit_test(test_subclusters), cmocka_unit_test(test_version_2),
+        cmocka_unit_test(test_overlay),     cmocka_unit_test(test_snapshot),
     };
     const char *wanted = getenv("TABIQUE_ROUNDS");
 

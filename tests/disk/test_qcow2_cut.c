@@ -323,11 +323,13 @@ static void test_snapshots(void **state)
 {
     live("", snapshots, 8);
     live("-o compat=0.10,cluster_size=4k", snapshots, 8);
+    live("-o extended_l2=on,cluster_size=16k", snapshots, 8);
 }
 
 static void test_sizes(void **state)
 {
     live("-o cluster_size=8k,refcount_bits=64", sizes, 8);
+    live("-o extended_l2=on", sizes, 8);
 }
 
 int main(void)

@@ -153,6 +153,16 @@ static void test_small_clusters(void **state)
     power_loss("-o cluster_size=2k,refcount_bits=64", "true");
 }
 
+static void test_subclusters(void **state)
+{
+    assert_int_equal(shell("rm -f zeros; qemu-img create -q -f raw zeros 6M"), 0);
+    power_loss("-o extended_l2=on,cluster_size=16k", "true");
+    power_loss("-b zeros -F raw -o extended_l2=on", "true");
+    power_loss(
+        "-o extended_l2=on",
+        "qemu-io -f qcow2 -c 'write -P 0 1M 3M' p.qcow2 >/dev/null && qemu-img snapshot -c one p.qcow2");
+}
+
 static void test_overlay(void **state)
 {
     assert_int_equal(shell("rm -f zeros; qemu-img create -q -f raw zeros 6M"), 0);
@@ -205,9 +215,10 @@ static void test_sync_fails_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_blocks),         cmocka_unit_test(test_plain),
-        cmocka_unit_test(test_small_clusters), cmocka_unit_test(test_overlay),
-        cmocka_unit_test(test_snapshot),       cmocka_unit_test(test_sync_fails_once),
+        cmocka_unit_test(test_blocks),          cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_subclusters),     cmocka_unit_test(test_small_clusters),
+        cmocka_unit_test(test_overlay),         cmocka_unit_test(test_snapshot),
+        cmocka_unit_test(test_sync_fails_once),
     };
     return cmocka_run_group_tests_name("qcow2 power loss", tests, NULL, scratch_remove);
 }

@@ -52,6 +52,14 @@ static void test_preallocation_and_lazy_refcounts(void **state)
     random_qcow2("lazy_refcounts=on", "16M", 50);
 }
 
+static void test_subclusters(void **state)
+{
+    random_qcow2("extended_l2=on", "16M", 100);
+    random_qcow2("extended_l2=on,cluster_size=16k", "9M", 50);
+    random_qcow2("extended_l2=on,cluster_size=2M", "21M", 50);
+    random_qcow2("extended_l2=on,preallocation=metadata", "16M", 50);
+}
+
 /* On top of an image that is shorter, longer, raw, compressed. */
 static void random_overlay(const char *base_options, const char *base_format, const char *options,
                            const char *size)
@@ -75,14 +83,16 @@ static void test_overlays(void **state)
     random_overlay("", "qcow2", "", "16M");
     random_overlay("-o cluster_size=4k", "qcow2", "-o compat=0.10", "7M");
     random_overlay("-o compat=0.10", "qcow2", "-o cluster_size=2k", "13M");
+    random_overlay("", "raw", "-o extended_l2=on", "13M");
+    random_overlay("-o extended_l2=on,cluster_size=16k", "qcow2", "-o extended_l2=on,cluster_size=32k", "7M");
 }
 
 static void test_compressed(void **state)
 {
-    static const char *const kinds[] = {"compression_type=zlib", "compression_type=zstd",
-                                        "compression_type=zlib,cluster_size=4k",
-                                        "compression_type=zstd,cluster_size=512"};
-    for (unsigned i = 0; i < 4; i++) {
+    static const char *const kinds[] = {
+        "compression_type=zlib", "compression_type=zstd", "compression_type=zlib,cluster_size=4k",
+        "compression_type=zstd,cluster_size=512", "compression_type=zlib,extended_l2=on"};
+    for (unsigned i = 0; i < 5; i++) {
         assert_int_equal(
             shell("rm -f source r.qcow2; truncate -s 9M source && for i in 1 2 3; do seq 1 90000 | dd "
                   "of=source bs=1M seek=$((2*i)) conv=notrunc status=none; done; qemu-img convert -q "
@@ -96,13 +106,15 @@ static void test_compressed(void **state)
 /* A snapshot inside the image stays what it was. */
 static void test_internal_snapshot(void **state)
 {
-    for (unsigned i = 0; i < 2; i++) {
+    static const char *const kinds[] = {"cluster_size=64k", "cluster_size=4k", "extended_l2=on"};
+
+    for (unsigned i = 0; i < 3; i++) {
         assert_int_equal(
-            shell("rm -f r.qcow2; qemu-img create -q -f qcow2 -o cluster_size=%s r.qcow2 12M && "
+            shell("rm -f r.qcow2; qemu-img create -q -f qcow2 -o %s r.qcow2 12M && "
                   "qemu-io -f qcow2 -c 'write -P 9 1M 3M' -c 'write -P 8 7M 900k' r.qcow2 >/dev/null && "
                   "qemu-img snapshot -c one r.qcow2 && qemu-img convert -f qcow2 -l one -O raw r.qcow2 "
                   "before",
-                  i ? "4k" : "64k"),
+                  kinds[i]),
             0);
         random_run(scratch_path("r.qcow2"), "qcow2", 66);
         assert_int_equal(shell("qemu-img convert -f qcow2 -l one -O raw r.qcow2 after && cmp before after"),
@@ -116,10 +128,15 @@ static void test_internal_snapshot(void **state)
 /* All that can be done to an image, in any order. */
 static void test_lives(void **state)
 {
-    static const char *const kinds[] = {"", "cluster_size=4k", "cluster_size=512,refcount_bits=8",
-                                        "compat=0.10", "refcount_bits=64,lazy_refcounts=on"};
+    static const char *const kinds[] = {"",
+                                        "cluster_size=4k",
+                                        "cluster_size=512,refcount_bits=8",
+                                        "compat=0.10",
+                                        "refcount_bits=64,lazy_refcounts=on",
+                                        "extended_l2=on",
+                                        "extended_l2=on,cluster_size=16k"};
 
-    for (unsigned i = 0; i < 5; i++) {
+    for (unsigned i = 0; i < 7; i++) {
         /* In version 2 a disk that has snapshots keeps its size. */
         bool old = i == 3;
         assert_int_equal(shell("rm -f r.qcow2; qemu-img create -q -f qcow2 %s%s r.qcow2 9M",
@@ -146,6 +163,10 @@ static void test_made_here(void **state)
     assert_int_equal(shell("cp made before"), 0);
     random_run(scratch_path("made-overlay"), "qcow2", 50);
     assert_int_equal(shell("cmp -s made before"), 0);
+    const struct disk_create wide = {.format = "qcow2", .size = 18 << 20, .extended_l2 = true};
+    assert_int_equal(disk_create(scratch_path("made-wide"), &wide, NULL), 0);
+    check_image("made-wide", false);
+    random_run(scratch_path("made-wide"), "qcow2", 50);
 }
 
 int main(void)
@@ -157,6 +178,7 @@ int main(void)
         cmocka_unit_test(test_version_2),
         cmocka_unit_test(test_refcount_sizes),
         cmocka_unit_test(test_preallocation_and_lazy_refcounts),
+        cmocka_unit_test(test_subclusters),
         cmocka_unit_test(test_overlays),
         cmocka_unit_test(test_compressed),
         cmocka_unit_test(test_internal_snapshot),
