@@ -212,7 +212,9 @@ static int cut(struct blocks *b, int fd)
 
 static uint64_t own_end(const struct blocks *b)
 {
-    return vhdx_of(b)->header.end;
+    const struct vhdx *v = vhdx_of(b);
+
+    return v->kept > v->header.end ? v->kept : v->header.end;
 }
 
 static void free_vhdx(struct blocks *b)
@@ -256,6 +258,8 @@ static int take_entry(struct vhdx *v, uint32_t i, uint64_t entry, uint64_t file_
     uint64_t end = place >= UINT32_MAX || place * VHDX_MIB >= file_end ? 0 : place * VHDX_MIB + b->block_size;
     if (end > b->end)
         b->end = end;
+    if (state != VHDX_PRESENT && end > v->kept)
+        v->kept = end;
     return 0;
 }
 

@@ -148,6 +148,7 @@ struct vhdx {
     uint8_t *dirty; /* a bit for each sector of the table */
     bool changed;   /* the header says that somebody writes */
     bool left;      /* there was a log to be replayed */
+    uint64_t kept;  /* the end of what blocks keep that have no content */
 };
 
 /* A sector of the file that is to change. */

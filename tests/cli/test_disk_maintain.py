@@ -4,6 +4,7 @@ import json
 import os
 import random
 import shutil
+import struct
 import subprocess
 
 import pytest
@@ -450,3 +451,24 @@ def test_resize_of_blocks(tmp_path, who, name, theirs, options):
         agree(image, name, theirs, model)
     assert "too large" in disk("resize", "-f", name, image, "1000000T", status=1).stderr
     agree(image, name, theirs, model)
+
+
+def test_resize_of_vhdx_with_places_kept(tmp_path):
+    """A block that says "zeros" may keep its place for whoever writes it again: the file goes on to have that."""
+    image, model = tmp_path / "a.vhdx", tmp_path / "model"
+    model.write_bytes(b"\5" * (10 * MIB) + bytes(50 * MIB))
+    disk("convert", "-f", "raw", "-O", "vhdx", "-o", "block_size=1M", model, image)
+    table, whole = 3 * MIB, image.stat().st_size
+    with open(image, "r+b") as f:
+        f.seek(table)
+        entries = struct.unpack("<10Q", f.read(80))
+        assert all(e & 7 == 6 for e in entries)
+        last = max(range(10), key=lambda i: entries[i])
+        assert (entries[last] >> 20) * MIB + MIB == whole
+        f.seek(table + 8 * last)
+        f.write(struct.pack("<Q", entries[last] & ~7 | 2))
+    disk("resize", "-f", "vhdx", "--shrink", image, "20M")
+    assert image.stat().st_size == whole
+    model.write_bytes(b"".join(bytes(MIB) if i == last else b"\5" * MIB for i in range(10)) + bytes(10 * MIB))
+    agree(image, "vhdx", "vhdx", model)
+    qemu_img("check", "-q", "-f", "vhdx", image)
