@@ -10,8 +10,7 @@ struct diff_options {
     unsigned bits;
     const char *only;    /* mnemonic, or NULL */
     uint64_t only_batch; /* or UINT64_MAX */
-    uint64_t first_batch, batch_step;
-    unsigned sequences; /* percent of batches */
+    unsigned sequences;  /* percent of batches */
     unsigned reports;
     bool self, statistics;
 };

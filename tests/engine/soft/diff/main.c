@@ -3,7 +3,7 @@
  * The differential test's program: options, the order of the work, statistics and verdict.
  *
  *     soft-diff [--count N] [--seed N] [--bits 32|64] [--only MNEMONIC] [--batch N] [--self]
- *               [--without-pext] [--half 0|1]
+ *               [--without-pext]
  *
  * Work comes in batches: one instruction (or one sequence) with several inputs. A batch depends on the seed
  * and its number only, so that `--seed S --batch N` repeats it alone.
@@ -21,22 +21,19 @@
 
 #define MAX_REPORTS 20
 
-static struct diff_options options = {
-    .count = 5000000, .seed = 1, .bits = 64, .only_batch = UINT64_MAX, .batch_step = 1};
+static struct diff_options options = {.count = 5000000, .seed = 1, .bits = 64, .only_batch = UINT64_MAX};
 
 static int usage(int status)
 {
     fprintf(status ? stderr : stdout,
             "usage: soft-diff [--count N] [--seed N] [--bits 32|64] [--only MNEMONIC] [--batch N]\n"
-            "                 [--half 0|1] [--sequences PERCENT] [--self] [--without-pext] [--statistics]\n"
-            "                 [--reports N]\n"
+            "                 [--sequences PERCENT] [--self] [--without-pext] [--statistics] [--reports N]\n"
             "Compares the soft engine with this computer's processor.\n"
             "  --count N       executions (default 5000000)\n"
             "  --seed N        of the random numbers (default 1)\n"
             "  --bits 32|64    mode of the processor (default 64)\n"
             "  --only NAME     instructions of this name alone\n"
             "  --batch N       this batch alone, as a mismatch names it\n"
-            "  --half 0|1      only the batches with even, or odd, numbers\n"
             "  --sequences P   percent of the batches that are sequences of instructions\n"
             "  --self          the host's processor with itself: finds faults of the test\n"
             "  --without-pext  the soft engine as on processors that have no (fast) PEXT\n"
@@ -47,26 +44,12 @@ static int usage(int status)
 
 static int parse(int argc, char **argv)
 {
-    enum {
-        COUNT = 1,
-        SEED,
-        BITS,
-        ONLY,
-        BATCH,
-        HALF,
-        SEQUENCES,
-        SELF,
-        WITHOUT_PEXT,
-        STATISTICS,
-        REPORTS,
-        HELP
-    };
+    enum { COUNT = 1, SEED, BITS, ONLY, BATCH, SEQUENCES, SELF, WITHOUT_PEXT, STATISTICS, REPORTS, HELP };
     static const struct option longs[] = {{"count", required_argument, NULL, COUNT},
                                           {"seed", required_argument, NULL, SEED},
                                           {"bits", required_argument, NULL, BITS},
                                           {"only", required_argument, NULL, ONLY},
                                           {"batch", required_argument, NULL, BATCH},
-                                          {"half", required_argument, NULL, HALF},
                                           {"sequences", required_argument, NULL, SEQUENCES},
                                           {"self", no_argument, NULL, SELF},
                                           {"without-pext", no_argument, NULL, WITHOUT_PEXT},
@@ -97,12 +80,6 @@ static int parse(int argc, char **argv)
             break;
         case BATCH:
             options.only_batch = v;
-            break;
-        case HALF:
-            if (v > 1)
-                return usage(2);
-            options.first_batch = v;
-            options.batch_step = 2;
             break;
         case SEQUENCES:
             options.sequences = (unsigned)v;
@@ -161,8 +138,7 @@ int main(int argc, char **argv)
     if (options.only_batch != UINT64_MAX) {
         diff_run_batch(&run, options.only_batch);
     } else {
-        for (uint64_t batch = options.first_batch;
-             run.executions < options.count && run.mismatches < options.reports; batch += options.batch_step)
+        for (uint64_t batch = 0; run.executions < options.count && run.mismatches < options.reports; batch++)
             diff_run_batch(&run, batch);
     }
     double took = seconds() - start;
