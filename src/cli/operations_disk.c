@@ -288,6 +288,7 @@ static const struct cli_argument bitmap_arguments[] = {
     {.name = "granularity",
      .letter = 'g',
      .type = CLI_SIZE,
+     .metavar = "SIZE",
      .min = 512,
      .max = 1ull << 31,
      .help = "add: for how much of the disk there is one bit, a power of 2 from 512 to 2G. Without it, a "
