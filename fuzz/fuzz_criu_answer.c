@@ -12,7 +12,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct criu_answer first, second;
-    struct criu_message inner = {0}, m = {0};
+    struct buffer inner = {0}, m = {0};
 
     if (criu_answer_parse(data, size, &first) < 0)
         return 0;

@@ -35,61 +35,43 @@ enum { FIELD_DESTINATION = 6, FIELD_SIGNATURE = 8 };
 
 /* ---- writing ---- */
 
-static void put(struct bus_body *b, const void *bytes, size_t n)
-{
-    if (n > b->room - b->size) {
-        size_t room = b->room * 2 > b->size + n ? b->room * 2 : b->size + n + 256;
-        uint8_t *data = realloc(b->data, room);
-
-        if (!data) {
-            b->failed = true;
-            return;
-        }
-        b->data = data;
-        b->room = room;
-    }
-    if (n)
-        memcpy(b->data + b->size, bytes, n);
-    b->size += n;
-}
-
-static void align(struct bus_body *b, size_t to)
+static void align(struct buffer *b, size_t to)
 {
     static const uint8_t zeros[8];
 
-    put(b, zeros, ALIGN_UP(b->size, to) - b->size);
+    buffer_put(b, zeros, ALIGN_UP(b->size, to) - b->size);
 }
 
-static void put_byte(struct bus_body *b, uint8_t value)
+static void put_byte(struct buffer *b, uint8_t value)
 {
-    put(b, &value, 1);
+    buffer_put(b, &value, 1);
 }
 
-void bus_put_u32(struct bus_body *b, uint32_t value)
+void bus_put_u32(struct buffer *b, uint32_t value)
 {
     align(b, 4);
-    put(b, &value, sizeof(value));
+    buffer_put(b, &value, sizeof(value));
 }
 
-void bus_put_u64(struct bus_body *b, uint64_t value)
+void bus_put_u64(struct buffer *b, uint64_t value)
 {
     align(b, 8);
-    put(b, &value, sizeof(value));
+    buffer_put(b, &value, sizeof(value));
 }
 
-void bus_put_string(struct bus_body *b, const char *text)
+void bus_put_string(struct buffer *b, const char *text)
 {
     bus_put_u32(b, (uint32_t)strlen(text));
-    put(b, text, strlen(text) + 1);
+    buffer_put(b, text, strlen(text) + 1);
 }
 
-static void put_signature(struct bus_body *b, const char *text)
+static void put_signature(struct buffer *b, const char *text)
 {
     put_byte(b, (uint8_t)strlen(text));
-    put(b, text, strlen(text) + 1);
+    buffer_put(b, text, strlen(text) + 1);
 }
 
-size_t bus_begin_array(struct bus_body *b, size_t alignment)
+size_t bus_begin_array(struct buffer *b, size_t alignment)
 {
     bus_put_u32(b, 0);
     size_t begin = b->size;
@@ -97,7 +79,7 @@ size_t bus_begin_array(struct bus_body *b, size_t alignment)
     return begin;
 }
 
-void bus_end_array(struct bus_body *b, size_t begin, size_t alignment)
+void bus_end_array(struct buffer *b, size_t begin, size_t alignment)
 {
     /* What is between the length and the first item does not count. */
     uint32_t length = (uint32_t)(b->size - ALIGN_UP(begin, alignment));
@@ -106,32 +88,32 @@ void bus_end_array(struct bus_body *b, size_t begin, size_t alignment)
         memcpy(b->data + begin - sizeof(length), &length, sizeof(length));
 }
 
-static void begin_property(struct bus_body *b, const char *name, const char *type)
+static void begin_property(struct buffer *b, const char *name, const char *type)
 {
     align(b, 8);
     bus_put_string(b, name);
     put_signature(b, type);
 }
 
-void bus_put_property_string(struct bus_body *b, const char *name, const char *value)
+void bus_put_property_string(struct buffer *b, const char *name, const char *value)
 {
     begin_property(b, name, "s");
     bus_put_string(b, value);
 }
 
-void bus_put_property_bool(struct bus_body *b, const char *name, bool value)
+void bus_put_property_bool(struct buffer *b, const char *name, bool value)
 {
     begin_property(b, name, "b");
     bus_put_u32(b, value);
 }
 
-void bus_put_property_u64(struct bus_body *b, const char *name, uint64_t value)
+void bus_put_property_u64(struct buffer *b, const char *name, uint64_t value)
 {
     begin_property(b, name, "t");
     bus_put_u64(b, value);
 }
 
-void bus_put_property_list(struct bus_body *b, const char *name, uint32_t only)
+void bus_put_property_list(struct buffer *b, const char *name, uint32_t only)
 {
     begin_property(b, name, "au");
     size_t begin = bus_begin_array(b, 4);
@@ -139,7 +121,7 @@ void bus_put_property_list(struct bus_body *b, const char *name, uint32_t only)
     bus_end_array(b, begin, 4);
 }
 
-static void put_field(struct bus_body *b, uint8_t code, const char *type, const char *value)
+static void put_field(struct buffer *b, uint8_t code, const char *type, const char *value)
 {
     align(b, 8);
     put_byte(b, code);
@@ -150,10 +132,10 @@ static void put_field(struct bus_body *b, uint8_t code, const char *type, const 
         bus_put_string(b, value);
 }
 
-static void make_call(struct bus_body *m, uint32_t serial, const struct bus_peer *peer, const char *method,
-                      const char *signature, const struct bus_body *body)
+static void make_call(struct buffer *m, uint32_t serial, const struct bus_peer *peer, const char *method,
+                      const char *signature, const struct buffer *body)
 {
-    put(m, (const uint8_t[]){'l', CALL, 0, 1}, 4);
+    buffer_put(m, (const uint8_t[]){'l', CALL, 0, 1}, 4);
     bus_put_u32(m, body ? (uint32_t)body->size : 0);
     bus_put_u32(m, serial);
     size_t begin = bus_begin_array(m, 8);
@@ -166,7 +148,7 @@ static void make_call(struct bus_body *m, uint32_t serial, const struct bus_peer
     bus_end_array(m, begin, 8);
     align(m, 8);
     if (body) {
-        put(m, body->data, body->size);
+        buffer_put(m, body->data, body->size);
         m->failed |= body->failed;
     }
 }
@@ -406,10 +388,10 @@ static uint8_t *receive_message(int bus, size_t *size, int *rc)
 }
 
 int bus_call(int bus, const struct bus_peer *peer, const char *method, const char *signature,
-             const struct bus_body *body, char *why, size_t size)
+             const struct buffer *body, char *why, size_t size)
 {
     static uint32_t last_serial;
-    struct bus_body call = {0};
+    struct buffer call = {0};
     uint32_t serial = ++last_serial;
 
     make_call(&call, serial, peer, method, signature, body);

@@ -6,31 +6,26 @@
 #ifndef TABIQUE_CONTAINER_BUS_H
 #define TABIQUE_CONTAINER_BUS_H
 
+#include "base/buffer.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-/* Arguments of a call, being written: each is aligned to its own size, as the receiver reads it. All zero is
- * empty; free `data`. */
-struct bus_body {
-    uint8_t *data;
-    size_t size, room;
-    bool failed; /* there was no memory */
-};
-
-void bus_put_u32(struct bus_body *b, uint32_t value); /* also b, a boolean */
-void bus_put_u64(struct bus_body *b, uint64_t value);
-void bus_put_string(struct bus_body *b, const char *text);
+/* Arguments of a call, being written: each is aligned to its own size, as the receiver reads it. */
+void bus_put_u32(struct buffer *b, uint32_t value); /* also b, a boolean */
+void bus_put_u64(struct buffer *b, uint64_t value);
+void bus_put_string(struct buffer *b, const char *text);
 /* An array of what is put until bus_end_array, whose items are aligned to `alignment` (8 of a structure). The
  * value is for that. */
-size_t bus_begin_array(struct bus_body *b, size_t alignment);
-void bus_end_array(struct bus_body *b, size_t begin, size_t alignment);
+size_t bus_begin_array(struct buffer *b, size_t alignment);
+void bus_end_array(struct buffer *b, size_t begin, size_t alignment);
 /* Items of an array of properties, a(sv): a name, and a value of that type. */
-void bus_put_property_string(struct bus_body *b, const char *name, const char *value);
-void bus_put_property_bool(struct bus_body *b, const char *name, bool value);
-void bus_put_property_u64(struct bus_body *b, const char *name, uint64_t value);
+void bus_put_property_string(struct buffer *b, const char *name, const char *value);
+void bus_put_property_bool(struct buffer *b, const char *name, bool value);
+void bus_put_property_u64(struct buffer *b, const char *name, uint64_t value);
 /* "au" of one number. */
-void bus_put_property_list(struct bus_body *b, const char *name, uint32_t only);
+void bus_put_property_list(struct buffer *b, const char *name, uint32_t only);
 
 struct bus_peer {
     const char *name, *path, *interface;
@@ -53,6 +48,6 @@ int bus_open(bool user);
 /* Calls. `signature` tells the types in `body`. 0, or -errno with a text in `why`; -EREMOTEIO: the peer
  * refuses. */
 int bus_call(int bus, const struct bus_peer *peer, const char *method, const char *signature,
-             const struct bus_body *body, char *why, size_t size);
+             const struct buffer *body, char *why, size_t size);
 
 #endif

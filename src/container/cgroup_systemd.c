@@ -41,7 +41,7 @@ static int open_bus(bool rootless, struct error **err)
 }
 
 /* `what` is what systemd is asked to do. The body is freed. */
-static int call(int bus, const char *method, const char *signature, struct bus_body *body, const char *what,
+static int call(int bus, const char *method, const char *signature, struct buffer *body, const char *what,
                 const char *unit, struct error **err)
 {
     char why[256];
@@ -158,7 +158,7 @@ static int wait_for_scope(pid_t keeper, const char *unit, char *path, size_t siz
 
 static int start_scope(int bus, const char *unit, const char *slice, pid_t keeper, struct error **err)
 {
-    struct bus_body body = {0};
+    struct buffer body = {0};
     char description[300];
 
     snprintf(description, sizeof(description), "Container %s", unit);
@@ -210,7 +210,7 @@ int cgroup_systemd_start(const struct cgroup_request *request, struct cgroup_sco
 int cgroup_systemd_enter(struct cgroup *cgroup, pid_t pid, struct error **err)
 {
     cleanup_close int bus = open_bus(cgroup->rootless, err);
-    struct bus_body body = {0};
+    struct buffer body = {0};
 
     if (bus < 0)
         return bus;
@@ -277,7 +277,7 @@ int cgroup_systemd_apply(struct cgroup *cgroup, const struct container_resources
     int rc = n && bus < 0 ? bus : 0;
 
     for (size_t i = 0; rc == 0 && i < n; i++) {
-        struct bus_body body = {0};
+        struct buffer body = {0};
 
         bus_put_string(&body, cgroup->unit);
         bus_put_u32(&body, true); /* until the next start, which a scope has none of */
@@ -292,7 +292,7 @@ int cgroup_systemd_apply(struct cgroup *cgroup, const struct container_resources
 void cgroup_systemd_stop(struct cgroup *cgroup)
 {
     cleanup_close int bus = open_bus(cgroup->rootless, NULL);
-    struct bus_body body = {0};
+    struct buffer body = {0};
 
     /* A scope that has ended by itself is not there any more, and that is what is wanted. */
     if (bus < 0)

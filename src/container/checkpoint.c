@@ -74,7 +74,7 @@ void checkpoint_close_places(struct checkpoint_places *places)
     places->images = places->work = -1;
 }
 
-void checkpoint_put_common(struct criu_message *m, const struct container_checkpoint_options *options,
+void checkpoint_put_common(struct buffer *m, const struct container_checkpoint_options *options,
                            const struct checkpoint_places *places, const char *log)
 {
     const struct {
@@ -116,7 +116,7 @@ static int namespace_inode(pid_t pid, enum container_namespace which, ino_t *out
 }
 
 /* Namespaces that were there before the container, and are when it is restored. */
-static int put_namespaces(struct criu_message *m, const struct container_config *config, pid_t pid,
+static int put_namespaces(struct buffer *m, const struct container_config *config, pid_t pid,
                           struct error **err)
 {
     static const struct {
@@ -141,7 +141,7 @@ static int put_namespaces(struct criu_message *m, const struct container_config 
 }
 
 /* criu stops them all at once by it, those too that fork meanwhile. */
-static void put_freezer(struct criu_message *m, const struct cgroup *group)
+static void put_freezer(struct buffer *m, const struct cgroup *group)
 {
     size_t n;
     const struct cgroup_hierarchy *trees = cgroup_hierarchies(group, &n);
@@ -154,9 +154,9 @@ static void put_freezer(struct criu_message *m, const struct cgroup *group)
         }
 }
 
-static void put_page_server(struct criu_message *m, const struct container_checkpoint *request)
+static void put_page_server(struct buffer *m, const struct container_checkpoint *request)
 {
-    struct criu_message server = {0};
+    struct buffer server = {0};
 
     if (!request->page_server)
         return;
@@ -168,7 +168,7 @@ static void put_page_server(struct criu_message *m, const struct container_check
 
 static int make_options(const struct container *c, const struct container_config *config,
                         const struct container_checkpoint *request, const struct checkpoint_places *places,
-                        struct criu_message *m, struct error **err)
+                        struct buffer *m, struct error **err)
 {
     const char *root = state_text(c, "rootfs");
     struct cgroup *group = NULL;
@@ -227,7 +227,7 @@ static int dump(const struct container_runtime *runtime, const struct container 
 {
     struct container_config *config __attribute__((cleanup(container_config_cleanup))) = NULL;
     struct checkpoint_places places;
-    struct criu_message options = {0};
+    struct buffer options = {0};
     int rc = state_load_config((struct container *)c, &config, err);
 
     if (rc == 0)

@@ -69,7 +69,7 @@ static void describe(pid_t pid, int number, char key[static KEY_MAX], bool *is_f
     *is_file = true;
 }
 
-int checkpoint_put_files(struct criu_message *m, pid_t pid, int images, struct error **err)
+int checkpoint_put_files(struct buffer *m, pid_t pid, int images, struct error **err)
 {
     json_t *list = json_array();
 
@@ -115,7 +115,7 @@ static bool is_among(json_t *list, size_t n, const char *key)
     return false;
 }
 
-static int put_list(struct criu_message *m, json_t *list, struct error **err)
+static int put_list(struct buffer *m, json_t *list, struct error **err)
 {
     for (size_t i = 0; i < STANDARD && i < json_array_size(list); i++) {
         const char *key = json_string_value(json_array_get(list, i));
@@ -131,17 +131,14 @@ static int put_list(struct criu_message *m, json_t *list, struct error **err)
     return 0;
 }
 
-int checkpoint_put_inherited(struct criu_message *m, int images, struct error **err)
+int checkpoint_put_inherited(struct buffer *m, int images, struct error **err)
 {
-    char path[64];
+    json_t *list = NULL;
+    int rc = container_json_read_in(images, FILE_NAME, &list, err);
 
-    if (faccessat(images, FILE_NAME, F_OK, 0) < 0)
-        return 0;
-    snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", images, FILE_NAME);
-    json_t *list = container_json_read_file(path, err);
-    if (!list)
-        return error_wrap(err, "%s", FILE_NAME);
-    int rc = put_list(m, list, err);
+    if (rc || !list)
+        return rc ? error_wrap(err, "%s", FILE_NAME) : 0;
+    rc = put_list(m, list, err);
     json_decref(list);
     return rc;
 }

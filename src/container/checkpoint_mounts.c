@@ -42,7 +42,7 @@ static bool find_mount(int root, const char *path, char out[static PATH_MAX])
     return true;
 }
 
-static void put_mount(struct criu_message *m, int root, const char *path, const char *name)
+static void put_mount(struct buffer *m, int root, const char *path, const char *name)
 {
     char place[PATH_MAX];
 
@@ -51,7 +51,7 @@ static void put_mount(struct criu_message *m, int root, const char *path, const 
 }
 
 /* All of v1's trees are mounted below it; v2's, where it is alone, is what is mounted there. */
-static void put_cgroups(struct criu_message *m, int root, const char *destination)
+static void put_cgroups(struct buffer *m, int root, const char *destination)
 {
     int fd = path_open(root, destination, O_RDONLY | O_DIRECTORY);
     DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -76,7 +76,7 @@ static void put_cgroups(struct criu_message *m, int root, const char *destinatio
         put_mount(m, root, destination, destination);
 }
 
-int checkpoint_put_mounts(struct criu_message *m, const struct container_config *config, pid_t pid,
+int checkpoint_put_mounts(struct buffer *m, const struct container_config *config, pid_t pid,
                           struct error **err)
 {
     char path[64];
@@ -117,7 +117,7 @@ static const char *last_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-static void put_cgroup_sources(struct criu_message *m, const char *destination, const struct cgroup *cgroup)
+static void put_cgroup_sources(struct buffer *m, const char *destination, const struct cgroup *cgroup)
 {
     size_t n;
     const struct cgroup_hierarchy *trees = cgroup_hierarchies(cgroup, &n);
@@ -141,8 +141,8 @@ static bool source_path(const struct container_mount *mount, const char *bundle,
                                              absolute ? "" : "/", mount->source) < PATH_MAX;
 }
 
-void checkpoint_put_mount_sources(struct criu_message *m, const struct container_config *config,
-                                  const char *bundle, const struct cgroup *cgroup)
+void checkpoint_put_mount_sources(struct buffer *m, const struct container_config *config, const char *bundle,
+                                  const struct cgroup *cgroup)
 {
     const char *device;
     char source[PATH_MAX];

@@ -85,15 +85,12 @@ static int check(int images, json_t *sizes, struct error **err)
 
 int checkpoint_check_sizes(int images, struct error **err)
 {
-    char path[64];
+    json_t *sizes = NULL;
+    int rc = container_json_read_in(images, FILE_NAME, &sizes, err);
 
-    if (faccessat(images, FILE_NAME, F_OK, 0) < 0)
-        return 0;
-    snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", images, FILE_NAME);
-    json_t *sizes = container_json_read_file(path, err);
-    if (!sizes)
-        return error_wrap(err, "%s", FILE_NAME);
-    int rc = check(images, sizes, err);
+    if (rc || !sizes)
+        return rc ? error_wrap(err, "%s", FILE_NAME) : 0;
+    rc = check(images, sizes, err);
     json_decref(sizes);
     return rc;
 }

@@ -118,6 +118,20 @@ json_t *container_json_read_file(const char *path, struct error **err)
     return json;
 }
 
+int container_json_read_in(int directory, const char *name, json_t **out, struct error **err)
+{
+    char path[64 + NAME_MAX];
+
+    *out = NULL;
+    if (faccessat(directory, name, F_OK, 0) < 0)
+        return 0;
+    snprintf(path, sizeof(path), "/proc/self/fd/%d/%s", directory, name);
+    *out = container_json_read_file(path, err);
+    if (*out)
+        return 0;
+    return err && error_errno(*err) ? -error_errno(*err) : -EINVAL;
+}
+
 /* ---- the outermost members ---- */
 
 /* SemVer 2.0.0 of the major version that we know. Before 1.0.0 nothing was compatible, but what bundles say

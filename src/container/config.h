@@ -256,5 +256,7 @@ const char *container_seccomp_flag(size_t i);
 /* A document of JSON, numbers above 2^63-1 included (as real ones). NULL with *err. */
 json_t *container_json_read(const char *text, size_t size, struct error **err);
 json_t *container_json_read_file(const char *path, struct error **err);
+/* The file of that name in an open directory; *out is NULL if there is none. 0 or -errno with *err. */
+int container_json_read_in(int directory, const char *name, json_t **out, struct error **err);
 
 #endif

@@ -118,7 +118,7 @@ static pid_t start(const struct criu_run *run, int *socket, struct error **err)
 
 static int ask(int socket, const struct criu_run *run, struct error **err)
 {
-    struct criu_message request = {0};
+    struct buffer request = {0};
 
     criu_put_number(&request, CRIU_REQUEST_KIND, run->kind);
     criu_put_message(&request, CRIU_REQUEST_OPTIONS, run->options);
@@ -130,7 +130,7 @@ static int ask(int socket, const struct criu_run *run, struct error **err)
 
 static int go_on(int socket, bool success)
 {
-    struct criu_message reply = {0};
+    struct buffer reply = {0};
 
     criu_put_number(&reply, CRIU_REQUEST_KIND, CRIU_NOTIFY);
     criu_put_number(&reply, CRIU_REQUEST_NOTIFY_SUCCESS, success);

@@ -17,25 +17,7 @@
 
 /* ---- writing ---- */
 
-static void put_bytes(struct criu_message *m, const void *bytes, size_t n)
-{
-    if (n > m->room - m->size) {
-        size_t room = m->room * 2 > m->size + n ? m->room * 2 : m->size + n + 256;
-        uint8_t *data = realloc(m->data, room);
-
-        if (!data) {
-            m->failed = true;
-            return;
-        }
-        m->data = data;
-        m->room = room;
-    }
-    if (n)
-        memcpy(m->data + m->size, bytes, n);
-    m->size += n;
-}
-
-static void put_varint(struct criu_message *m, uint64_t value)
+static void put_varint(struct buffer *m, uint64_t value)
 {
     uint8_t bytes[10];
     size_t n = 0;
@@ -43,36 +25,36 @@ static void put_varint(struct criu_message *m, uint64_t value)
     do
         bytes[n++] = (uint8_t)((value & 0x7f) | (value > 0x7f ? 0x80 : 0));
     while (value >>= 7);
-    put_bytes(m, bytes, n);
+    buffer_put(m, bytes, n);
 }
 
-void criu_put_number(struct criu_message *m, unsigned field, uint64_t value)
+void criu_put_number(struct buffer *m, unsigned field, uint64_t value)
 {
     put_varint(m, (uint64_t)field << 3);
     put_varint(m, value);
 }
 
-static void put_block(struct criu_message *m, unsigned field, const void *bytes, size_t n)
+static void put_block(struct buffer *m, unsigned field, const void *bytes, size_t n)
 {
     put_varint(m, (uint64_t)field << 3 | 2);
     put_varint(m, n);
-    put_bytes(m, bytes, n);
+    buffer_put(m, bytes, n);
 }
 
-void criu_put_text(struct criu_message *m, unsigned field, const char *text)
+void criu_put_text(struct buffer *m, unsigned field, const char *text)
 {
     put_block(m, field, text, strlen(text));
 }
 
-void criu_put_message(struct criu_message *m, unsigned field, const struct criu_message *inner)
+void criu_put_message(struct buffer *m, unsigned field, const struct buffer *inner)
 {
     put_block(m, field, inner->data, inner->size);
     m->failed |= inner->failed;
 }
 
-void criu_put_pair(struct criu_message *m, unsigned field, const char *first, const char *second)
+void criu_put_pair(struct buffer *m, unsigned field, const char *first, const char *second)
 {
-    struct criu_message pair = {0};
+    struct buffer pair = {0};
 
     criu_put_text(&pair, 1, first);
     criu_put_text(&pair, 2, second);
@@ -80,9 +62,9 @@ void criu_put_pair(struct criu_message *m, unsigned field, const char *first, co
     free(pair.data);
 }
 
-void criu_put_inherited(struct criu_message *m, const char *key, int fd)
+void criu_put_inherited(struct buffer *m, const char *key, int fd)
 {
-    struct criu_message inherited = {0};
+    struct buffer inherited = {0};
 
     criu_put_text(&inherited, 1, key);
     criu_put_number(&inherited, 2, (uint64_t)fd);

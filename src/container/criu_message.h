@@ -7,6 +7,8 @@
 #ifndef TABIQUE_CONTAINER_CRIU_MESSAGE_H
 #define TABIQUE_CONTAINER_CRIU_MESSAGE_H
 
+#include "base/buffer.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -59,21 +61,15 @@ enum criu_option {
     CRIU_LSM_MOUNT_CONTEXT = 63,
 };
 
-/* One being written. All zero is empty; free `data`. */
-struct criu_message {
-    uint8_t *data;
-    size_t size, room;
-    bool failed; /* there was no memory: it is not whole */
-};
-
-void criu_put_number(struct criu_message *m, unsigned field, uint64_t value);
-void criu_put_text(struct criu_message *m, unsigned field, const char *text);
-void criu_put_message(struct criu_message *m, unsigned field, const struct criu_message *inner);
+/* A message being written. */
+void criu_put_number(struct buffer *m, unsigned field, uint64_t value);
+void criu_put_text(struct buffer *m, unsigned field, const char *text);
+void criu_put_message(struct buffer *m, unsigned field, const struct buffer *inner);
 /* A message of two fields, 1 and 2, in one field: what many of criu's options are. */
-void criu_put_pair(struct criu_message *m, unsigned field, const char *first, const char *second);
+void criu_put_pair(struct buffer *m, unsigned field, const char *first, const char *second);
 
 /* A descriptor that criu was given, in the place of what has that key. */
-void criu_put_inherited(struct criu_message *m, const char *key, int fd);
+void criu_put_inherited(struct buffer *m, const char *key, int fd);
 
 /* What criu answers, at the end or in between (CRIU_NOTIFY). */
 struct criu_answer {

@@ -11,7 +11,7 @@ struct error;
 struct criu_run {
     const struct container_runtime *runtime; /* tells which program */
     enum criu_kind kind;
-    const struct criu_message *options;
+    const struct buffer *options;
     const char *work_path; /* for the errors: where the log is */
     const char *log;       /* its name there */
     int work_dir;          /* the same, open */

@@ -168,7 +168,7 @@ static int told(void *opaque, const struct criu_answer *answer, int fd, struct e
 /* ---- what criu is told ---- */
 
 /* Where the groups of this container are, which need not be where those of the dumped one were. */
-static void put_groups(struct criu_message *m, const struct cgroup *group)
+static void put_groups(struct buffer *m, const struct cgroup *group)
 {
     size_t n;
     const struct cgroup_hierarchy *trees = cgroup_hierarchies(group, &n);
@@ -179,7 +179,7 @@ static void put_groups(struct criu_message *m, const struct cgroup *group)
 
         snprintf(words, sizeof(words), "%s", trees[i].controllers);
         if (!*words) {
-            struct criu_message all = {0};
+            struct buffer all = {0};
 
             criu_put_text(&all, 2, path);
             criu_put_message(m, CRIU_CGROUP_ROOT, &all);
@@ -197,7 +197,7 @@ static int open_namespace(const char *path, int *out, struct error **err)
     return path && *out < 0 ? error_set_errno(err, errno, "namespace %s", path) : 0;
 }
 
-static int put_namespaces(struct restoration *r, struct criu_message *m, struct error **err)
+static int put_namespaces(struct restoration *r, struct buffer *m, struct error **err)
 {
     const struct container_config *config = r->creation.config;
     int rc = open_namespace(config->namespace_path[CONTAINER_NS_NETWORK], &r->network, err);
@@ -218,7 +218,7 @@ static int put_namespaces(struct restoration *r, struct criu_message *m, struct 
     return 0;
 }
 
-static int make_options(struct restoration *r, const struct checkpoint_places *places, struct criu_message *m,
+static int make_options(struct restoration *r, const struct checkpoint_places *places, struct buffer *m,
                         struct error **err)
 {
     const struct creation *c = &r->creation;
@@ -257,7 +257,7 @@ static int open_console(struct restoration *r, struct error **err)
 
 static int run_criu(struct restoration *r, const struct checkpoint_places *places, struct error **err)
 {
-    struct criu_message options = {0};
+    struct buffer options = {0};
     pid_t pid = 0;
     int rc = make_options(r, places, &options, err);
     const struct criu_run run = {

@@ -102,14 +102,13 @@ int state_make(const struct container_runtime *runtime, const char *id, struct c
 
 static int read_state(struct container *c, struct error **err)
 {
-    char path[64];
+    json_t *json = NULL;
+    int rc = container_json_read_in(c->dir, "state.json", &json, err);
 
-    if (faccessat(c->dir, "state.json", F_OK, 0) < 0)
-        return 0; /* its maker was killed */
-    snprintf(path, sizeof(path), "/proc/self/fd/%d/state.json", c->dir);
-    json_t *json = container_json_read_file(path, err);
-    if (!json)
+    if (rc)
         return error_wrap(err, "container %s", c->id);
+    if (!json)
+        return 0; /* its maker was killed */
     json_decref(c->json);
     c->json = json;
     c->pid = (pid_t)json_integer_value(json_object_get(json, "pid"));

@@ -69,7 +69,7 @@ static int tear_down(void **state)
 static void test_calls(void **state)
 {
     const struct daemon *d = *state;
-    struct bus_body body = {0};
+    struct buffer body = {0};
     char why[256] = "";
 
     if (!d->pid)
@@ -79,7 +79,7 @@ static void test_calls(void **state)
     bus_put_string(&body, "org.freedesktop.DBus");
     assert_int_equal(bus_call(bus, &daemon_itself, "GetNameOwner", "s", &body, why, sizeof(why)), 0);
     free(body.data);
-    body = (struct bus_body){0};
+    body = (struct buffer){0};
     bus_put_string(&body, "org.nobody.Here");
     assert_int_equal(bus_call(bus, &daemon_itself, "GetNameOwner", "s", &body, why, sizeof(why)), -EREMOTEIO);
     assert_non_null(strstr(why, "org.nobody.Here"));
@@ -94,7 +94,7 @@ static void test_properties(void **state)
 {
     static const struct bus_peer nobody = {"org.nobody.Here", "/a/path", "org.nobody.Interface"};
     const struct daemon *d = *state;
-    struct bus_body body = {0};
+    struct buffer body = {0};
     char why[256] = "";
 
     if (!d->pid)
