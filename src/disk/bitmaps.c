@@ -15,16 +15,11 @@ static int refused(const struct disk *disk, bool write, struct error **err)
     return write && disk->read_only ? error_set(err, EROFS, "is only read") : 0;
 }
 
-static int named(const struct disk *disk, int rc, struct error **err)
-{
-    return rc ? error_wrap(err, "disk '%s'", disk->files->files[disk->file].name) : 0;
-}
-
 int disk_bitmap_list(struct disk *disk, struct disk_bitmaps *out, struct error **err)
 {
     int rc = refused(disk, false, err);
 
-    return named(disk, rc ? rc : disk->format->bitmaps->list(disk, out, err), err);
+    return disk_named(disk, rc ? rc : disk->format->bitmaps->list(disk, out, err), err);
 }
 
 void disk_bitmaps_free(struct disk_bitmaps *b)
@@ -39,7 +34,7 @@ int disk_bitmap_get(struct disk *disk, const char *name, struct disk_dirty *out,
 {
     int rc = refused(disk, false, err);
 
-    return named(disk, rc ? rc : disk->format->bitmaps->get(disk, name, out, err), err);
+    return disk_named(disk, rc ? rc : disk->format->bitmaps->get(disk, name, out, err), err);
 }
 
 static bool bit(const struct disk_dirty *d, uint64_t i)
@@ -73,33 +68,33 @@ int disk_bitmap_add(struct disk *disk, const char *name, uint64_t granularity, s
 {
     int rc = refused(disk, true, err);
 
-    return named(disk, rc ? rc : disk->format->bitmaps->add(disk, name, granularity, err), err);
+    return disk_named(disk, rc ? rc : disk->format->bitmaps->add(disk, name, granularity, err), err);
 }
 
 int disk_bitmap_remove(struct disk *disk, const char *name, struct error **err)
 {
     int rc = refused(disk, true, err);
 
-    return named(disk, rc ? rc : disk->format->bitmaps->remove(disk, name, err), err);
+    return disk_named(disk, rc ? rc : disk->format->bitmaps->remove(disk, name, err), err);
 }
 
 int disk_bitmap_clear(struct disk *disk, const char *name, struct error **err)
 {
     int rc = refused(disk, true, err);
 
-    return named(disk, rc ? rc : disk->format->bitmaps->clear(disk, name, err), err);
+    return disk_named(disk, rc ? rc : disk->format->bitmaps->clear(disk, name, err), err);
 }
 
 int disk_bitmap_enable(struct disk *disk, const char *name, bool enabled, struct error **err)
 {
     int rc = refused(disk, true, err);
 
-    return named(disk, rc ? rc : disk->format->bitmaps->enable(disk, name, enabled, err), err);
+    return disk_named(disk, rc ? rc : disk->format->bitmaps->enable(disk, name, enabled, err), err);
 }
 
 int disk_bitmap_merge(struct disk *disk, const char *name, const char *source, struct error **err)
 {
     int rc = refused(disk, true, err);
 
-    return named(disk, rc ? rc : disk->format->bitmaps->merge(disk, name, source, err), err);
+    return disk_named(disk, rc ? rc : disk->format->bitmaps->merge(disk, name, source, err), err);
 }

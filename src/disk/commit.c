@@ -14,7 +14,6 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
-#define CHUNK      (1u << 20)
 #define LAYERS_MAX 256u
 
 struct layer {
@@ -127,20 +126,6 @@ static int find(struct commit *c, uint64_t at, uint64_t length, struct disk_exte
     return 0;
 }
 
-static int copy_piece(struct commit *c, uint64_t at, struct disk_extent *e)
-{
-    if (e->kind == DISK_EXTENT_ZEROS)
-        return disk_do_now(c->base.disk, DISK_WRITE_ZEROES, at, NULL, e->length);
-    if (e->length > CHUNK)
-        e->length = CHUNK;
-    int rc = disk_extent_read(e, c->buf, e->length);
-    if (rc)
-        return rc;
-    if (disk_is_zero(c->buf, e->length))
-        return disk_do_now(c->base.disk, DISK_WRITE_ZEROES, at, NULL, e->length);
-    return disk_do_now(c->base.disk, DISK_WRITE, at, c->buf, e->length);
-}
-
 static int copy(struct commit *c, struct error **err)
 {
     uint64_t size = c->layers[0].disk->size;
@@ -153,7 +138,7 @@ static int copy(struct commit *c, struct error **err)
                              "interrupted: the image has all that it had, and can be committed again");
         int rc = find(c, at, size - at, &e, &found);
         if (rc == 0 && found)
-            rc = copy_piece(c, at, &e);
+            rc = disk_copy_now(c->base.disk, at, &e, c->buf);
         if (rc)
             return error_set_errno(err, -rc, "copying");
         if (c->job->report)
@@ -168,7 +153,7 @@ static int commit(struct commit *c, const char *path, const struct disk_commit *
     struct disk *top = c->layers[0].disk;
     int rc = 0;
 
-    c->buf = malloc(CHUNK);
+    c->buf = malloc(DISK_COPY_PIECE);
     if (!c->buf)
         return error_set_errno(err, ENOMEM, "copying");
     if (top->size > c->base.disk->size)

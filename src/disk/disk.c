@@ -31,6 +31,11 @@ const struct disk_format *disk_format_probe(const uint8_t *head, size_t len)
     return &disk_format_raw;
 }
 
+int disk_named(const struct disk *disk, int rc, struct error **err)
+{
+    return rc ? error_wrap(err, "disk '%s'", disk->files->files[disk->file].name) : 0;
+}
+
 /* Of what an image is based on `backing` is open already; it stays the caller's after a failure. */
 static int open_file(struct disk **out, struct disk_files *files, unsigned file, struct disk *backing,
                      struct loop *loop, struct error **err)

@@ -123,6 +123,9 @@ struct disk_format {
 extern const struct disk_format disk_format_luks, disk_format_raw, disk_format_qcow2, disk_format_vdi,
     disk_format_vhd, disk_format_vhdx, disk_format_vmdk, disk_format_nbd;
 
+/* Names the disk in an error: rc, which is 0 or -errno with *err. */
+int disk_named(const struct disk *disk, int rc, struct error **err);
+
 /* ---- info.c ---- */
 
 bool disk_is_zero(const uint8_t *p, size_t len);
@@ -136,6 +139,11 @@ void disk_info_add(struct disk_info *info, const char *name, const char *format,
 
 /* A request, waited for in the loop that the disk was opened with. `buf`: read and write. 0 or -errno. */
 int disk_do_now(struct disk *disk, enum disk_request_kind kind, uint64_t offset, void *buf, uint64_t len);
+
+#define DISK_COPY_PIECE (2u << 20) /* no cluster is larger */
+/* Writes what another disk's extent has to `disk`, at `at`: zeros as zeros, of the rest a piece, to which the
+ * extent is cut. `buf`: room for one. 0 or -errno. */
+int disk_copy_now(struct disk *disk, uint64_t at, struct disk_extent *extent, uint8_t *buf);
 
 /* ---- snapshots.c ---- */
 

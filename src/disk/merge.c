@@ -4,8 +4,6 @@
  * showed before: where it has something of its own it hides what is behind, and only there that is written.
  * Called by what takes snapshots away. No locks: nobody else may write either of the two.
  */
-#include "base/bytes.h"
-#include "base/cleanup.h"
 #include "base/error.h"
 #include "disk/disk_priv.h"
 #include "disk/maintain.h"
@@ -14,67 +12,33 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define PIECE (2u << 20) /* no cluster is larger */
-
 struct merge {
     struct disk_files *from_files, *to_files;
     struct disk *from, *to;
     struct loop *loop;
     uint8_t *buf;
-    struct disk_request request;
 };
-
-static void on_done(struct disk_request *request, int result)
-{
-    struct merge *m = container_of(request, struct merge, request);
-
-    loop_stop(m->loop, result);
-}
-
-static int do_request(struct merge *m, struct disk_request request)
-{
-    m->request = request;
-    m->request.done = on_done;
-    disk_submit(m->to, &m->request);
-    disk_start(m->to);
-    return loop_run(m->loop);
-}
-
-/* Writes up to a piece of what is in the extent, from its beginning on: *length is how much. */
-static int copy(struct merge *m, uint64_t at, const struct disk_extent *e, uint64_t *length)
-{
-    if (e->kind == DISK_EXTENT_ZEROS)
-        return do_request(m, (struct disk_request){
-                                 .kind = DISK_WRITE_ZEROES, .unmap = true, .offset = at, .length = *length});
-    if (*length > PIECE)
-        *length = PIECE;
-    int rc = disk_extent_read(e, m->buf, *length);
-    const struct iovec iov = {.iov_base = m->buf, .iov_len = *length};
-    return rc ? rc
-              : do_request(m,
-                           (struct disk_request){
-                               .kind = DISK_WRITE, .offset = at, .length = *length, .iov = &iov, .n_iov = 1});
-}
 
 static int copy_all(struct merge *m, const struct disk_job *job)
 {
     uint64_t size = m->from->size;
-    int rc = 0;
+    struct disk_extent e;
 
-    for (uint64_t at = 0; at < size && rc == 0;) {
-        struct disk_extent e;
-
+    for (uint64_t at = 0; at < size; at += e.length) {
         if (job && job->cancel && *job->cancel)
             return -EINTR;
-        rc = m->from->format->extent(m->from, at, size - at, &e);
-        uint64_t length = e.length < size - at ? e.length : size - at;
-        if (rc == 0 && e.allocated)
-            rc = copy(m, at, &e, &length);
-        at += length;
-        if (rc == 0 && job && job->report)
+        int rc = m->from->format->extent(m->from, at, size - at, &e);
+        if (rc)
+            return rc;
+        if (e.length > size - at)
+            e.length = size - at;
+        rc = e.allocated ? disk_copy_now(m->to, at, &e, m->buf) : 0;
+        if (rc)
+            return rc;
+        if (job && job->report)
             job->report(job->opaque, (double)at / (double)size);
     }
-    return rc ? rc : do_request(m, (struct disk_request){.kind = DISK_FLUSH});
+    return disk_do_now(m->to, DISK_FLUSH, 0, NULL, 0);
 }
 
 static int open_both(struct merge *m, const char *from, const char *to, const char *to_format,
@@ -93,7 +57,7 @@ static int open_both(struct merge *m, const char *from, const char *to, const ch
     /* What the image shows of it is the same before and after. */
     if (rc == 0 && m->from->size != m->to->size)
         rc = disk_resize(m->to, m->from->size, err);
-    m->buf = malloc(PIECE);
+    m->buf = malloc(DISK_COPY_PIECE);
     return rc == 0 && !m->buf ? error_set_errno(err, ENOMEM, "disk '%s'", from) : rc;
 }
 

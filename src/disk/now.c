@@ -35,3 +35,17 @@ int disk_do_now(struct disk *disk, enum disk_request_kind kind, uint64_t offset,
     loop_run(disk->loop);
     return w.result;
 }
+
+int disk_copy_now(struct disk *disk, uint64_t at, struct disk_extent *extent, uint8_t *buf)
+{
+    if (extent->kind != DISK_EXTENT_ZEROS) {
+        if (extent->length > DISK_COPY_PIECE)
+            extent->length = DISK_COPY_PIECE;
+        int rc = disk_extent_read(extent, buf, extent->length);
+        if (rc)
+            return rc;
+        if (!disk_is_zero(buf, extent->length))
+            return disk_do_now(disk, DISK_WRITE, at, buf, extent->length);
+    }
+    return disk_do_now(disk, DISK_WRITE_ZEROES, at, NULL, extent->length);
+}

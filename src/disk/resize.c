@@ -11,7 +11,6 @@
 
 int disk_resize(struct disk *disk, uint64_t size, struct error **err)
 {
-    const char *name = disk->files->files[disk->file].name;
     int rc = 0;
 
     if (disk->read_only)
@@ -24,7 +23,7 @@ int disk_resize(struct disk *disk, uint64_t size, struct error **err)
             error_set(err, EINVAL, "a size of %" PRIu64 " bytes: choose a multiple of %u", size, DISK_SECTOR);
     else if (size != disk->size)
         rc = disk->format->resize(disk, size, err);
-    return rc ? error_wrap(err, "disk '%s'", name) : 0;
+    return disk_named(disk, rc, err);
 }
 
 int disk_empty(struct disk *disk, struct error **err)

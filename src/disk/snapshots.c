@@ -16,16 +16,11 @@ static int refused(const struct disk *disk, bool write, struct error **err)
     return write && disk->read_only ? error_set(err, EROFS, "is only read") : 0;
 }
 
-static int named(const struct disk *disk, int rc, struct error **err)
-{
-    return rc ? error_wrap(err, "disk '%s'", disk->files->files[disk->file].name) : 0;
-}
-
 int disk_snapshot_list(struct disk *disk, struct disk_snapshots *out, struct error **err)
 {
     int rc = refused(disk, false, err);
 
-    return named(disk, rc ? rc : disk->format->snapshots->list(disk, out, err), err);
+    return disk_named(disk, rc ? rc : disk->format->snapshots->list(disk, out, err), err);
 }
 
 void disk_snapshots_free(struct disk_snapshots *s)
@@ -42,19 +37,19 @@ int disk_snapshot_create(struct disk *disk, const char *name, struct error **err
 {
     int rc = refused(disk, true, err);
 
-    return named(disk, rc ? rc : disk->format->snapshots->create(disk, name, err), err);
+    return disk_named(disk, rc ? rc : disk->format->snapshots->create(disk, name, err), err);
 }
 
 int disk_snapshot_apply(struct disk *disk, const char *which, struct error **err)
 {
     int rc = refused(disk, true, err);
 
-    return named(disk, rc ? rc : disk->format->snapshots->apply(disk, which, err), err);
+    return disk_named(disk, rc ? rc : disk->format->snapshots->apply(disk, which, err), err);
 }
 
 int disk_snapshot_delete(struct disk *disk, const char *which, struct error **err)
 {
     int rc = refused(disk, true, err);
 
-    return named(disk, rc ? rc : disk->format->snapshots->remove(disk, which, err), err);
+    return disk_named(disk, rc ? rc : disk->format->snapshots->remove(disk, which, err), err);
 }
