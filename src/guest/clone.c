@@ -11,7 +11,6 @@
 #include "base/error.h"
 #include "disk/job.h"
 #include "guest/guest_priv.h"
-#include "guest/registry_priv.h"
 #include "guest/seed.h"
 #include "guest/snapshot_priv.h"
 #include "image/image.h"
@@ -134,59 +133,36 @@ static int hold_image(const struct guest *guest, const json_t *config, struct er
 
 /* ---- what its disks are based on ---- */
 
-static int list_active(const struct home *home, const char *name, struct layer **layers, size_t *n,
-                       struct error **err)
+struct chain {
+    struct layer *active, *behind; /* each disk's layer, and what it is based on */
+    size_t n, n_behind;
+};
+
+static void chain_free(struct chain *c)
+{
+    layers_free(c->active, c->n);
+    layers_free(c->behind, c->n_behind);
+}
+#define cleanup_chain __attribute__((cleanup(chain_free)))
+
+/* *out is to be freed in any case. */
+static int find_chain(const struct home *home, const char *name, struct chain *out, struct error **err)
 {
     struct registry *registry = NULL;
-    size_t kept = 0;
     int rc = registry_open(&registry, home->state, REGISTRY_READ, err);
 
     if (rc == 0)
-        rc = layers_list(registry, name, layers, n, err);
+        rc = layers_list_active(registry, name, &out->active, &out->n, err);
+    if (rc == 0)
+        rc = layers_list_behind(registry, name, &out->behind, &out->n_behind, err);
     registry_close(registry);
-    for (size_t i = 0; rc == 0 && i < *n; i++) {
-        struct layer moved = (*layers)[i];
-
-        (*layers)[i] = (*layers)[kept];
-        (*layers)[kept] = moved;
-        kept += moved.active;
-    }
-    for (size_t i = kept; rc == 0 && i < *n; i++) {
-        free((*layers)[i].guest);
-        free((*layers)[i].path);
-        free((*layers)[i].format);
-    }
-    *n = rc ? 0 : kept;
     return rc;
 }
 
-/* Makes of layers those that they are based on: false if one is based on none that has a row. */
-static int go_behind(const struct home *home, struct layer *layers, size_t n, bool *all, struct error **err)
+/* Whether each of its disks is based on a layer that has a row. */
+static bool all_have_something_behind(const struct chain *c)
 {
-    struct registry *registry = NULL;
-    int rc = registry_open(&registry, home->state, REGISTRY_READ, err);
-
-    *all = n > 0;
-    for (size_t i = 0; i < n && rc == 0; i++) {
-        cleanup_statement sqlite3_stmt *s = NULL;
-
-        rc = registry_prepare(registry, &s, err, "SELECT id, path, format, parent FROM layers WHERE id = ?",
-                              "i", layers[i].parent);
-        if (rc || sqlite3_step(s) != SQLITE_ROW) {
-            *all = false;
-            break;
-        }
-        free(layers[i].path);
-        free(layers[i].format);
-        layers[i].id = sqlite3_column_int64(s, 0);
-        layers[i].path = strdup((const char *)sqlite3_column_text(s, 1));
-        layers[i].format = strdup((const char *)sqlite3_column_text(s, 2));
-        layers[i].parent = sqlite3_column_int64(s, 3);
-        if (!layers[i].path || !layers[i].format)
-            rc = error_set_errno(err, ENOMEM, "layers");
-    }
-    registry_close(registry);
-    return rc;
+    return c->n && c->n_behind == c->n;
 }
 
 /* Whether nothing was written since the layers were made: new ones of the same size are as large. */
@@ -205,30 +181,19 @@ static bool are_empty(const struct layer *layers, size_t n, const struct layer_c
 static int try_what_is_behind(struct hand *hand, const struct guest *clone, struct layer_changes *out,
                               bool *done, struct error **err)
 {
-    const char *source = hand->guest.row.name;
-    struct layer *active, *behind;
-    size_t n, n_behind;
-    bool all = false;
-    int rc = list_active(clone->home, source, &active, &n, err);
+    cleanup_chain struct chain c = {0};
+    int rc = find_chain(clone->home, hand->guest.row.name, &c, err);
 
     *done = false;
+    if (rc || !are_empty(c.active, c.n, NULL) || !all_have_something_behind(&c))
+        return rc;
+    rc = layers_prepare_on(clone, c.behind, c.n, out, err);
     if (rc)
         return rc;
-    if (are_empty(active, n, NULL)) {
-        rc = list_active(clone->home, source, &behind, &n_behind, err);
-        if (rc == 0)
-            rc = go_behind(clone->home, behind, n_behind, &all, err);
-        if (rc == 0 && all)
-            rc = layers_prepare_on(clone, behind, n_behind, out, err);
-        if (rc == 0 && all) {
-            *done = are_empty(active, n, out);
-            if (!*done)
-                layers_done(out, false);
-        }
-        layers_free(behind, n_behind);
-    }
-    layers_free(active, n);
-    return rc;
+    *done = are_empty(c.active, c.n, out);
+    if (!*done)
+        layers_done(out, false);
+    return 0;
 }
 
 /* Of a source that stands still: its new layers in *own, unless there are none to be made. */
@@ -250,21 +215,14 @@ static int prepare_stopped(struct hand *hand, const struct guest *clone, struct 
 static int prepare_running(const struct home *home, const char *source, const struct guest *clone,
                            struct layer_changes *out, struct guest_pause *pause, struct error **err)
 {
-    struct layer *layers = NULL;
-    size_t n = 0;
-    bool all = false;
+    cleanup_chain struct chain c = {0};
     int rc = snapshot_ask(home, source, NULL, "", pause, err);
 
     if (rc == 0)
-        rc = list_active(home, source, &layers, &n, err);
-    if (rc == 0)
-        rc = go_behind(home, layers, n, &all, err);
-    if (rc == 0 && !all)
+        rc = find_chain(home, source, &c, err);
+    if (rc == 0 && !all_have_something_behind(&c))
         rc = error_set(err, EAGAIN, "guest '%s' has ended meanwhile: try again", source);
-    if (rc == 0)
-        rc = layers_prepare_on(clone, layers, n, out, err);
-    layers_free(layers, n);
-    return rc;
+    return rc ? rc : layers_prepare_on(clone, c.behind, c.n, out, err);
 }
 
 static int prepare_snapshot(const struct home *home, const struct guest_clone *what,

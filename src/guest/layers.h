@@ -35,6 +35,12 @@ struct layer {
 /* Of a guest, by id. 0 or -errno with *err. */
 int layers_list(struct registry *registry, const char *guest, struct layer **out, size_t *n,
                 struct error **err);
+/* The active ones alone; and what those are based on, as far as that has a row, with the numbers of the
+ * active ones' disks. */
+int layers_list_active(struct registry *registry, const char *guest, struct layer **out, size_t *n,
+                       struct error **err);
+int layers_list_behind(struct registry *registry, const char *guest, struct layer **out, size_t *n,
+                       struct error **err);
 void layers_free(struct layer *layers, size_t n);
 /* Sets its id. 0 or -errno with *err. */
 int layers_insert_locked(struct registry *registry, struct layer *layer, struct error **err);

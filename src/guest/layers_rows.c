@@ -54,18 +54,19 @@ static int read_layer(sqlite3_stmt *s, struct layer *out)
     return out->guest && out->path && out->format ? 0 : -ENOMEM;
 }
 
-int layers_list(struct registry *registry, const char *guest, struct layer **out, size_t *n_out,
-                struct error **err)
+/* What `read_layer` reads of the row `l`; `disk` tells whose number of the disk. */
+#define COLUMNS(disk)                                                                                        \
+    "SELECT l.id, l.parent, l.guest, " disk ".disk, l.path, l.format, l.active,"                             \
+    " (SELECT count(*) FROM layers c WHERE c.parent = l.id),"                                                \
+    " (SELECT count(*) FROM snapshot_layers x WHERE x.layer = l.id) FROM "
+
+static int select_layers(struct registry *registry, const char *sql, const char *guest, struct layer **out,
+                         size_t *n_out, struct error **err)
 {
     cleanup_statement sqlite3_stmt *s = NULL;
     struct layer *layers = NULL;
     size_t n = 0;
-    int step, rc = registry_prepare(registry, &s, err,
-                                    "SELECT id, parent, guest, disk, path, format, active,"
-                                    " (SELECT count(*) FROM layers c WHERE c.parent = l.id),"
-                                    " (SELECT count(*) FROM snapshot_layers x WHERE x.layer = l.id)"
-                                    " FROM layers l WHERE guest = ? ORDER BY id",
-                                    "s", guest);
+    int step, rc = registry_prepare(registry, &s, err, sql, "s", guest);
 
     while (rc == 0 && (step = sqlite3_step(s)) != SQLITE_DONE) {
         struct layer *more = step == SQLITE_ROW ? grow(layers, n, sizeof(*layers)) : NULL;
@@ -86,6 +87,29 @@ int layers_list(struct registry *registry, const char *guest, struct layer **out
     *out = layers;
     *n_out = n;
     return 0;
+}
+
+int layers_list(struct registry *registry, const char *guest, struct layer **out, size_t *n,
+                struct error **err)
+{
+    return select_layers(registry, COLUMNS("l") "layers l WHERE l.guest = ? ORDER BY l.id", guest, out, n,
+                         err);
+}
+
+int layers_list_active(struct registry *registry, const char *guest, struct layer **out, size_t *n,
+                       struct error **err)
+{
+    return select_layers(registry, COLUMNS("l") "layers l WHERE l.guest = ? AND l.active ORDER BY l.id",
+                         guest, out, n, err);
+}
+
+int layers_list_behind(struct registry *registry, const char *guest, struct layer **out, size_t *n,
+                       struct error **err)
+{
+    return select_layers(registry,
+                         COLUMNS("a") "layers a JOIN layers l ON l.id = a.parent"
+                                      " WHERE a.guest = ? AND a.active ORDER BY a.id",
+                         guest, out, n, err);
 }
 
 int layers_insert_locked(struct registry *registry, struct layer *l, struct error **err)
