@@ -10,29 +10,13 @@ import time
 
 import pytest
 
+from disk_programs import disk, qemu_img, qemu_io
 from nbd import BLOCK_STATUS, TRIM, WRITE, WRITE_ZEROES, Client, Server
 from program import run
 
 MIB = 1 << 20
 KIB = 1 << 10
 STEPS = int(os.environ.get("TABIQUE_BITMAP_STEPS", "60"))
-
-
-def qemu_img(*words):
-    done = subprocess.run(["qemu-img", *map(str, words)], capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def qemu_io(path, *commands):
-    subprocess.run(["qemu-io", "-f", "qcow2", *[w for c in commands for w in ("-c", c)], path], check=True,
-                   capture_output=True, timeout=60)
-
-
-def disk(*words, status=0):
-    done = run("disk", *map(str, words), timeout=60)
-    assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
-    return done
 
 
 def ours(image):
@@ -93,7 +77,7 @@ def test_recorded_by_both(tmp_path, options):
     qemu_img("bitmap", "--add", "-g", "512", image, "theirs")
     disk("bitmap", "add", "-g", "32k", image, "off")
     disk("bitmap", "disable", image, "off")
-    info = json.loads(qemu_img("info", "--output=json", image))
+    info = json.loads(qemu_img("info", "--output=json", image).stdout)
     assert info["full-backing-filename"] == str(base) and info["backing-filename-format"] == "raw"
     listed = info["format-specific"]["data"]["bitmaps"]
     assert [(b["name"], b["granularity"], b["flags"]) for b in listed] == \
@@ -112,7 +96,7 @@ def test_recorded_by_both(tmp_path, options):
         assert bitmap["dirty"] == sum(min(unit, 20 * MIB - n * unit) for n in want)
     for name in ("ours", "off", "theirs"):
         disk("bitmap", "remove", image, name)
-    info = json.loads(qemu_img("info", "--output=json", image))
+    info = json.loads(qemu_img("info", "--output=json", image).stdout)
     assert info["full-backing-filename"] == str(base) and "bitmaps" not in info["format-specific"]["data"]
     sound(image)
 
@@ -198,7 +182,7 @@ def test_unclean_end(tmp_path):
         server.end = lambda: (1, "", "")
     assert ours(image)["on"]["flags"] == ["in-use", "auto"] and "dirty" not in ours(image)["on"]
     assert theirs(image, "off") == [(MIB, 64 * KIB)]
-    listed = json.loads(qemu_img("info", "--output=json", image))["format-specific"]["data"]["bitmaps"]
+    listed = json.loads(qemu_img("info", "--output=json", image).stdout)["format-specific"]["data"]["bitmaps"]
     assert listed[0]["flags"] == ["in-use", "auto"]
     for words in (("clear",), ("enable",), ("disable",)):
         assert "not stored by its last user" in disk("bitmap", *words, image, "on", status=1).stderr

@@ -8,27 +8,11 @@ import subprocess
 
 import pytest
 
+from disk_programs import disk, qemu_img, qemu_io
 from program import run
 
 MIB = 1 << 20
 MASK = 0x00fffffffffffe00
-
-
-def qemu_img(*words, check=True):
-    done = subprocess.run(["qemu-img", *map(str, words)], capture_output=True, text=True, check=False, timeout=300)
-    assert not check or done.returncode == 0, done.stderr
-    return done
-
-
-def qemu_io(path, *commands):
-    subprocess.run(["qemu-io", "-f", "qcow2", *[w for c in commands for w in ("-c", c)], path], check=True,
-                   capture_output=True, timeout=120)
-
-
-def disk(*words, status=0):
-    done = run("disk", *map(str, words), timeout=120)
-    assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
-    return done
 
 
 class Image:

@@ -9,28 +9,11 @@ import subprocess
 
 import pytest
 
-from program import run
+from disk_programs import disk, qemu_img, qemu_io
 
 MIB = 1 << 20
 KINDS = ["", "cluster_size=512", "cluster_size=4k,refcount_bits=8", "compat=0.10", "lazy_refcounts=on",
          "preallocation=metadata", "extended_l2=on"]
-
-
-def qemu_img(*words, check=True):
-    done = subprocess.run(["qemu-img", *map(str, words)], capture_output=True, text=True, check=False, timeout=300)
-    assert not check or done.returncode == 0, done.stderr
-    return done
-
-
-def qemu_io(path, *commands):
-    subprocess.run(["qemu-io", "-f", "qcow2", *[w for c in commands for w in ("-c", c)], path], check=True,
-                   capture_output=True, timeout=120)
-
-
-def disk(*words, status=0):
-    done = run("disk", *map(str, words), timeout=120)
-    assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
-    return done
 
 
 def make(path, options, size="12M"):

@@ -14,17 +14,12 @@ import time
 import nbd
 import pytest
 
+from disk_programs import disk
 from nbd import Client, Server
 from program import run
 from test_disk_serve import STEPS, identities, image, tool  # noqa: F401 (a fixture)
 
 MIB = 1 << 20
-
-
-def disk(*words, status=0):
-    done = run("disk", *words, timeout=120)
-    assert done.returncode == status, done.stderr
-    return done
 
 
 @contextlib.contextmanager

@@ -13,23 +13,12 @@ import zlib
 
 import pytest
 
+from disk_programs import disk, qemu_img
 from program import TABIQUE, Terminal, run
 
 MIB = 1 << 20
 QCOW2 = ["", "-o cluster_size=512", "-o cluster_size=4k", "-o cluster_size=2M", "-c", "-c -o compression_type=zstd",
          "-c -o cluster_size=512", "-c -o cluster_size=2M,compression_type=zstd"]
-
-
-def qemu_img(*words, check=True):
-    done = subprocess.run(["qemu-img", *map(str, words)], capture_output=True, text=True, check=False, timeout=300)
-    assert not check or done.returncode == 0, done.stderr
-    return done
-
-
-def disk(*words, status=0):
-    done = run("disk", *map(str, words), timeout=120)
-    assert done.returncode == status, done.stderr
-    return done
 
 
 def space(path):
