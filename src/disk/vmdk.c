@@ -14,7 +14,6 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "disk/blocks.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -32,16 +31,7 @@
 struct header {
     uint32_t version, flags, grain, entries; /* grain: bytes */
     uint64_t capacity, descriptor, descriptor_size, directory, spare;
-};
-
-struct vmdk {
-    struct blocks blocks;
-    bool packed, zero_grains;
-    /* Where each table is, and its spare: sectors. */
-    uint32_t entries, n_tables, *tables, *spares;
-    uint8_t *dirty; /* a bit for each */
-    uint64_t id_at; /* where the descriptor has the content's ID; 0: nowhere */
-    bool changed;
+    bool at_end; /* that is where it has its directory from */
 };
 
 static struct vmdk *vmdk_of(const struct blocks *b)
@@ -118,6 +108,7 @@ static int read_header(int fd, struct header *out, uint64_t *file_end, struct er
         rc = error_set(err, EINVAL, "is damaged: its header and the copy at its end differ");
     out->descriptor = first.descriptor;
     out->descriptor_size = first.descriptor_size;
+    out->at_end = true;
     return rc;
 }
 
@@ -244,8 +235,14 @@ static int take(struct blocks *b, uint32_t i)
         return rc;
     b->map[i] = (uint32_t)(at / DISK_SECTOR);
     b->end = at + b->block_size;
-    v->dirty[i / v->entries / 8] |= (uint8_t)(1 << i / v->entries % 8);
     return 0;
+}
+
+static void changed(struct blocks *b, uint32_t i)
+{
+    struct vmdk *v = vmdk_of(b);
+
+    v->dirty[i / v->entries / 8] |= (uint8_t)(1 << i / v->entries % 8);
 }
 
 static int touch(struct blocks *b, uint32_t i)
@@ -299,11 +296,36 @@ static void free_vmdk(struct blocks *b)
     free(v->dirty);
 }
 
+/* Of the tables and directories and the descriptor, whichever is last. */
+static uint64_t own_end(const struct blocks *b)
+{
+    const struct vmdk *v = vmdk_of(b);
+    uint64_t table = (v->entries * 4 + DISK_SECTOR - 1) / DISK_SECTOR,
+             directory = (v->n_tables * 4 + DISK_SECTOR - 1) / DISK_SECTOR, end = v->text + v->text_size;
+
+    if (end < v->directory + directory)
+        end = v->directory + directory;
+    if (v->spares && end < v->spare + directory)
+        end = v->spare + directory;
+    for (uint32_t t = 0; t < v->n_tables; t++) {
+        if (end < v->tables[t] + table)
+            end = v->tables[t] + table;
+        if (v->spares && end < v->spares[t] + table)
+            end = v->spares[t] + table;
+    }
+    return end * DISK_SECTOR;
+}
+
 static const struct blocks_ops vmdk_blocks = {.where = where,
                                               .take = take,
                                               .touch = touch,
+                                              .changed = changed,
                                               .write_map = write_map,
                                               .finish = finish,
+                                              .nowhere = 0,
+                                              .max = VMDK_GRAINS_MAX,
+                                              .own_end = own_end,
+                                              .resize = vmdk_resize,
                                               .free = free_vmdk};
 
 static int extent(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *out)
@@ -548,6 +570,10 @@ static int prepare_writing(struct vmdk *v, const struct header *h, uint64_t file
                          "'tabique disk convert -O qcow2' it");
     if (h->directory > UINT32_MAX || h->spare > UINT32_MAX || h->descriptor > UINT32_MAX)
         return error_set(err, EINVAL, "is damaged: its directory is nowhere");
+    if (h->at_end)
+        return error_set(err, EROFS,
+                         "has its header's copy where new grains would be, so it is read but not written "
+                         "here");
     if (h->spare)
         rc = read_directory(v, h->spare, file_end, &v->spares, err);
     if (rc)
@@ -572,6 +598,10 @@ static int prepare(struct vmdk *v, const struct header *h, uint64_t file_end, st
     b->ops = &vmdk_blocks;
     b->block_size = h->grain;
     b->n = (uint32_t)((h->capacity + sectors - 1) / sectors);
+    v->directory = h->directory;
+    v->spare = h->spare;
+    v->text = h->descriptor;
+    v->text_size = h->descriptor ? h->descriptor_size : 0;
     b->disk.size = h->capacity * DISK_SECTOR;
     b->disk.granularity = h->grain;
     v->n_tables = b->n / h->entries + (b->n % h->entries != 0);
@@ -627,4 +657,5 @@ const struct disk_format disk_format_vmdk = {
     .describe = describe,
     .build = &vmdk_build,
     .check = check,
+    .resize = blocks_resize,
 };

@@ -3,7 +3,7 @@
 #ifndef TABIQUE_DISK_VMDK_PRIV_H
 #define TABIQUE_DISK_VMDK_PRIV_H
 
-#include "disk/disk_priv.h"
+#include "disk/blocks.h"
 
 #define VMDK_MAGIC          0x564d444bu /* "KDMV" */
 #define VMDK_HEAD           512u
@@ -43,6 +43,21 @@ enum {
 /* With no bytes behind it, it fills a sector and says what follows (4): nothing, a table, the directory, the
  * header once more. */
 enum { VMDK_END = 0, VMDK_GRAIN_TABLE = 1, VMDK_GRAIN_DIRECTORY = 2, VMDK_FOOTER = 3 };
+
+struct vmdk {
+    struct blocks blocks;
+    bool packed, zero_grains;
+    /* Where each table is, and its spare: sectors. */
+    uint32_t entries, n_tables, *tables, *spares;
+    uint8_t *dirty; /* a bit for each */
+    uint64_t directory, spare;
+    uint64_t text, text_size; /* the descriptor, in sectors; 0: there is none */
+    uint64_t id_at;           /* where that has the content's ID; 0: nowhere */
+    bool changed;
+};
+
+/* vmdk_resize.c: see blocks.h. */
+int vmdk_resize(struct blocks *b, uint64_t size, uint32_t n, struct error **err);
 
 extern const struct disk_build_ops vmdk_build;
 

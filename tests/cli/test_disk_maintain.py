@@ -389,7 +389,8 @@ def test_preallocation_has_bounds(tmp_path):
 BLOCKS = [("ours", "vdi", "vdi", ""), ("theirs", "vdi", "vdi", ""), ("theirs", "vdi", "vdi", "static=on"),
           ("ours", "vhd", "vpc", ""), ("ours", "vhd", "vpc", "subformat=fixed"),
           ("theirs", "vhd", "vpc", "force_size=on"), ("theirs", "vhd", "vpc", "force_size=on,subformat=fixed"),
-          ("ours", "vhdx", "vhdx", ""), ("ours", "vhdx", "vhdx", "block_size=1M"), ("theirs", "vhdx", "vhdx", "")]
+          ("ours", "vhdx", "vhdx", ""), ("ours", "vhdx", "vhdx", "block_size=1M"), ("theirs", "vhdx", "vhdx", ""),
+          ("ours", "vmdk", "vmdk", ""), ("theirs", "vmdk", "vmdk", "")]
 
 
 def agree(image, name, theirs, model):

@@ -63,6 +63,12 @@ static void test_vhdx_sizes(void **state)
     random_sizes("vhdx", "vhdx -o block_size=1M");
 }
 
+static void test_vmdk_sizes(void **state)
+{
+    random_sizes("vmdk", NULL);
+    random_sizes("vmdk", "vmdk");
+}
+
 static void test_vdi_random(void **state)
 {
     random_on_theirs("vdi", "vdi", "19M");
@@ -309,17 +315,12 @@ static void test_rest_of_a_lost_block(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vdi_random),
-        cmocka_unit_test(test_vhd_random),
-        cmocka_unit_test(test_vhdx_random),
-        cmocka_unit_test(test_vmdk_random),
-        cmocka_unit_test(test_vdi_sizes),
-        cmocka_unit_test(test_vhd_sizes),
-        cmocka_unit_test(test_vhdx_sizes),
-        cmocka_unit_test(test_vdi_lies),
-        cmocka_unit_test(test_vhd_lies),
-        cmocka_unit_test(test_vmdk_lies),
-        cmocka_unit_test(test_rest_of_a_lost_block),
+        cmocka_unit_test(test_vdi_random),  cmocka_unit_test(test_vhd_random),
+        cmocka_unit_test(test_vhdx_random), cmocka_unit_test(test_vmdk_random),
+        cmocka_unit_test(test_vdi_sizes),   cmocka_unit_test(test_vhd_sizes),
+        cmocka_unit_test(test_vhdx_sizes),  cmocka_unit_test(test_vmdk_sizes),
+        cmocka_unit_test(test_vdi_lies),    cmocka_unit_test(test_vhd_lies),
+        cmocka_unit_test(test_vmdk_lies),   cmocka_unit_test(test_rest_of_a_lost_block),
     };
     const char *steps = getenv("TABIQUE_STEPS");
 
