@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The guest's consoles on a socket. Output comes from vCPU threads and the loop's, input from the loop's;
- * what they share is atomic.
+ * what they share is atomic or has a lock.
  */
 #include "machine/console.h"
 
+#include "base/cleanup.h"
+#include "host/loop.h"
 #include "host/stream.h"
 
 /* A guest writes its console byte by byte: what comes within this time goes out in one write. */
@@ -19,8 +21,8 @@ static size_t port_output(struct char_backend *backend, const uint8_t *bytes, si
 
     if (!c->stream)
         return len;
-    if (len)
-        atomic_store(&c->focus, port);
+    /* Whoever sees a prompt may answer at once: its focus must be known by then. */
+    LOCK_SCOPE(&c->lock);
     size_t n = stream_write(c->stream, bytes, len);
     if (n < len) {
         atomic_store(&c->refused[port], true);
@@ -30,6 +32,7 @@ static size_t port_output(struct char_backend *backend, const uint8_t *bytes, si
         if (n == len)
             atomic_store(&c->refused[port], false);
     }
+    console_focus_output(&c->focus, port, bytes, n, loop_now());
     return n;
 }
 
@@ -41,10 +44,16 @@ static void port_input_ready(struct char_backend *backend)
         stream_input_ready(c->stream);
 }
 
+static enum console_port focus_of_input(struct console *c, const uint8_t *bytes, size_t len)
+{
+    LOCK_SCOPE(&c->lock);
+    return console_focus_input(&c->focus, bytes, len, loop_now());
+}
+
 static size_t on_input(void *opaque, const uint8_t *bytes, size_t len)
 {
     struct console *c = opaque;
-    struct char_backend *port = &c->ports[atomic_load(&c->focus)];
+    struct char_backend *port = &c->ports[focus_of_input(c, bytes, len)];
 
     /* No such device: what is typed is lost, as on a line that nobody listens to. */
     return port->input ? port->input(port->device, bytes, len) : len;
@@ -61,10 +70,16 @@ static void on_output_ready(void *opaque)
 
 void console_init(struct console *c)
 {
-    *c = (struct console){0};
+    *c = (struct console){.lock = PTHREAD_MUTEX_INITIALIZER};
     for (int i = 0; i < CONSOLE_PORTS; i++)
         c->ports[i] =
             (struct char_backend){.output = port_output, .input_ready = port_input_ready, .opaque = c};
+}
+
+void console_reset(struct console *c)
+{
+    LOCK_SCOPE(&c->lock);
+    c->focus = (struct console_focus){0};
 }
 
 int console_begin(struct console *c, struct loop *loop, int fd, struct error **err)

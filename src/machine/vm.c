@@ -367,6 +367,7 @@ static int restart(struct vm *vm, struct error **err)
 {
     int rc = machine_reset(vm->machine, err);
 
+    console_reset(&vm->console);
     if (rc == 0)
         rc = boot(vm, err);
     if (rc)

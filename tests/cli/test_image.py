@@ -425,6 +425,10 @@ def examine(guest, cpus):
 
     state = ask("systemctl is-system-running --wait")
     assert "running" in state, ask("systemctl --failed --no-pager")
+    # A message of the system on its console, while the shell waits at its prompt: the next keys are the shell's.
+    ask("(sleep 2; echo to whom it concerns >/dev/ttyS0) & :")
+    guest.expect(rb"to whom it concerns\r\n", timeout=SLOW)
+    guest.send(b"\n")
     assert re.search(rf"\b{cpus}\b", ask("nproc"))
     assert re.search(r"\b[0-9a-f]{32}\b", ask("cat /etc/machine-id"))
     # The DHCP client's own port is no service.
