@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The operations on what a guest's disks have had, one row each. See operations.c. */
+/* The operations on what a guest's disks have, or have had, one row each. See operations.c. */
 #include "cli/cli.h"
 
 #include "base/bytes.h"
+#include "cli/disks.h"
 #include "cli/options.h"
 
 #define GUEST                                                                                                \
@@ -58,6 +59,47 @@ static const struct cli_argument clone_arguments[] = {
      .help = "The new guest's name. One is made up if none is given."},
 };
 
+static const struct cli_status backup_statuses[] = {
+    {"0", "done"},
+    {"1", "it could not be done; the message says why"},
+    {"130", "it was interrupted; nothing is left of it"},
+};
+
+static const struct cli_argument backup_arguments[] = {
+    {.name = "disk",
+     .type = CLI_STRING,
+     .metavar = "DISK",
+     .check = cli_check_disk_name,
+     .help = "The disk, as the guest calls it: vda is the first. Without it all are taken, as of the same "
+             "moment."},
+    {.name = "full",
+     .type = CLI_BOOL,
+     .help = "All of each disk, also where the directory has an earlier backup that only a part has changed "
+             "since."},
+    {.name = "output-format",
+     .letter = 'O',
+     .type = CLI_ENUM,
+     .metavar = "FORMAT",
+     .choice = cli_disk_created_format,
+     .help =
+         "The format of a new file. If it is not given: raw if the name ends in .raw or .img, else qcow2."},
+    {.name = "rate",
+     .type = CLI_SIZE,
+     .metavar = "BYTES",
+     .min = 1,
+     .max = INT64_MAX,
+     .help = "Read so many bytes a second of each disk at most, such as 50M. What the guest waits for is "
+             "read at once."},
+    GUEST,
+    {.name = "TARGET",
+     .type = CLI_PATH,
+     .positional = true,
+     .required = true,
+     .help = "A directory; or for one disk a new file, a block device, or a server's disk (nbd://HOST/NAME), "
+             "which then "
+             "gets all that the disk has."},
+};
+
 #define ARGUMENTS(a) .arguments = (a), .n_arguments = ARRAY_SIZE(a)
 #define STATUSES(a)  .statuses = (a), .n_statuses = ARRAY_SIZE(a)
 
@@ -102,6 +144,25 @@ const struct cli_operation cli_snapshot_operations[] = {
      ARGUMENTS(restore_arguments),
      STATUSES(long_statuses),
      .run = cli_snapshot_rm},
+    {.name = "backup",
+     .summary = "Copy the disks of a guest that runs",
+     .description = "The copy has what the disks had at the moment at which it began, whatever the guest "
+                    "writes meanwhile: what it "
+                    "is about to write over is copied first. In a directory each disk gets a file "
+                    "NAME-DISK-ID.qcow2. From then on "
+                    "a disk that is a qcow2 image keeps a record of what changes, so that the next backup "
+                    "there has only that, and "
+                    "is based on the one before; they are to be kept together. Where there is no such "
+                    "record, as after a crash of "
+                    "the host or in a raw image, everything is copied.\n\n"
+                    "A file gets its name when it is whole. If the command is interrupted or the guest ends "
+                    "before, nothing is left "
+                    "of it; the guest goes on in any case. A disk of which a copy is being made gets no "
+                    "snapshot and no other size.",
+     ARGUMENTS(backup_arguments),
+     STATUSES(backup_statuses),
+     .example = "tabique backup web /backups",
+     .run = cli_backup},
     {.name = "clone",
      .summary = "Make a guest like another",
      .description =

@@ -23,6 +23,9 @@ int cli_check_cloud_init(const char *text, struct error **err);
  * then behind that comma, or NULL at the end. To be freed; NULL if there is no memory. */
 char *cli_take_word(const char **text);
 
+/* backup.c: --disk vda. */
+int cli_check_disk_name(const char *text, struct error **err);
+
 /* guest_option.c */
 int cli_check_guest_name(const char *text, struct error **err);
 int cli_check_restart(const char *text, struct error **err);

@@ -98,3 +98,57 @@ int disk_bitmap_merge(struct disk *disk, const char *name, const char *source, s
 
     return disk_named(disk, rc ? rc : disk->format->bitmaps->merge(disk, name, source, err), err);
 }
+
+/* ---- for another image ---- */
+
+struct disk_kept_bitmaps {
+    struct disk_bitmaps names;
+    struct disk_dirty *dirty; /* of each; without bits: it is left out */
+};
+
+struct disk_kept_bitmaps *disk_bitmaps_keep(struct disk *disk)
+{
+    struct disk_kept_bitmaps *kept = calloc(1, sizeof(*kept));
+
+    if (!kept || disk_bitmap_list(disk, &kept->names, NULL))
+        return kept;
+    kept->dirty = calloc(kept->names.n + 1, sizeof(*kept->dirty));
+    for (size_t i = 0; kept->dirty && i < kept->names.n; i++) {
+        const struct disk_bitmap *b = &kept->names.list[i];
+        if (b->enabled && !b->inconsistent)
+            disk_bitmap_get(disk, b->name, &kept->dirty[i], NULL);
+    }
+    return kept;
+}
+
+static void put_one(struct disk *disk, const char *name, const struct disk_dirty *d)
+{
+    uint64_t size = d->size < disk->size ? d->size : disk->size, length;
+    int rc = disk_bitmap_add(disk, name, d->granularity, NULL);
+
+    if (rc)
+        return;
+    for (uint64_t at = 0; rc == 0 && at < size; at += length)
+        if (disk_dirty_at(d, at, &length))
+            rc = disk->format->bitmaps->mark(disk, name, at, length, NULL);
+    if (rc)
+        disk_bitmap_remove(disk, name, NULL);
+}
+
+void disk_bitmaps_put(struct disk *disk, const struct disk_kept_bitmaps *kept)
+{
+    for (size_t i = 0; kept && kept->dirty && i < kept->names.n; i++)
+        if (kept->dirty[i].bits)
+            put_one(disk, kept->names.list[i].name, &kept->dirty[i]);
+}
+
+void disk_kept_bitmaps_free(struct disk_kept_bitmaps *kept)
+{
+    if (!kept)
+        return;
+    for (size_t i = 0; kept->dirty && i < kept->names.n; i++)
+        disk_dirty_free(&kept->dirty[i]);
+    free(kept->dirty);
+    disk_bitmaps_free(&kept->names);
+    free(kept);
+}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* The face of disk/: finds the format, checks each request, hands it on. The disk's own thread; no locks. */
 #include "base/error.h"
-#include "disk/disk_priv.h"
+#include "disk/copy_priv.h"
 
 #include <errno.h>
 #include <string.h>
@@ -101,6 +101,8 @@ int disk_close(struct disk *disk)
 {
     if (!disk)
         return 0;
+    if (disk->copy)
+        disk_copy_forget(disk->copy);
     disk_io_attach(disk->io, NULL);
     disk_io_on_batch_end(disk->io, NULL, NULL);
     return disk->format->close(disk);
@@ -218,7 +220,10 @@ void disk_submit(struct disk *disk, struct disk_request *request)
 
     request->disk = disk;
     if (result == 0 && (request->length || request->kind == DISK_FLUSH)) {
-        disk->format->submit(disk, request);
+        if (disk->copy)
+            disk_copy_submit(disk->copy, request);
+        else
+            disk->format->submit(disk, request);
         return;
     }
     request->op = (struct disk_io_op){.kind = DISK_IO_NONE, .result = result, .done = refused};

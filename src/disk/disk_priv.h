@@ -9,6 +9,7 @@
 
 #include <sys/types.h>
 
+struct disk_copy;
 struct disk_packer;
 struct disk_check;
 struct disk_snapshot_ops;
@@ -24,8 +25,9 @@ struct disk {
     uint64_t size;
     uint32_t granularity;
     bool read_only;
-    struct disk *backing; /* reads what this one does not have; NULL if there is none. Open before this one
-                             is, and its own from then on */
+    struct disk *backing;   /* reads what this one does not have; NULL if there is none. Open before this one
+                               is, and its own from then on */
+    struct disk_copy *copy; /* what is asked of the disk goes through it; NULL: it is not being copied */
 };
 
 /* A piece of a disk, all of it alike. */
@@ -168,6 +170,7 @@ struct disk_bitmap_ops {
     int (*clear)(struct disk *disk, const char *name, struct error **err);
     int (*enable)(struct disk *disk, const char *name, bool enabled, struct error **err);
     int (*merge)(struct disk *disk, const char *name, const char *source, struct error **err);
+    int (*mark)(struct disk *disk, const char *name, uint64_t offset, uint64_t length, struct error **err);
 };
 
 /* ---- check.c ---- */

@@ -118,6 +118,12 @@ int disk_bitmap_enable(struct disk *disk, const char *name, bool enabled, struct
 /* What has changed by `source` has by `name` too. */
 int disk_bitmap_merge(struct disk *disk, const char *name, const char *source, struct error **err);
 
+/* Those that record, for another image that goes on with the same content. What can't be had is left out: who
+ * looks for it there finds that it is not. NULL is fine. */
+struct disk_kept_bitmaps *disk_bitmaps_keep(struct disk *disk);
+void disk_bitmaps_put(struct disk *disk, const struct disk_kept_bitmaps *kept);
+void disk_kept_bitmaps_free(struct disk_kept_bitmaps *kept);
+
 /* ---- rebase.c, commit.c: what an image is based on ---- */
 
 struct disk_rebase {

@@ -355,10 +355,22 @@ static int merge(struct disk *disk, const char *name, const char *source, struct
     return 0;
 }
 
+static int mark_range(struct disk *disk, const char *name, uint64_t offset, uint64_t length,
+                      struct error **err)
+{
+    struct qcow2_bitmap *b;
+    int rc = find_sound(qcow2_of(disk), name, &b, err);
+
+    if (rc == 0 && length)
+        mark(b, offset, length);
+    return rc;
+}
+
 const struct disk_bitmap_ops qcow2_bitmap_ops = {.list = list,
                                                  .get = get,
                                                  .add = add,
                                                  .remove = remove_bitmap,
                                                  .clear = clear,
                                                  .enable = enable,
-                                                 .merge = merge};
+                                                 .merge = merge,
+                                                 .mark = mark_range};

@@ -10,8 +10,8 @@
 #include <string.h>
 
 static const char *const verbs[CONTROL_VERBS] = {
-    "status",  "stop",   "kill",    "pause",   "resume", "stats",
-    "console", "resize", "balloon", "profile", "update", "snapshot",
+    "status", "stop",    "kill",    "pause",  "resume",   "stats",  "console",
+    "resize", "balloon", "profile", "update", "snapshot", "backup",
 };
 
 /* A number that need not be given. 0 with *out, or -EINVAL with *err. */
@@ -54,6 +54,14 @@ static int take_text(const json_t *object, const char *key, char *out, size_t si
         return error_set(err, EINVAL, "'%s' is not a text of at most %zu bytes", key, size - 1);
     strcpy(out, json_string_value(value)); /* has no zero byte: jansson refuses those */
     return 0;
+}
+
+/* The name of a bitmap, in a buffer of CONTROL_NAME_MAX + 1 bytes. */
+static int take_bitmap(const json_t *object, const char *key, char *out, struct error **err)
+{
+    int rc = take_text(object, key, out, CONTROL_NAME_MAX + 1, err);
+
+    return rc == 0 && *out ? name_check(out, err) : rc;
 }
 
 static int take_disk(const json_t *object, struct control_request *r, struct error **err)
@@ -111,7 +119,13 @@ static int parse_object(const json_t *object, struct control_request *out, struc
     if (rc == 0 && request.snapshot[0])
         rc = name_check(request.snapshot, err);
     if (rc == 0)
+        rc = take_bitmap(object, "since", request.since, err);
+    if (rc == 0)
+        rc = take_bitmap(object, "bitmap", request.bitmap, err);
+    if (rc == 0)
         rc = take_disk(object, &request, err);
+    if (rc == 0 && request.verb == CONTROL_BACKUP && !request.of_disk)
+        rc = error_set(err, EINVAL, "no 'disk': which one is to be copied");
     const json_t *shutdown = json_object_get(object, "shutdown");
     if (rc == 0 && shutdown && !json_is_boolean(shutdown))
         rc = error_set(err, EINVAL, "'shutdown' is neither true nor false");
@@ -172,6 +186,10 @@ char *control_format(const struct control_request *r)
     if (r->verb == CONTROL_SNAPSHOT) {
         json_object_set_new(object, "name", json_string(r->snapshot));
         json_object_set_new(object, "description", json_string(r->description));
+    }
+    if (r->verb == CONTROL_BACKUP) {
+        json_object_set_new(object, "since", json_string(r->since));
+        json_object_set_new(object, "bitmap", json_string(r->bitmap));
     }
     if (r->verb == CONTROL_BALLOON || r->verb == CONTROL_UPDATE)
         json_object_set_new(object, "memory-bytes", json_integer((json_int_t)r->memory_bytes));

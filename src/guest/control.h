@@ -35,6 +35,7 @@ enum control_verb {
     CONTROL_PROFILE,
     CONTROL_UPDATE,
     CONTROL_SNAPSHOT,
+    CONTROL_BACKUP,
     CONTROL_VERBS,
 };
 
@@ -48,10 +49,12 @@ struct control_request {
                                as it is */
     uint64_t pids, io_weight; /* CONTROL_UPDATE: likewise */
     double cpus;              /* likewise */
-    /* CONTROL_UPDATE of a disk, by its number: */
+    /* CONTROL_UPDATE of a disk, CONTROL_BACKUP: by its number */
     bool of_disk, has_limit[DISK_LIMITS];
     uint64_t disk, disk_bytes; /* 0: as it is */
     struct disk_limits limits;
+    /* CONTROL_BACKUP: bitmaps, "" for none: what has changed by the first, and what will by a new one. */
+    char since[CONTROL_NAME_MAX + 1], bitmap[CONTROL_NAME_MAX + 1];
     /* CONTROL_SNAPSHOT: "": the disks get new layers, and nothing a name */
     char snapshot[CONTROL_NAME_MAX + 1], description[CONTROL_DESCRIPTION_MAX + 1];
 };

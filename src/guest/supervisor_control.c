@@ -422,6 +422,25 @@ static void snapshot(struct connection *c, const struct control_request *r)
     }
 }
 
+/* The connection becomes the VM process's, which answers by what it sends (disk/copy_record.h). */
+static void backup(struct connection *c, const struct control_request *r)
+{
+    struct supervisor *s = c->supervisor;
+    struct vm_message m = {.type = VM_DISK_COPY, .value = r->disk, .limits = r->limits};
+
+    if (s->config.container) {
+        answer_error(c, "a container has no disks");
+    } else if (r->disk >= s->config.vm.n_disks) {
+        answer_error(c, "it has no such disk");
+    } else if (can_ask_vm(c)) {
+        snprintf(m.text, sizeof(m.text), "%s %s", r->since, r->bitmap);
+        if (vm_message_pass(s->vm.control_fd, &m, c->fd))
+            answer_error(c, VM_HANGS);
+        else
+            end_connection(c);
+    }
+}
+
 static void act_on(struct connection *c, const struct control_request *r)
 {
     struct supervisor *s = c->supervisor;
@@ -463,6 +482,9 @@ static void act_on(struct connection *c, const struct control_request *r)
         break;
     case CONTROL_SNAPSHOT:
         snapshot(c, r);
+        break;
+    case CONTROL_BACKUP:
+        backup(c, r);
         break;
     case CONTROL_UPDATE:
         update(c, r);

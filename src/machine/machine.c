@@ -236,6 +236,15 @@ int machine_pop_disk(struct machine *m, size_t i)
     return disk ? virtio_block_pop(disk) : -ENODEV;
 }
 
+int machine_copy_disk(struct machine *m, size_t i, int fd, const struct disk_copying *what)
+{
+    struct device *disk = find_disk(m, i);
+
+    if (!disk)
+        close(fd);
+    return disk ? virtio_block_copy(disk, fd, what) : -ENODEV;
+}
+
 int machine_resize_disk(struct machine *m, size_t i, uint64_t size)
 {
     struct device *disk = find_disk(m, i);

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 struct char_backend;
+struct disk_copying;
 struct disk_limits;
 struct engine_class;
 struct error;
@@ -92,6 +93,8 @@ void machine_balloon(struct machine *machine, struct virtio_balloon_report *out)
 /* virtio_block_push and virtio_block_pop of the i-th disk. Paused only. 0 or -errno. */
 int machine_push_disk(struct machine *machine, size_t i, int fd, const char *name);
 int machine_pop_disk(struct machine *machine, size_t i);
+/* virtio_block_copy of the i-th disk. 0 or -errno. */
+int machine_copy_disk(struct machine *machine, size_t i, int fd, const struct disk_copying *what);
 /* virtio_block_resize and virtio_block_limit of the i-th disk. 0 or -errno. */
 int machine_resize_disk(struct machine *machine, size_t i, uint64_t size);
 void machine_limit_disk(struct machine *machine, size_t i, const struct disk_limits *limits);

@@ -11,6 +11,7 @@
 #include "device/virtio/balloon.h"
 #include "device/virtio/net.h"
 #include "device/virtio/vsock.h"
+#include "disk/copy.h"
 #include "engine/engine.h"
 #include "host/confine.h"
 #include "host/loop.h"
@@ -288,9 +289,22 @@ static void resize_disk(struct vm *vm, const struct vm_message *m)
 
     if (rc) {
         answer.status = 1;
-        vm_message_set_text(&answer, strerror(-rc));
+        vm_message_set_text(&answer, rc == -EBUSY ? VM_COPYING : strerror(-rc));
     }
     vm_message_send(vm->config->control_fd, &answer);
+}
+
+static void copy_disk(struct vm *vm, struct vm_message *m, int fd)
+{
+    char *bitmap = strchr(m->text, ' ');
+    struct disk_copying what = {.since = *m->text && m->text != bitmap ? m->text : NULL,
+                                .bitmap = bitmap && bitmap[1] ? bitmap + 1 : NULL,
+                                .rate = m->limits.values[DISK_LIMIT_BPS]};
+
+    if (bitmap)
+        *bitmap = '\0';
+    if (fd >= 0)
+        machine_copy_disk(vm->machine, m->value, fd, &what);
 }
 
 static void act_on(struct vm *vm, const struct vm_message *m)
@@ -351,6 +365,8 @@ static void on_control(void *opaque, uint32_t events)
            (rc = vm_message_receive_passed(vm->config->control_fd, &m, &passed)) == 0) {
         if (m.type == VM_DISK_FILE)
             vm_switch_take(&vm->disk_switch, &m, steal_fd(passed));
+        else if (m.type == VM_DISK_COPY)
+            copy_disk(vm, &m, steal_fd(passed));
         else
             act_on(vm, &m);
         cleanup_close_fn(&passed);

@@ -75,7 +75,7 @@ static void switch_all(struct vm_switch *s, struct machine *machine, int control
         take_back(s, machine, n ? n - 1 : 0);
         forget_files(s);
         m.status = 1;
-        vm_message_set_text(&m, strerror(-rc));
+        vm_message_set_text(&m, rc == -EBUSY ? VM_COPYING : strerror(-rc));
     }
     s->switched = rc == 0;
     vm_message_send(control_fd, &m);

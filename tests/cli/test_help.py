@@ -36,6 +36,7 @@ VERBS = {
     "snapshots": ["--json"],
     "restore": [],
     "snapshot-rm": [],
+    "backup": ["--disk", "--full", "--output-format", "--rate"],
     "clone": ["--full", "--snapshot"],
     "check": ["--json"],
     "image build": ["--name", "--suite", "--size", "--package", "--arch", "--mirror", "--rebuild"],

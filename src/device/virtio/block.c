@@ -13,6 +13,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "device/virtio/virtio.h"
+#include "disk/copy.h"
 #include "disk/disk.h"
 #include "disk/maintain.h"
 #include "host/confine.h"
@@ -96,11 +97,13 @@ struct block_request {
     struct virtqueue_element elem;
 };
 
-/* A file to be put before the disk's others, or the first of them to be taken away; or another size. */
+/* A file to be put before the disk's others, or the first of them to be taken away; or another size; or a
+ * copy that begins. */
 struct exchange {
     int fd; /* -1: taken away */
     const char *name;
-    uint64_t size; /* 0: as it is */
+    uint64_t size;                   /* 0: as it is */
+    const struct disk_copying *copy; /* NULL: none. To `fd` */
     bool done;
     int result;
 };
@@ -116,6 +119,7 @@ struct virtio_block {
 
     /* Under the device's lock: */
     bool cache_chosen, writeback; /* the driver has written CONFIG_WRITEBACK, and what */
+    bool copying;                 /* the disk is what it is until that has ended */
     unsigned draining;            /* threads that wait for in_flight to become 0: no new requests */
     bool starved;                 /* requests wait for others to end */
     struct disk_throttle throttle;
@@ -126,7 +130,7 @@ struct virtio_block {
     bool used_any;             /* something to tell the driver at the end of the batch */
     int thread_state;          /* 0 at first, THREAD_SERVES, or -errno */
     struct exchange *exchange; /* to be done by the thread */
-    pthread_cond_t changed;    /* thread_state, exchange->done, or in_flight has become 0 */
+    pthread_cond_t changed;    /* thread_state, exchange->done, copying, or in_flight has become 0 */
     unsigned in_flight;
     unsigned n_free;
     struct block_request *free[BLOCK_QUEUE_SIZE];
@@ -448,15 +452,39 @@ static int open_again(struct virtio_block *block)
     return rc;
 }
 
+static void on_copy_ended(void *opaque)
+{
+    struct virtio_block *block = opaque;
+    LOCK_SCOPE(&block->vdev.lock);
+
+    block->copying = false;
+    pthread_cond_broadcast(&block->changed);
+}
+
+static int begin_copy(struct virtio_block *block, const struct exchange *e)
+{
+    struct disk_copying what = *e->copy;
+
+    what.ended = on_copy_ended;
+    what.opaque = block;
+    int rc = disk_copy_begin(block->disk, e->fd, &what, NULL);
+    block->copying = rc == 0;
+    return rc;
+}
+
 /* In the disk's thread, with nothing under way. */
 static int exchange(struct virtio_block *block, const struct exchange *e)
 {
+    if (e->copy)
+        return begin_copy(block, e);
     if (e->size) {
         int resized = disk_resize(block->disk, e->size, NULL);
         if (resized == 0)
             virtio_config_changed(&block->vdev);
         return resized;
     }
+    /* What changes is recorded in the file that is written. */
+    struct disk_kept_bitmaps *bitmaps = e->fd >= 0 ? disk_bitmaps_keep(block->disk) : NULL;
     int rc = disk_close(steal_ptr(block->disk));
 
     if (rc == 0 && e->fd >= 0)
@@ -471,6 +499,9 @@ static int exchange(struct virtio_block *block, const struct exchange *e)
         rc = opened;
         opened = open_again(block);
     }
+    if (rc == 0 && !opened)
+        disk_bitmaps_put(block->disk, bitmaps);
+    disk_kept_bitmaps_free(bitmaps);
     if (opened)
         virtio_device_broken(&block->vdev, "block device whose image could not be opened again");
     return rc ? rc : opened;
@@ -494,9 +525,11 @@ static int do_exchange(struct virtio_block *block, struct exchange *e)
 {
     LOCK_SCOPE(&block->vdev.lock);
 
-    if (!block->disk || disk_is_read_only(block->disk)) {
+    if (!block->disk || block->copying || (!e->copy && disk_is_read_only(block->disk))) {
+        if (e->copy)
+            disk_copy_refuse(e->fd, EBUSY, "the disk is being copied already");
         cleanup_close_fn(&e->fd);
-        return -EROFS;
+        return block->copying ? -EBUSY : -EROFS;
     }
     block->draining++;
     if (block->held)
@@ -526,6 +559,13 @@ int virtio_block_push(struct device *device, int fd, const char *name)
 int virtio_block_pop(struct device *device)
 {
     struct exchange e = {.fd = -1};
+
+    return do_exchange(container_of(device, struct virtio_block, vdev.device), &e);
+}
+
+int virtio_block_copy(struct device *device, int fd, const struct disk_copying *what)
+{
+    struct exchange e = {.fd = fd, .copy = what};
 
     return do_exchange(container_of(device, struct virtio_block, vdev.device), &e);
 }
@@ -654,13 +694,25 @@ static void free_block(struct virtio_block *block)
     free(block);
 }
 
+/* It has to end before the thread does. */
+static void on_copy_cancelled(void *opaque)
+{
+    struct virtio_block *block = opaque;
+
+    if (block->disk)
+        disk_copy_cancel(block->disk);
+}
+
 static void block_destroy(struct device *device)
 {
     struct virtio_block *block = container_of(device, struct virtio_block, vdev.device);
 
     if (block->thread_made) {
+        bool asked = loop_post(block->loop, on_copy_cancelled, block) == 0;
         pthread_mutex_lock(&block->vdev.lock);
         drain(block);
+        while (asked && block->copying)
+            pthread_cond_wait(&block->changed, &block->vdev.lock);
         block->draining++;
         pthread_mutex_unlock(&block->vdev.lock);
         loop_stop(block->loop, 0);

@@ -6,6 +6,7 @@
 #include "device/device.h"
 #include "disk/throttle.h"
 
+struct disk_copying;
 struct disk_files;
 
 #define VIRTIO_BLOCK_SERIAL_MAX 20u
@@ -28,6 +29,10 @@ int virtio_block_push(struct device *device, int fd, const char *name);
 int virtio_block_pop(struct device *device);
 /* Gives the disk another size and tells the guest. 0 or -errno. */
 int virtio_block_resize(struct device *device, uint64_t size);
+/* Begins a copy of what the disk has when all is done that the guest has asked for (disk/copy.h; `ended` is
+ * not called). Until it ends the disk gets no other file and no other size: -EBUSY. `fd` becomes its own. 0
+ * or -errno. */
+int virtio_block_copy(struct device *device, int fd, const struct disk_copying *what);
 /* Any thread. */
 void virtio_block_limit(struct device *device, const struct disk_limits *limits);
 

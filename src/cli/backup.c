@@ -1,0 +1,48 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The verb `backup`. */
+#include "guest/backup.h"
+
+#include "base/error.h"
+#include "cli/disks.h"
+#include "cli/guests.h"
+#include "cli/options.h"
+
+#include <errno.h>
+#include <string.h>
+
+int cli_check_disk_name(const char *text, struct error **err)
+{
+    if (strlen(text) == 3 && strncmp(text, "vd", 2) == 0 && text[2] >= 'a' && text[2] <= 'z')
+        return 0;
+    return error_set(err, EINVAL, "--disk: '%s': give a disk as the guest calls it: vda, vdb", text);
+}
+
+static void on_done(void *opaque, const char *disk, const char *path, uint64_t bytes, bool incremental)
+{
+    char size[16];
+
+    printf("%s  %s  %s %s\n", disk, path, cli_human_size(bytes, size), incremental ? "changed" : "in all");
+}
+
+int cli_backup(const struct cli_values *values, int *status, struct error **err)
+{
+    cleanup_home struct home home = {0};
+    struct cli_disk_job j;
+    struct guest_backup what = {.guest = cli_string(values, "NAME"),
+                                .disk = cli_string(values, "disk"),
+                                .target = cli_string(values, "TARGET"),
+                                .format = cli_string(values, "output-format"),
+                                .full = cli_bool(values, "full"),
+                                .rate = cli_uint(values, "rate"),
+                                .job = &j.job,
+                                .done = on_done};
+    int rc = home_find(&home, err);
+
+    if (rc)
+        return rc;
+    cli_disk_job_begin(&j, "copying");
+    rc = guest_backup(&home, &what, err);
+    cli_disk_job_end(&j);
+    *status = rc == 0 ? 0 : rc == -EINTR ? CLI_STATUS_INTERRUPTED : CLI_STATUS_FAILED;
+    return rc;
+}

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Copying a disk that is in use. Who has the disk open reads it and sends what it has over a socket, in
+ * whatever order; who is at the other end writes that to a file of its own (backup.h), and opens nothing of
+ * the disk's.
+ *
+ * The copy is of one moment: that at which it began. A write to what is not copied yet waits until that has
+ * been read (copy-before-write); only what is read and not yet sent is held in memory, DISK_COPY_MEMORY bytes
+ * at most. Should the other end take nothing for DISK_COPY_PATIENCE while a write waits for it, the copy is
+ * given up, not the guest. Whatever happens to the copy, the disk is as if there had been none.
+ *
+ * All of this is in the disk's thread; no locks.
+ */
+#ifndef TABIQUE_DISK_COPY_H
+#define TABIQUE_DISK_COPY_H
+
+#include <stdint.h>
+
+struct disk;
+struct error;
+
+#define DISK_COPY_MEMORY                                                                                     \
+    (8u << 20) /* of data; one bit for each 64 KiB of the disk comes on top, up to 16 MiB */
+#define DISK_COPY_PATIENCE (10 * 1000000000ull) /* ns */
+
+/* How the names of the bitmaps begin that copies leave; of these, those that a crash has spoilt go. */
+#define DISK_COPY_BITMAP "backup-"
+
+struct disk_copying {
+    /* Only what has changed by this bitmap of the image is copied, which goes when the copy is there; NULL:
+     * all. */
+    const char *since;
+    /* A new bitmap, of what changes from then on; it stays if the copy succeeds. Where the image can't have
+     * one the other end is told. NULL: none. */
+    const char *bitmap;
+    uint64_t rate; /* bytes a second; 0: no limit. What writes wait for does not wait for that */
+    void (*ended)(void *opaque); /* from the loop, once; not from within disk_copy_begin */
+    void *opaque;
+};
+
+/* Begins; no request may be pending. `fd`, a stream socket, becomes its own, and who is at its other end is
+ * told of a failure too. 0 or -errno with *err; -EBUSY: the disk is being copied. */
+int disk_copy_begin(struct disk *disk, int fd, const struct disk_copying *what, struct error **err);
+/* Tells who is at the other end of the socket why there is no copy. Any thread. */
+void disk_copy_refuse(int fd, int error, const char *text);
+/* Has it end soon, with `ended`; before the disk is closed, if it is not to be lost in silence. Does nothing
+ * where there is none. */
+void disk_copy_cancel(struct disk *disk);
+
+#endif

@@ -1,0 +1,412 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Backups of a guest that runs: backup.h. Each disk has a connection to the supervisor, which the VM process
+ * takes over, and a thread that receives what comes there. With more than one the guest is paused while they
+ * begin, so that all are of the same moment.
+ *
+ * A backup has an id, which is in its file's name and in that of the bitmap that the disk has from that
+ * moment on. So a bitmap is never taken for what has changed since another backup, whatever has been
+ * restored, copied or lost meanwhile.
+ */
+#include "guest/backup.h"
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "disk/copy.h"
+#include "disk/copy_receive.h"
+#include "guest/control.h"
+#include "guest/end.h"
+#include "guest/guest.h"
+#include "host/thread.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#define ID_LENGTH 25u /* 20260131T120000Z-0123abcd */
+#define TRIES     16u /* earlier backups that a bitmap is looked for of */
+#define ANSWER_MS 10000
+#define DISKS_MAX 26u
+
+struct one {
+    struct backup *all;
+    unsigned number;
+    char name[4];
+    char *path, *base;      /* base: the name of an earlier one in the same directory; NULL: none */
+    char id[ID_LENGTH + 1]; /* "": no bitmap */
+    int fd;
+    struct disk_copy_begun begun;
+    struct disk_copy_target target;
+    struct disk_job job;
+    double fraction;
+    pthread_t thread;
+    bool started;
+    int rc;
+    struct error *err;
+};
+
+struct backup {
+    const struct home *home;
+    const struct guest_backup *what;
+    pthread_mutex_t lock; /* of the fractions */
+    struct one disks[DISKS_MAX];
+    unsigned n;
+};
+
+/* ---- names ---- */
+
+static bool is_id(const char *text)
+{
+    static const char pattern[] = "########T######Z-xxxxxxxx";
+
+    for (unsigned i = 0; i < ID_LENGTH; i++) {
+        bool digit = text[i] >= '0' && text[i] <= '9', hex = digit || (text[i] >= 'a' && text[i] <= 'f');
+        if (pattern[i] == '#' ? !digit : pattern[i] == 'x' ? !hex : text[i] != pattern[i])
+            return false;
+    }
+    return true;
+}
+
+static int make_id(char *id, struct error **err)
+{
+    time_t now = time(NULL);
+    struct tm tm;
+    uint32_t random;
+
+    if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random) || !gmtime_r(&now, &tm))
+        return error_set_errno(err, errno, "backup");
+    strftime(id, ID_LENGTH + 1, "%Y%m%dT%H%M%SZ", &tm);
+    snprintf(id + strlen(id), 10, "-%08x", random);
+    return 0;
+}
+
+/* Earlier backups of the disk in the directory, the newest first: their ids. */
+struct earlier {
+    char (*ids)[ID_LENGTH + 1];
+    size_t n;
+};
+
+static int compare_ids(const void *a, const void *b)
+{
+    return -strcmp(a, b);
+}
+
+static int find_earlier(const struct one *d, struct earlier *out, struct error **err)
+{
+    const struct guest_backup *what = d->all->what;
+    cleanup_free char *prefix = NULL;
+    DIR *directory = opendir(what->target);
+    const struct dirent *entry;
+    int rc = 0;
+
+    *out = (struct earlier){0};
+    if (!directory)
+        return error_set_errno(err, errno, "'%s'", what->target);
+    if (asprintf(&prefix, "%s-%s-", what->guest, d->name) < 0)
+        rc = error_set_errno(err, ENOMEM, "backup");
+    while (rc == 0 && (entry = readdir(directory))) {
+        size_t len = strlen(prefix);
+        const char *id = entry->d_name + len;
+
+        if (strncmp(entry->d_name, prefix, len) || !is_id(id) || strcmp(id + ID_LENGTH, ".qcow2"))
+            continue;
+        void *more = realloc(out->ids, (out->n + 1) * sizeof(*out->ids));
+        if (!more) {
+            rc = error_set_errno(err, ENOMEM, "backup");
+            break;
+        }
+        out->ids = more;
+        memcpy(out->ids[out->n], id, ID_LENGTH);
+        out->ids[out->n++][ID_LENGTH] = '\0';
+    }
+    closedir(directory);
+    if (rc == 0 && out->n)
+        qsort(out->ids, out->n, sizeof(*out->ids), compare_ids);
+    if (rc)
+        free(steal_ptr(out->ids));
+    return rc;
+}
+
+static bool is_directory(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+static const char *format_of(const struct guest_backup *what)
+{
+    const char *dot = strrchr(what->target, '.');
+
+    if (what->format)
+        return what->format;
+    return dot && (strcmp(dot, ".raw") == 0 || strcmp(dot, ".img") == 0) ? "raw" : "qcow2";
+}
+
+/* ---- beginning ---- */
+
+/* An error is answered as to any request; else what follows is the copy's. */
+static int is_taken(int fd, struct error **err)
+{
+    char first;
+    json_t *answer = NULL;
+    ssize_t n;
+
+    do
+        n = recv(fd, &first, 1, MSG_PEEK);
+    while (n < 0 && errno == EINTR);
+    if (n != 1)
+        return error_set(err, ECONNRESET, "the guest has ended");
+    if (first != '{')
+        return 0;
+    int rc = control_receive(fd, ANSWER_MS, &answer, err);
+    json_decref(answer);
+    return rc ? rc : error_set(err, EPROTO, "the guest's supervisor does not make sense");
+}
+
+/* `since`: the id of an earlier backup, NULL for none. */
+static int ask(struct one *d, const char *since, struct error **err)
+{
+    const struct guest_backup *what = d->all->what;
+    struct control_request r = {.verb = CONTROL_BACKUP, .of_disk = true, .disk = d->number};
+    cleanup_close int fd = control_connect(d->all->home, what->guest, err);
+
+    if (fd < 0)
+        return fd;
+    if (since)
+        snprintf(r.since, sizeof(r.since), DISK_COPY_BITMAP "%s", since);
+    if (d->id[0])
+        snprintf(r.bitmap, sizeof(r.bitmap), DISK_COPY_BITMAP "%s", d->id);
+    r.has_limit[DISK_LIMIT_BPS] = true;
+    r.limits.values[DISK_LIMIT_BPS] = what->rate;
+    int rc = control_send(fd, &r, err);
+    if (rc == 0)
+        rc = is_taken(fd, err);
+    if (rc == 0)
+        rc = disk_copy_meet(fd, what->job, &d->begun, err);
+    if (rc == 0)
+        d->fd = steal_fd(fd);
+    return rc;
+}
+
+/* That it was asked for a bitmap that is of no use is no reason not to ask for another. */
+static bool may_go_on(int rc)
+{
+    return rc == -ENOENT || rc == -EINVAL || rc == -ENOTSUP || rc == -EFBIG;
+}
+
+static int begin_in_directory(struct one *d, struct error **err)
+{
+    const struct guest_backup *what = d->all->what;
+    struct earlier earlier = {0};
+    int rc = make_id(d->id, err);
+
+    if (rc == 0 && asprintf(&d->path, "%s/%s-%s-%s.qcow2", what->target, what->guest, d->name, d->id) < 0)
+        rc = error_set_errno(err, ENOMEM, "backup");
+    if (rc == 0 && !what->full)
+        rc = find_earlier(d, &earlier, err);
+    for (size_t i = 0; rc == 0 && d->fd < 0 && i < earlier.n && i < TRIES; i++) {
+        struct error *why = NULL;
+        rc = ask(d, earlier.ids[i], &why);
+        if (rc == 0 && asprintf(&d->base, "%s-%s-%s.qcow2", what->guest, d->name, earlier.ids[i]) < 0)
+            rc = error_set_errno(err, ENOMEM, "backup");
+        else if (may_go_on(rc))
+            rc = 0;
+        else if (rc)
+            *err = steal_ptr(why);
+        error_free(why);
+    }
+    free(earlier.ids);
+    if (rc == 0 && d->fd < 0)
+        rc = ask(d, NULL, err);
+    return rc;
+}
+
+static int begin(struct one *d, struct error **err)
+{
+    const struct guest_backup *what = d->all->what;
+    int rc;
+
+    if (is_directory(what->target)) {
+        rc = begin_in_directory(d, err);
+        d->target = (struct disk_copy_target){
+            .path = d->path, .format = "qcow2", .backing = d->base, .backing_format = "qcow2"};
+    } else {
+        d->target = (struct disk_copy_target){.path = what->target, .format = format_of(what)};
+        rc = ask(d, NULL, err);
+    }
+    return rc ? error_wrap(err, "disk %s", d->name) : 0;
+}
+
+/* ---- receiving ---- */
+
+static void on_report(void *opaque, double fraction)
+{
+    struct one *d = opaque;
+    struct backup *b = d->all;
+    LOCK_SCOPE(&b->lock);
+    double bytes = 0, done = 0;
+
+    d->fraction = fraction;
+    for (unsigned i = 0; i < b->n; i++) {
+        bytes += (double)b->disks[i].begun.bytes;
+        done += (double)b->disks[i].begun.bytes * b->disks[i].fraction;
+    }
+    if (b->what->job->report && bytes > 0)
+        b->what->job->report(b->what->job->opaque, done / bytes);
+}
+
+static void *receive(void *opaque)
+{
+    struct one *d = opaque;
+
+    d->rc = disk_copy_receive(d->fd, &d->begun, &d->target, &d->job, &d->err);
+    /* Whoever sends sees that it is over. */
+    shutdown(d->fd, SHUT_RDWR);
+    return NULL;
+}
+
+static void receive_all(struct backup *b)
+{
+    for (unsigned i = 0; i < b->n; i++) {
+        struct one *d = &b->disks[i];
+
+        d->job = (struct disk_job){.report = on_report, .opaque = d, .cancel = b->what->job->cancel};
+        d->started = thread_start(&d->thread, receive, d) == 0;
+        if (!d->started)
+            d->rc = error_set_errno(&d->err, ENOMEM, "backup");
+    }
+    for (unsigned i = 0; i < b->n; i++)
+        if (b->disks[i].started)
+            pthread_join(b->disks[i].thread, NULL);
+}
+
+static int take_results(struct backup *b, struct error **err)
+{
+    const struct guest_backup *what = b->what;
+    int rc = 0;
+
+    for (unsigned i = 0; i < b->n; i++) {
+        struct one *d = &b->disks[i];
+
+        if (d->rc == 0 && what->done)
+            what->done(what->opaque, d->name, d->target.path, d->begun.bytes, d->base);
+        if (d->rc && rc == 0) {
+            rc = d->rc;
+            *err = steal_ptr(d->err);
+            error_wrap(err, "disk %s", d->name);
+        }
+    }
+    return rc;
+}
+
+/* ---- all together ---- */
+
+static int count_disks(const struct home *home, const char *guest, size_t *n, struct error **err)
+{
+    struct guest_row row;
+    int rc = guest_find(home, guest, &row, err);
+
+    if (rc)
+        return rc;
+    json_t *config = json_loads(row.config, 0, NULL);
+    *n = json_array_size(json_object_get(config, "disk"));
+    json_decref(config);
+    guest_row_clear(&row);
+    return *n ? 0 : error_set(err, ENOENT, "it has no disk");
+}
+
+static int choose_disks(struct backup *b, struct error **err)
+{
+    const struct guest_backup *what = b->what;
+    size_t n, first = 0;
+    int rc = count_disks(b->home, what->guest, &n, err);
+
+    if (rc)
+        return rc;
+    if (what->disk) {
+        first = (size_t)(what->disk[2] - 'a');
+        if (first >= n)
+            return error_set(err, ENOENT, "it has no disk %s: it has %zu", what->disk, n);
+        n = 1;
+    }
+    if (n > DISKS_MAX)
+        return error_set(err, E2BIG, "it has more than %u disks: choose one with --disk", DISKS_MAX);
+    if (n > 1 && !is_directory(what->target))
+        return error_set(err, EINVAL, "it has %zu disks: choose one with --disk, or give a directory", n);
+    for (b->n = 0; b->n < n; b->n++) {
+        struct one *d = &b->disks[b->n];
+
+        *d = (struct one){.all = b, .number = (unsigned)(first + b->n), .fd = -1};
+        snprintf(d->name, sizeof(d->name), "vd%c", (char)('a' + d->number));
+    }
+    return 0;
+}
+
+static int pause_guest(const struct backup *b, bool pause, struct error **err)
+{
+    const struct control_request r = {.verb = pause ? CONTROL_PAUSE : CONTROL_RESUME};
+    json_t *answer = NULL;
+    int rc = guest_ask(b->home, b->what->guest, &r, &answer, err);
+
+    json_decref(answer);
+    return rc;
+}
+
+static bool is_paused(const struct backup *b)
+{
+    struct guest_row row;
+    bool paused = false;
+
+    if (guest_find(b->home, b->what->guest, &row, NULL) == 0) {
+        paused = row.state == GUEST_PAUSED;
+        guest_row_clear(&row);
+    }
+    return paused;
+}
+
+static int begin_all(struct backup *b, struct error **err)
+{
+    bool pause = b->n > 1 && !is_paused(b);
+    int rc = pause ? pause_guest(b, true, err) : 0;
+
+    for (unsigned i = 0; i < b->n && rc == 0; i++)
+        rc = begin(&b->disks[i], err);
+    if (pause) {
+        int resumed = pause_guest(b, false, rc ? NULL : err);
+        rc = rc ? rc : resumed;
+    }
+    return rc;
+}
+
+int guest_backup(const struct home *home, const struct guest_backup *what, struct error **err)
+{
+    struct backup *b = calloc(1, sizeof(*b));
+
+    if (!b)
+        return error_set_errno(err, ENOMEM, "backup");
+    b->home = home;
+    b->what = what;
+    pthread_mutex_init(&b->lock, NULL);
+    int rc = choose_disks(b, err);
+    if (rc == 0)
+        rc = begin_all(b, err);
+    if (rc == 0) {
+        receive_all(b);
+        rc = take_results(b, err);
+    }
+    for (unsigned i = 0; i < b->n; i++) {
+        cleanup_close_fn(&b->disks[i].fd);
+        free(b->disks[i].path);
+        free(b->disks[i].base);
+        error_free(b->disks[i].err);
+    }
+    pthread_mutex_destroy(&b->lock);
+    free(b);
+    return rc ? error_wrap(err, "guest '%s'", what->guest) : 0;
+}

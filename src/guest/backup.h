@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Backups of the disks of a guest that runs, as of one moment. The VM process reads them and sends what they
+ * have (disk/copy.h); the command writes it, with its own rights, so a target that hangs or is full is the
+ * command's trouble and not the guest's. Called by the command line.
+ */
+#ifndef TABIQUE_GUEST_BACKUP_H
+#define TABIQUE_GUEST_BACKUP_H
+
+#include "disk/job.h"
+
+struct error;
+struct home;
+
+struct guest_backup {
+    const char *guest;
+    const char *disk; /* "vda"; NULL: all, or the only one */
+    /*
+     * A directory: each disk gets a file GUEST-vdX-ID.qcow2 there, which has what changed since the newest of
+     * those that the disk has a bitmap for, and is based on that; else, and with `full`, all. Or a new file,
+     * a block device or a server's disk (nbd://) for one disk: it gets all.
+     */
+    const char *target;
+    const char *format; /* of a new file; NULL: by the end of its name */
+    bool full;
+    uint64_t rate; /* bytes a second of each disk; 0: no limit */
+    const struct disk_job *job;
+    /* Called for each disk that is there. */
+    void (*done)(void *opaque, const char *disk, const char *path, uint64_t bytes, bool incremental);
+    void *opaque;
+};
+
+/* 0; or -errno with *err: of each disk there is a whole backup or none. */
+int guest_backup(const struct home *home, const struct guest_backup *what, struct error **err);
+
+#endif

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""
+Backups of a virtual machine that runs. In it a writer goes over both disks in turn, block after block, each on the disk
+before the next, with the number of its round: so what the disks had at one moment is a round's number up to some block
+and the number before from there on, and nothing else is.
+"""
+import os
+import random
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+
+import program
+from life import Home, wait_until
+from program import GUESTS, Shell
+
+pytestmark = pytest.mark.skipif("soft" not in program.engines(), reason="this host can't run the engine soft")
+
+SIZE, CONTENT = 64 << 20, 48 << 20
+BLOCKS, STRIDE = 20, 400  # of 4 KiB
+KILLS = int(os.environ.get("TABIQUE_BACKUP_KILLS", "4"))
+
+WRITER = f"""g=1; while :; do i=0; while [ $i -lt {BLOCKS} ]; do
+for d in a b; do printf %08d $g | dd of=/dev/vd$d bs=4096 seek=$((i*{STRIDE})) conv=sync,fsync,notrunc 2>/dev/null; done;
+i=$((i+1)); done; g=$((g+1)); done""".replace("\n", " ")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    made = Home(tmp_path / "home")
+    monkeypatch.setenv("TABIQUE_HOME", str(made.path))
+    yield made
+    made.clear()
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    path = tmp_path_factory.mktemp("content") / "content.raw"
+    path.write_bytes(random.Random(7).randbytes(CONTENT) + bytes(SIZE - CONTENT))
+    return path
+
+
+def qemu_img(*words):
+    return subprocess.run(["qemu-img", *map(str, words)], capture_output=True, text=True, check=True, timeout=120).stdout
+
+
+def run_guest(tmp_path, suite, content):
+    words = []
+    for i in range(2):
+        path = tmp_path / f"d{i}.qcow2"
+        qemu_img("convert", "-f", "raw", "-O", "qcow2", content, path)
+        words += ["--disk", f"{path},format=qcow2"]
+    return Shell("run", "--name", "web", "--engine", "soft", "--net", "none", "--kernel", GUESTS / suite / "vmlinuz",
+                 "--initrd", GUESTS / suite / "initrd.gz", "--append", "console=ttyS0 quiet", *words).shell()
+
+
+def begin_writing(guest):
+    guest.ask(f"({WRITER}) >/dev/null 2>&1 &")
+
+
+def raw(path, tmp_path, name="out.raw"):
+    out = tmp_path / name
+    qemu_img("convert", "-O", "raw", path, out)
+    data = out.read_bytes()
+    out.unlink()
+    return data
+
+
+def rounds(data):
+    """The round that each block is of; 0 where nothing was written yet."""
+    found = []
+    for i in range(BLOCKS):
+        text = data[i * STRIDE * 4096:][:8]
+        found.append(int(text) if text.isdigit() else 0)
+    return found
+
+
+def check_moment(disks, original):
+    """That they are of one moment: the sequence of the blocks of all disks in turn. The newest round."""
+    sequence = [r for pair in zip(*map(rounds, disks)) for r in pair]
+    newest = sequence[0]
+    assert all(a >= b for a, b in zip(sequence, sequence[1:])) and sequence[-1] >= newest - 1, sequence
+    for data in disks:
+        assert len(data) == SIZE
+        for i in range(BLOCKS):  # the rest is as it was
+            at = i * STRIDE * 4096
+            assert data[at + 4096:at + STRIDE * 4096] == original[at + 4096:at + STRIDE * 4096], i
+    return newest
+
+
+def backed_up(said):
+    """{disk: (path, what)} of what the command printed."""
+    return {m.group(1): (m.group(2), m.group(3)) for m in re.finditer(r"^(vd.)  (\S+)  .* (changed|in all)$", said, re.M)}
+
+
+def files(directory):
+    return sorted(p.name for p in directory.iterdir())
+
+
+@pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
+def test_chain(home, tmp_path, suite, content):
+    """One that is whole and some that are not, with a snapshot in between, while the guest writes."""
+    guest = run_guest(tmp_path, suite, content)
+    original = content.read_bytes()
+    begin_writing(guest)
+    wait_until(lambda: re.search("0000000[1-9]", guest.ask("dd if=/dev/vda bs=8 count=1 2>/dev/null")), "it writes")
+    directory = tmp_path / "backups"
+    directory.mkdir()
+
+    newest = 0
+    for step in range(4):
+        if step == 2:
+            home.do("snapshot", "web", "between")
+        time.sleep(0.5)
+        done = backed_up(home.do("backup", "web", directory, *(["--rate", "30M"] if step == 0 else [])))
+        assert set(done) == {"vda", "vdb"}
+        assert {what for _, what in done.values()} == {"changed" if step else "in all"}, step
+        paths = [done[disk][0] for disk in ("vda", "vdb")]
+        if step:
+            assert all(os.path.getsize(p) < 8 << 20 for p in paths), "only what has changed"
+        now = check_moment([raw(p, tmp_path) for p in paths], original)
+        assert now > newest
+        newest = now
+        for p in paths:
+            qemu_img("check", "-q", p)
+    assert len(files(directory)) == 8
+
+    # A file, and a server's disk.
+    file = tmp_path / "one.img"
+    assert backed_up(home.do("backup", "web", "--disk", "vdb", file))["vdb"] == (str(file), "in all")
+    assert len(set(rounds(file.read_bytes()))) <= 2 and file.stat().st_size == SIZE
+    assert "is there already" in home.fail("backup", "web", "--disk", "vdb", file)
+    assert "2 disks: choose one with --disk" in home.fail("backup", "web", tmp_path / "new")
+    assert "has no disk vdc" in home.fail("backup", "web", "--disk", "vdc", tmp_path / "new")
+    exported, socket = tmp_path / "exported.raw", tmp_path / "nbd.sock"
+    exported.write_bytes(b"\xee" * SIZE)
+    with subprocess.Popen(["qemu-nbd", "-t", "-f", "raw", "-k", socket, exported]) as server:
+        wait_until(socket.exists, "qemu-nbd listens")
+        home.do("backup", "web", "--disk", "vda", f"nbd+unix:///?socket={socket}")
+        server.terminate()
+    assert len(set(rounds(exported.read_bytes()))) <= 2 and exported.read_bytes()[CONTENT:] == bytes(SIZE - CONTENT)
+
+    # Bitmaps stay when it ends in order: the next one has what was changed by another guest on the same disks.
+    guest.send(b"poweroff -f\r")
+    wait_until(lambda: home.states()["web"] == "stopped", "it has switched itself off")
+    home.do("start", "web")
+    wait_until(lambda: "login" in home.log("web") or "# " in home.log("web"), "it has booted")
+    done = backed_up(home.do("backup", "web", directory))
+    assert {what for _, what in done.values()} == {"changed"}
+    assert check_moment([raw(done[disk][0], tmp_path) for disk in ("vda", "vdb")], original) >= newest
+    home.do("kill", "web")
