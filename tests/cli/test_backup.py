@@ -73,7 +73,8 @@ def rounds(data):
     """The round that each block is of; 0 where nothing was written yet."""
     found = []
     for i in range(BLOCKS):
-        text = data[i * STRIDE * 4096:][:8]
+        at = i * STRIDE * 4096
+        text = data[at:at + 8]
         found.append(int(text) if text.isdigit() else 0)
     return found
 
@@ -152,3 +153,73 @@ def test_chain(home, tmp_path, suite, content):
     assert {what for _, what in done.values()} == {"changed"}
     assert check_moment([raw(done[disk][0], tmp_path) for disk in ("vda", "vdb")], original) >= newest
     home.do("kill", "web")
+
+
+@pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
+def test_ends_in_the_middle(home, tmp_path, suite, content):
+    """The target is full; the command is interrupted or killed; the guest goes, killed or by itself. Nothing is left of a
+    backup that is not whole, and the next one is right."""
+    moments = random.Random(seed := random.randrange(1 << 32))
+    guest = run_guest(tmp_path, suite, content)
+    original = content.read_bytes()
+    begin_writing(guest)
+    directory = tmp_path / "backups"
+    directory.mkdir()
+
+    def whole(kind):
+        done = backed_up(home.do("backup", "web", directory))
+        assert {what for _, what in done.values()} == {kind}, f"seed {seed}"
+        return check_moment([raw(done[disk][0], tmp_path) for disk in ("vda", "vdb")], original)
+
+    newest = whole("in all")
+    kept = files(directory)
+
+    small = tmp_path / "small"
+    small.mkdir()
+    full = subprocess.run(["unshare", "-m", "sh", "-c", f"mount -t tmpfs -o size=9M none {small} && "
+                           f"{program.TABIQUE} backup web --disk vda {small}/vda; ls -A {small}"],
+                          env=home.environment, capture_output=True, text=True, timeout=60, check=False)
+    assert "No space left on device" in full.stderr and full.stdout == "", full
+    assert "disk 'no/where/at-all'" in home.fail("backup", "web", "--disk", "vda", "no/where/at-all")
+
+    for i in range(KILLS):
+        number, status = (signal.SIGKILL, -9) if i % 2 else (signal.SIGINT, 130)
+        child = home.popen("backup", "web", directory, "--full", "--rate", "20M")
+        time.sleep(moments.uniform(0.05, 1.2))
+        child.send_signal(number)
+        _, said = child.communicate(timeout=60)
+        assert child.returncode == status and ("interrupted" in said) == (status == 130), (said, seed)
+        assert files(directory) == kept
+    assert "in use" not in guest.ask("dd if=/dev/vda of=/dev/null bs=1M count=4 2>&1")
+    now = whole("changed")
+    assert now > newest
+    kept = files(directory)
+
+    # The disk is being copied: it stays what it is, and there is one copy at a time.
+    child = home.popen("backup", "web", directory, "--full", "--rate", "8M")
+    time.sleep(1)
+    assert "is being copied already" in home.fail("backup", "web", "--disk", "vda", tmp_path / "other")
+    assert "a copy of it is being made" in home.fail("snapshot", "web", "not-now")
+    assert "a copy of it is being made" in home.fail("update", "web", "--disk", "vda,size=96M")
+    os.kill(home.inspect("web")["vm"], signal.SIGKILL)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 1 and "broken off" in said, said
+    wait_until(lambda: home.states()["web"] != "running", "it has ended")
+    assert files(directory) == kept and not (tmp_path / "other").exists()
+
+    # Nobody knows what was written since; so all is copied again.
+    (home.path / "guests/web/console.log").unlink()
+    home.do("start", "web")
+    wait_until(lambda: "# " in home.log("web"), "it has booted")
+    whole("in all")
+    kept = files(directory)
+    child = home.popen("backup", "web", directory, "--full", "--rate", "8M")
+    time.sleep(0.7)
+    home.say("web", "poweroff -f\n").communicate(timeout=60)
+    _, said = child.communicate(timeout=60)
+    assert child.returncode == 1 and ("broken off" in said or "is being closed" in said), said
+    assert files(directory) == kept
+    for i in range(2):
+        qemu_img("check", "-q", tmp_path / f"d{i}.qcow2")
+        names = [line.split()[0] for line in home.do("disk", "bitmap", "list", tmp_path / f"d{i}.qcow2").splitlines()[1:]]
+        assert len(names) == 1 and names[0].startswith("backup-"), names
