@@ -177,19 +177,48 @@ static inline void upkeep(struct disk *disk, struct fuzz_input *in)
 }
 
 /* What a repair calls whole is whole for the next one who looks. */
-static inline void check_and_repair(const struct disk_format *which, int fd)
+static inline void check_and_repair(const struct disk_format *which, const struct disk_files *files)
 {
+    int fd = files->files[0].fd;
     struct disk_job job = {0};
     struct disk_checking how = {.job = &job};
     struct disk_check_result repaired = {0}, then = {0};
     struct disk_check check = {
-        .fd = fd, .repair = DISK_REPAIR_ALL, .job = &job, .result = &repaired, .how = &how};
+        .files = files, .fd = fd, .repair = DISK_REPAIR_ALL, .job = &job, .result = &repaired, .how = &how};
 
     if (which->check(&check, NULL) < 0 || repaired.corruptions || repaired.leaks)
         return;
-    check = (struct disk_check){.fd = fd, .job = &job, .result = &then, .how = &how};
+    check = (struct disk_check){.files = files, .fd = fd, .job = &job, .result = &then, .how = &how};
     if (which->check(&check, NULL) < 0 || then.corruptions || then.leaks)
         abort();
+}
+
+/* Of an image in several files the input has first a sector or two that name them, and then what each of them
+ * has, from another sector on. */
+#define PARTS_MAX 3u
+#define PARTS_AT  1024u
+
+static inline unsigned add_parts(const struct disk_format *which, int fd, struct disk_file *list)
+{
+    static uint8_t bytes[FILE_MAX];
+    struct disk_names names = {0};
+    off_t size = lseek(fd, 0, SEEK_END);
+    unsigned n = 0;
+
+    if (!which->parts || size <= (off_t)PARTS_AT)
+        return 0;
+    if (which->parts(fd, &names, NULL) < 0 || !names.n)
+        return 0;
+    size -= PARTS_AT;
+    if (disk_read_at(fd, bytes, (size_t)size, PARTS_AT) < 0 || ftruncate(fd, PARTS_AT) < 0)
+        abort();
+    for (; n < names.n && n < PARTS_MAX && (off_t)(n * DISK_SECTOR) < size; n++)
+        list[n] = (struct disk_file){.fd = file_with(bytes + n * DISK_SECTOR, (size_t)size - n * DISK_SECTOR),
+                                     .name = (char *)"part",
+                                     .format = (char *)"raw",
+                                     .part = true};
+    disk_names_free(&names);
+    return n;
 }
 
 /* `script`: SCRIPT bytes of requests. Takes over `fd`. */
@@ -204,9 +233,9 @@ static inline void fuzz_disk_file(const char *format_name, const uint8_t *script
     struct disk *disk = NULL;
     struct disk_files *files = NULL;
     uint8_t behind[4096] = "what is behind";
-    struct disk_file list[2] = {
+    struct disk_file list[2 + PARTS_MAX] = {
         {.fd = fd, .name = (char *)"image", .format = (char *)(uintptr_t)format_name}};
-    unsigned n = 1;
+    unsigned n = 1 + add_parts(which, fd, list + 1);
 
     if (which->backing && which->backing(fd, &name, &format, &other, NULL) == 0 && name)
         list[n++] = (struct disk_file){
@@ -219,7 +248,7 @@ static inline void fuzz_disk_file(const char *format_name, const uint8_t *script
     if (fuzz_secret && disk_files_read_secret(files, fuzz_secret, NULL) < 0)
         abort();
     if (which->check && how & 2)
-        check_and_repair(which, fd);
+        check_and_repair(which, files);
     struct disk_info info = {0};
     which->describe(fd, &info, NULL);
     if (disk_open(&disk, files, loop, NULL) == 0) {

@@ -20,7 +20,7 @@ static void print_line(const struct disk_files *files, const struct disk_piece *
 static void print_item(const struct disk_files *files, const struct disk_piece *p)
 {
     json_t *json = json_pack("{s:I, s:I, s:i, s:b, s:b, s:b, s:b}", "start", (json_int_t)p->start, "length",
-                             (json_int_t)p->length, "depth", (int)p->file, "present", p->allocated, "zero",
+                             (json_int_t)p->length, "depth", (int)p->depth, "present", p->allocated, "zero",
                              p->kind == DISK_EXTENT_ZEROS, "data", p->kind != DISK_EXTENT_ZEROS, "compressed",
                              p->kind == DISK_EXTENT_PACKED && !p->encrypted);
 

@@ -54,12 +54,13 @@ bool disk_check_progress(struct disk_check *check, double fraction)
     return check->job->cancel && *check->job->cancel;
 }
 
-static int check_file(const struct disk_format *format, int fd, const struct disk_checking *how,
-                      struct disk_check_result *out, struct error **err)
+static int check_file(const struct disk_format *format, const struct disk_files *files,
+                      const struct disk_checking *how, struct disk_check_result *out, struct error **err)
 {
+    int fd = files->files[0].fd;
     struct disk_check_result result = {0};
     struct disk_check check = {
-        .fd = fd, .repair = how->repair, .job = how->job, .result = &result, .how = how};
+        .files = files, .fd = fd, .repair = how->repair, .job = how->job, .result = &result, .how = how};
     int rc = format->check(&check, err);
 
     /* What is left after a repair is what somebody finds who looks again. */
@@ -67,7 +68,8 @@ static int check_file(const struct disk_format *format, int fd, const struct dis
         struct disk_check_result again = {.corruptions_fixed = result.corruptions_fixed,
                                           .leaks_fixed = result.leaks_fixed};
         struct disk_checking quiet = {.job = how->job};
-        check = (struct disk_check){.fd = fd, .job = how->job, .result = &again, .how = &quiet};
+        check =
+            (struct disk_check){.files = files, .fd = fd, .job = how->job, .result = &again, .how = &quiet};
         rc = format->check(&check, err);
         result = again;
     }
@@ -86,7 +88,7 @@ int disk_check(const char *path, const char *format, const struct disk_checking 
         return rc;
     const struct disk_format *f = disk_format_find(files->files[0].format);
     if (f->check)
-        rc = check_file(f, files->files[0].fd, how, out, err);
+        rc = check_file(f, files, how, out, err);
     else
         rc = error_set(err, ENOTSUP, "the format %s has nothing that could be checked", f->name);
     disk_files_close(files);

@@ -163,11 +163,12 @@ static int read_piece(struct worker *w)
 
 static int write_at(struct convert *c, const uint8_t *p, uint64_t len, uint64_t offset)
 {
+    int fd = disk_build_file(&c->build, &offset);
     LOCK_SCOPE(&c->writing);
 
     if (len >= RESERVE_MIN && c->reserves)
-        c->reserves = fallocate(c->build.fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len) == 0;
-    return disk_write_at(c->build.fd, p, len, offset);
+        c->reserves = fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len) == 0;
+    return disk_write_at(fd, p, len, offset);
 }
 
 /* The file is new: what is not written reads as zeros. */

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/suggest.h"
 #include "disk/disk_priv.h"
+#include "disk/new_file.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -186,13 +187,54 @@ static int take_space(const struct disk_build *build)
     return fill_holes(build->fd, (uint64_t)end);
 }
 
+int disk_build_add_part(struct disk_build *build, const char *name, struct error **err)
+{
+    cleanup_free char *path = disk_name_beside(build->path, name);
+    struct disk_new_file *more = realloc(build->parts, (build->n_parts + 1) * sizeof(*more));
+
+    if (more)
+        build->parts = more;
+    if (!path || !more)
+        return error_set_errno(err, ENOMEM, "disk '%s'", name);
+    int rc = disk_new_file_open(&more[build->n_parts], path, err);
+    if (rc)
+        return rc;
+    /* Two files can't be replaced in one step, so what was there before would be lost by an end between. */
+    if (more[build->n_parts++].old_fd >= 0)
+        return error_set(err, EEXIST, "'%s' is there already: remove it, or give the image another name",
+                         path);
+    return 0;
+}
+
+int disk_build_file(const struct disk_build *build, uint64_t *offset)
+{
+    uint64_t part = build->n_parts ? *offset >> 48 : 0;
+
+    *offset -= part << 48;
+    return part ? build->parts[part - 1].fd : build->fd;
+}
+
+/* Parts have their names before the image has: `rc` is how it went so far. */
+static int end_parts(struct disk_build *build, bool ok, int rc, struct error **err)
+{
+    for (unsigned i = 0; i < build->n_parts; i++) {
+        int named = disk_new_file_end(&build->parts[i], ok && rc == 0, true, rc ? NULL : err);
+        rc = rc ? rc : named;
+    }
+    free(build->parts);
+    build->parts = NULL;
+    build->n_parts = 0;
+    return rc;
+}
+
 int disk_build_begin(struct disk_build *build, int fd, const char *path, const struct disk_create *what,
                      struct error **err)
 {
     const char *slash = strrchr(path, '/');
     const struct disk_format *format = disk_format_find(what->format);
 
-    *build = (struct disk_build){.format = format, .fd = fd, .what = what, .name = slash ? slash + 1 : path};
+    *build = (struct disk_build){
+        .format = format, .fd = fd, .what = what, .path = path, .name = slash ? slash + 1 : path};
     if (!format || !format->build)
         return error_set(err, EINVAL, "'%s' is no format that can be made", what->format);
     if (!what->size || what->size % DISK_SECTOR || what->size > INT64_MAX)
@@ -210,7 +252,7 @@ int disk_build_begin(struct disk_build *build, int fd, const char *path, const s
     rc = format->build->begin(build, err);
     if (rc && format->build->free)
         format->build->free(build);
-    return rc;
+    return rc ? end_parts(build, false, rc, err) : 0;
 }
 
 int disk_build_end(struct disk_build *build, bool ok, struct error **err)
@@ -221,9 +263,10 @@ int disk_build_end(struct disk_build *build, bool ok, struct error **err)
         rc = take_space(build);
     if (build->format->build->free)
         build->format->build->free(build);
-    return rc ? error_set_errno(err, -rc, "writing %s",
-                                build->what->preallocation ? "its tables, and taking space" : "its tables")
-              : 0;
+    if (rc)
+        error_set_errno(err, -rc, "writing %s",
+                        build->what->preallocation ? "its tables, and taking space" : "its tables");
+    return end_parts(build, ok, rc, err);
 }
 
 int disk_create(const char *path, const struct disk_create *what, struct error **err)

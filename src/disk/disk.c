@@ -36,6 +36,17 @@ int disk_named(const struct disk *disk, int rc, struct error **err)
     return rc ? error_wrap(err, "disk '%s'", disk->files->files[disk->file].name) : 0;
 }
 
+unsigned disk_part(const struct disk *disk, unsigned i)
+{
+    const struct disk_files *files = disk->files;
+    unsigned file = disk->file;
+
+    for (unsigned k = 0; k <= i; k++)
+        if (!files || ++file >= files->n || !files->files[file].part)
+            return 0;
+    return file;
+}
+
 /* Of what an image is based on `backing` is open already; it stays the caller's after a failure. */
 static int open_file(struct disk **out, struct disk_files *files, unsigned file, struct disk *backing,
                      struct loop *loop, struct error **err)
@@ -56,9 +67,13 @@ static int open_file(struct disk **out, struct disk_files *files, unsigned file,
 
     if (!format)
         return error_set(err, EINVAL, "disk '%s': '%s' is no format", f->name, f->format);
-    int rc = backing && !format->backing
-                 ? error_set(err, EINVAL, "is based on nothing, but a file for that is given")
-                 : format->open(out, &common, err);
+    int rc = 0;
+    if (backing && !format->backing)
+        rc = error_set(err, EINVAL, "is based on nothing, but a file for that is given");
+    else if (disk_part(&common, 0) && !format->parts)
+        rc = error_set(err, EINVAL, "has one file, but another is given");
+    else
+        rc = format->open(out, &common, err);
     return rc ? error_wrap(err, "disk '%s'", f->name) : 0;
 }
 
@@ -68,6 +83,8 @@ static int open_chain(struct disk **out, struct disk_files *files, struct loop *
     struct disk *disk = NULL;
 
     for (unsigned file = files->n; file-- > 0;) {
+        if (files->files[file].part)
+            continue;
         struct disk *backing = disk;
         int rc = open_file(&disk, files, file, backing, loop, err);
 

@@ -43,9 +43,11 @@ struct disk_file {
     dev_t device; /* which file it is, if it was opened by path */
     ino_t inode;
     struct nbd_remote *remote; /* it is a connection to a server's disk; NULL: it is none */
+    bool part; /* what the image before it consists of, beside that file, and not what it is based on */
 };
 
-/* An image's files: the image first, then its backing file, that one's backing file, and so on. */
+/* An image's files: the image first, then its backing file, that one's backing file, and so on; behind each
+ * the parts that it has in further files. */
 struct disk_files {
     struct disk_file *files;
     unsigned n;
@@ -167,6 +169,7 @@ struct disk_piece {
     bool allocated; /* by some file of the image; where none has it, zeros are read */
     bool encrypted; /* packed: that is how */
     unsigned file;  /* which of the image's files has it: 0 is the image itself */
+    unsigned depth; /* how many images of the chain are before the one that has it */
     uint64_t start, length;
     uint64_t offset; /* data: in that file */
 };

@@ -51,19 +51,30 @@ struct disk_build {
     const struct disk_format *format;
     int fd;
     const struct disk_create *what;
+    const char *path;
     const char *name; /* the file's, without directories; for formats that write it down */
-    uint32_t unit;    /* bytes, a power of two */
-    bool whole;       /* a last unit that the disk ends in is written whole, with zeros */
-    bool ordered;     /* units must be placed in the disk's order */
-    bool every;       /* zeros are to be placed and written too */
-    size_t pack_max;  /* bytes that `pack` may need; 0: units go in as they are */
-    uint64_t end;     /* of what is in the file so far */
+    /* Further files of the image; where something is in one of them, its offset says so. */
+    struct disk_new_file *parts;
+    unsigned n_parts;
+    uint32_t unit;   /* bytes, a power of two */
+    bool whole;      /* a last unit that the disk ends in is written whole, with zeros */
+    bool ordered;    /* units must be placed in the disk's order */
+    bool every;      /* zeros are to be placed and written too */
+    size_t pack_max; /* bytes that `pack` may need; 0: units go in as they are */
+    uint64_t end;    /* of what is in the file so far */
     void *own;
 };
 
+/* A place in the further file `part`, counted from 0. */
+static inline uint64_t disk_build_in_part(unsigned part, uint64_t offset)
+{
+    return (part + 1ull) << 48 | offset;
+}
+
 struct disk_build_ops {
     bool encrypts; /* knows what->key_file */
-    /* Sets all but the first four. Checks what->..., as it is given by a person. 0 or -errno with *err. */
+    /* Sets `unit` and what follows it. Checks what->..., as it is given by a person. 0 or -errno with *err.
+     */
     int (*begin)(struct disk_build *build, struct error **err);
     /* Where the unit is to be written, `length` bytes of it. One call at a time. 0 or -errno. */
     int (*place)(struct disk_build *build, uint64_t index, uint32_t length, bool packed, uint64_t *offset);
@@ -79,6 +90,15 @@ struct disk_build_ops {
     void (*free)(struct disk_build *build);
 };
 
+/* The further files of an image. */
+struct disk_names {
+    char **list;
+    unsigned n;
+};
+void disk_names_free(struct disk_names *names);
+/* -ENOMEM, or 0. */
+int disk_names_add(struct disk_names *names, const char *name);
+
 struct disk_format {
     const char *name;
     /* Whether a file that begins with these bytes is of this format. NULL: that can't be told. */
@@ -86,6 +106,10 @@ struct disk_format {
     /* The name of the backing file (NULL if there is none) and of its format (NULL if that is not said), to
      * be freed; *other is set if there is yet another file. Optional. 0 or -errno with *err. */
     int (*backing)(int fd, char **name, char **format, bool *other, struct error **err);
+    /* Of an image in several files the names of the further ones, in the order in which the format's `open`
+     * finds them behind its own (disk_part). Optional. 0 or -errno with *err; then there is nothing to free.
+     */
+    int (*parts)(int fd, struct disk_names *out, struct error **err);
     /* Opens the file; of `common` all is set but size and granularity. 0 or -errno with *err. */
     int (*open)(struct disk **out, const struct disk *common, struct error **err);
     /* A request that disk_submit has checked. */
@@ -124,6 +148,9 @@ struct disk_format {
 
 extern const struct disk_format disk_format_luks, disk_format_raw, disk_format_qcow2, disk_format_vdi,
     disk_format_vhd, disk_format_vhdx, disk_format_vmdk, disk_format_nbd;
+
+/* The number of an image's further file `i` in its files, if it is there; else 0. */
+unsigned disk_part(const struct disk *disk, unsigned i);
 
 /* Names the disk in an error: rc, which is 0 or -errno with *err. */
 int disk_named(const struct disk *disk, int rc, struct error **err);
@@ -176,7 +203,8 @@ struct disk_bitmap_ops {
 /* ---- check.c ---- */
 
 struct disk_check {
-    int fd; /* open for writing if anything is to be repaired */
+    const struct disk_files *files; /* the image and its further files */
+    int fd;                         /* open for writing if anything is to be repaired */
     enum disk_repair repair;
     const struct disk_job *job;
     struct disk_check_result *result; /* of which the format fills what is not counted by the calls below */
@@ -200,6 +228,11 @@ int disk_build_begin(struct disk_build *build, int fd, const char *path, const s
                      struct error **err);
 /* Writes the rest, if `ok`, and frees. 0 or -errno with *err. */
 int disk_build_end(struct disk_build *build, bool ok, struct error **err);
+
+/* Begins a further file, beside the image, where none of that name may be. 0 or -errno with *err. */
+int disk_build_add_part(struct disk_build *build, const char *name, struct error **err);
+/* The file that *offset is in; makes *offset the one in there. */
+int disk_build_file(const struct disk_build *build, uint64_t *offset);
 
 /* NULL if there is none of that name. */
 const struct disk_format *disk_format_find(const char *name);

@@ -128,9 +128,46 @@ static bool is_there(const struct disk_files *files, const struct stat *st)
     return false;
 }
 
-/* Sets of *file the descriptors and what they are. 0 or -errno with *err. */
-static int open_and_lock(const struct disk_files *files, const char *path, struct disk_file *file,
-                         struct error **err)
+/* Opens the file at `path` and locks it; parts are files and lie where their name says. Sets of *file the
+ * descriptors and what they are. 0 or -errno with *err. */
+static int open_and_lock(const struct disk_files *files, const char *path, bool read_only, bool part,
+                         struct disk_file *file, struct error **err)
+{
+    struct stat st;
+    cleanup_close int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | (part ? O_NOFOLLOW : 0) | O_CLOEXEC |
+                                          O_NOCTTY | O_NONBLOCK);
+
+    if (fd < 0 && part && errno == ELOOP)
+        return error_set(err, ELOOP, "disk '%s' is a symbolic link: what an image consists of lies beside it",
+                         path);
+    if (fd < 0 && !read_only && (errno == EACCES || errno == EROFS))
+        return error_set(err, errno, "disk '%s': %s (with ',readonly' it need not be written)", path,
+                         strerror(errno));
+    if ((fd < 0 && errno != EISDIR) || (fd >= 0 && fstat(fd, &st) < 0))
+        return error_set_errno(err, errno, "disk '%s'", path);
+    if (fd < 0 || S_ISDIR(st.st_mode))
+        return error_set(err, EISDIR, "disk '%s' is a directory: give a file or a block device", path);
+    if (!S_ISREG(st.st_mode) && (part || !S_ISBLK(st.st_mode)))
+        return error_set(err, EINVAL, "disk '%s' is %s", path,
+                         part ? "no file, and part of an image" : "neither a file nor a block device");
+    if (is_there(files, &st))
+        return error_set(err, ELOOP,
+                         part ? "disk '%s' comes twice in what an image consists of"
+                              : "disk '%s' is based on itself",
+                         path);
+    /* It was for FIFOs. With it, io_uring would fail where it should wait. */
+    fcntl(fd, F_SETFL, 0);
+    int rc = files->unlocked ? -1 : disk_lock_file(fd, path, read_only, err);
+    if (rc < 0 && !files->unlocked)
+        return rc;
+    *file = (struct disk_file){
+        .fd = steal_fd(fd), .lock_fd = rc, .part = part, .device = st.st_dev, .inode = st.st_ino};
+    return 0;
+}
+
+/* An image, or what it is based on. */
+static int open_image(const struct disk_files *files, const char *path, struct disk_file *file,
+                      struct error **err)
 {
     if (nbd_is_uri(path) && files->n == 0) {
         struct nbd_remote *remote = NULL;
@@ -139,28 +176,7 @@ static int open_and_lock(const struct disk_files *files, const char *path, struc
             *file = (struct disk_file){.fd = socket, .lock_fd = -1, .remote = remote};
         return socket < 0 ? socket : 0;
     }
-    bool read_only = files->read_only || files->n > 0;
-    cleanup_close int fd = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    struct stat st;
-
-    if (fd < 0 && !read_only && (errno == EACCES || errno == EROFS))
-        return error_set(err, errno, "disk '%s': %s (with ',readonly' it need not be written)", path,
-                         strerror(errno));
-    if ((fd < 0 && errno != EISDIR) || (fd >= 0 && fstat(fd, &st) < 0))
-        return error_set_errno(err, errno, "disk '%s'", path);
-    if (fd < 0 || S_ISDIR(st.st_mode))
-        return error_set(err, EISDIR, "disk '%s' is a directory: give a file or a block device", path);
-    if (!S_ISREG(st.st_mode) && !S_ISBLK(st.st_mode))
-        return error_set(err, EINVAL, "disk '%s' is neither a file nor a block device", path);
-    if (is_there(files, &st))
-        return error_set(err, ELOOP, "disk '%s' is based on itself", path);
-    /* It was for FIFOs. With it, io_uring would fail where it should wait. */
-    fcntl(fd, F_SETFL, 0);
-    int rc = files->unlocked ? -1 : disk_lock_file(fd, path, read_only, err);
-    if (rc < 0 && !files->unlocked)
-        return rc;
-    *file = (struct disk_file){.fd = steal_fd(fd), .lock_fd = rc, .device = st.st_dev, .inode = st.st_ino};
-    return 0;
+    return open_and_lock(files, path, files->read_only || files->n > 0, false, file, err);
 }
 
 static int told_format(const struct disk_file *file, const struct disk_format **out, struct error **err)
@@ -210,6 +226,9 @@ static int look_behind(struct disk_file *file, enum follow follow, char **name, 
         rc = f->backing(file->fd, &found, format, &other, err);
     if (rc)
         return error_wrap(err, "disk '%s'", file->name);
+    /* Of these open_parts decides. */
+    if (f->parts)
+        other = false;
     if (follow == FOLLOW_REFUSED && (found || other))
         return error_set(err, EPERM,
                          "disk '%s' is based on the file '%s': if it is from somebody you trust, let that be "
@@ -264,6 +283,99 @@ static int set_remote_format(struct disk_file *file, struct error **err)
     return file->format ? 0 : error_set_errno(err, ENOMEM, "disk '%s'", file->name);
 }
 
+/* ---- images in several files ---- */
+
+int disk_names_add(struct disk_names *names, const char *name)
+{
+    char **more = realloc(names->list, (names->n + 1) * sizeof(*more));
+
+    if (!more)
+        return -ENOMEM;
+    names->list = more;
+    more[names->n] = strdup(name);
+    return more[names->n] ? (names->n++, 0) : -ENOMEM;
+}
+
+void disk_names_free(struct disk_names *names)
+{
+    for (unsigned i = 0; i < names->n; i++)
+        free(names->list[i]);
+    free(names->list);
+    *names = (struct disk_names){0};
+}
+
+/* Whether a part has a name that comes of the image's: "a-flat.vmdk" of "a.vmdk". */
+static bool is_namesake(const char *image, const char *part)
+{
+    const char *slash = strrchr(image, '/'), *own = slash ? slash + 1 : image, *dot = strrchr(own, '.');
+    size_t whole = strlen(own), stem = dot && dot != own ? (size_t)(dot - own) : whole;
+
+    return (strncmp(own, part, whole) == 0 && part[whole] == '-') ||
+           (strncmp(own, part, stem) == 0 && part[stem] == '-');
+}
+
+/* Whether the parts of image `owner` may be opened: its descriptor may be anyone's. */
+static int check_part(const struct disk_file *owner, const char *name, bool declared, enum follow follow,
+                      struct error **err)
+{
+    if (!*name || strchr(name, '/') || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return error_set(err, EPERM,
+                         "disk '%s' consists of '%s' too: only files beside it, with plain names, are opened",
+                         owner->name, name);
+    if (follow == FOLLOW_ALLOWED || (follow == FOLLOW_DECLARED && declared))
+        return 0;
+    if (follow == FOLLOW_DECLARED)
+        return error_set(err, EINVAL,
+                         "disk '%s' looks like %s and names another file, which a guest could have written "
+                         "there: say format=%s if it is yours",
+                         owner->name, owner->format, owner->format);
+    return is_namesake(owner->name, name)
+               ? 0
+               : error_set(err, EPERM,
+                           "disk '%s' consists of the file '%s' too, which is not named after it: if it is "
+                           "from somebody you trust, let that be opened with --follow",
+                           owner->name, name);
+}
+
+static int open_part(struct disk_files *files, unsigned owner, const char *name, struct error **err)
+{
+    cleanup_free char *path = disk_name_beside(files->files[owner].name, name);
+    struct disk_file *file = NULL;
+
+    if (files->n == DISK_FILES_MAX)
+        return error_set(err, E2BIG, "disk '%s' needs more than %u files", files->files[owner].name,
+                         DISK_FILES_MAX);
+    int rc = !path || add_file(files, &file)
+                 ? error_set_errno(err, ENOMEM, "disk '%s'", name)
+                 : open_and_lock(files, path, files->read_only || owner > 0, true, file, err);
+    if (rc)
+        return rc;
+    files->n++;
+    file->name = steal_ptr(path);
+    file->format = strdup("raw");
+    return file->format ? 0 : error_set_errno(err, ENOMEM, "disk '%s'", file->name);
+}
+
+/* The further files of the image that was opened last. */
+static int open_parts(struct disk_files *files, bool declared, enum follow follow, struct error **err)
+{
+    unsigned owner = files->n - 1;
+    const struct disk_format *f = disk_format_find(files->files[owner].format);
+    struct disk_names names = {0};
+
+    if (!f->parts || follow == FOLLOW_NOT)
+        return 0;
+    int rc = f->parts(files->files[owner].fd, &names, err);
+    if (rc)
+        return error_wrap(err, "disk '%s'", files->files[owner].name);
+    for (unsigned i = 0; i < names.n && rc == 0; i++)
+        rc = check_part(&files->files[owner], names.list[i], declared, follow, err);
+    for (unsigned i = 0; i < names.n && rc == 0; i++)
+        rc = open_part(files, owner, names.list[i], err);
+    disk_names_free(&names);
+    return rc;
+}
+
 static int open_chain(struct disk_files *files, const char *path, const char *format, enum follow follow,
                       struct error **err)
 {
@@ -278,18 +390,21 @@ static int open_chain(struct disk_files *files, const char *path, const char *fo
                              DISK_FILES_MAX - 1);
         struct disk_file *file = NULL;
         int rc = add_file(files, &file) ? error_set_errno(err, ENOMEM, "disk '%s'", path)
-                                        : open_and_lock(files, name, file, err);
+                                        : open_image(files, name, file, err);
         if (rc)
             return wrap_behind(files, files->n, err, rc);
-        files->n++;
+        unsigned image = files->n++;
+        bool was_declared = declared;
         file->name = steal_ptr(name);
         file->format = steal_ptr(declared);
         rc = file->remote ? set_remote_format(file, err) : 0;
         if (rc)
             return rc;
         rc = look_behind(file, follow, &name, &declared, err);
+        if (rc == 0)
+            rc = open_parts(files, was_declared, follow, err);
         if (rc)
-            return wrap_behind(files, files->n - 1, err, rc);
+            return wrap_behind(files, image, err, rc);
         /* The person has spoken of the image, not of what is behind it. */
         if (follow == FOLLOW_ALLOWED)
             follow = FOLLOW_DECLARED;
@@ -371,8 +486,11 @@ int disk_files_new(struct disk_files **out, const struct disk_file *list, unsign
         if (rc)
             break;
         files->n++;
-        *file = (struct disk_file){
-            .fd = list[i].fd, .lock_fd = -1, .name = strdup(list[i].name), .format = strdup(list[i].format)};
+        *file = (struct disk_file){.fd = list[i].fd,
+                                   .lock_fd = -1,
+                                   .part = list[i].part,
+                                   .name = strdup(list[i].name),
+                                   .format = strdup(list[i].format)};
         if (!file->name || !file->format)
             rc = -ENOMEM;
     }

@@ -23,6 +23,15 @@ static bool files_are_remote(const struct disk *disk)
     return disk->files->files[disk->file].remote;
 }
 
+static unsigned depth_of(const struct disk_files *files, unsigned file)
+{
+    unsigned depth = 0;
+
+    for (unsigned i = 1; i <= file; i++)
+        depth += !files->files[i].part;
+    return depth;
+}
+
 int disk_map(struct disk *disk, uint64_t start, uint64_t length, struct disk_piece *out)
 {
     struct disk_extent e;
@@ -36,6 +45,7 @@ int disk_map(struct disk *disk, uint64_t start, uint64_t length, struct disk_pie
                                .allocated = e.allocated,
                                .encrypted = e.encrypted,
                                .file = e.disk->file,
+                               .depth = depth_of(disk->files, e.disk->file),
                                .start = start,
                                .length = e.length,
                                .offset = e.kind == DISK_EXTENT_DATA ? e.offset : 0};

@@ -197,7 +197,7 @@ static bool state_at(const struct nbd_op *op, unsigned context, uint64_t at, uin
         return false;
     *length = piece.length;
     if (context == NBD_CONTEXT_DEPTH)
-        *state = piece.allocated ? piece.file + 1 : 0;
+        *state = piece.allocated ? piece.depth + 1 : 0;
     else
         *state = piece.kind == DISK_EXTENT_ZEROS ? NBD_STATE_HOLE | NBD_STATE_ZERO : 0;
     return true;

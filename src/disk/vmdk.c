@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The format `vmdk` of VMware (Virtual Disk Format 5.0), where all is in one file: monolithicSparse and
- * streamOptimized.
+ * The format `vmdk` of VMware (Virtual Disk Format 5.0), where all is in one file: monolithicSparse,
+ * streamOptimized, and each sparse extent of an image in several files (vmdk_set.c).
  *
  *     header | descriptor, a text | directory --> tables --> grains of 64 KiB, as they are or compressed
  *
@@ -20,13 +20,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zlib.h>
-
-#define TEXT_START "# Disk DescriptorFile"
-#define HEX        "0123456789abcdefABCDEF"
 
 struct header {
     uint32_t version, flags, grain, entries; /* grain: bytes */
@@ -41,8 +37,7 @@ static struct vmdk *vmdk_of(const struct blocks *b)
 
 static bool probe(const uint8_t *head, size_t len)
 {
-    return len >= VMDK_HEAD &&
-           (get_le32(head) == VMDK_MAGIC || memcmp(head, TEXT_START, strlen(TEXT_START)) == 0);
+    return len >= VMDK_HEAD && (get_le32(head) == VMDK_MAGIC || vmdk_is_text(head));
 }
 
 /* ---- header and descriptor ---- */
@@ -59,10 +54,8 @@ static int parse(const uint8_t *h, struct header *out, struct error **err)
     r.spare = r.flags & VMDK_SPARE ? get_le64(h + VMDK_AT_SPARE_DIRECTORY) : 0;
     uint64_t grain = get_le64(h + VMDK_AT_GRAIN);
 
-    if (memcmp(h, TEXT_START, strlen(TEXT_START)) == 0)
-        return error_set(err, ENOTSUP,
-                         "is a VMDK whose content is in other files, which is not supported: convert it with "
-                         "'qemu-img convert -O qcow2'");
+    if (vmdk_is_text(h))
+        return error_set(err, EINVAL, "is a descriptor, where a file with content is to be");
     if (get_le32(h) != VMDK_MAGIC)
         return error_set(err, EINVAL, "is not a VMDK image");
     if (!r.version || r.version > 3)
@@ -112,34 +105,6 @@ static int read_header(int fd, struct header *out, uint64_t *file_end, struct er
     return rc;
 }
 
-/* What "name=" is followed by in the text, up to the line's end and without quotes; NULL if it is not there.
- * To be freed. */
-static char *value_of(const char *text, const char *name)
-{
-    size_t len = strlen(name);
-
-    for (const char *line = text; line; line = strchr(line, '\n')) {
-        line += *line == '\n';
-        if (strncasecmp(line, name, len) != 0 || line[len] != '=')
-            continue;
-        const char *from = line + len + 1;
-        from += *from == '"';
-        return strndup(from, strcspn(from, "\"\r\n"));
-    }
-    return NULL;
-}
-
-/* Where the line "CID=" has its digits, up to 8 (QEMU writes no zeros before them); 0: nowhere. */
-static size_t find_id(const char *text)
-{
-    for (const char *line = text; line; line = strchr(line, '\n')) {
-        line += *line == '\n';
-        if (strncmp(line, "CID=", 4) == 0 && strspn(line + 4, HEX) > 0)
-            return (size_t)(line + 4 - text);
-    }
-    return 0;
-}
-
 /* *type is what the descriptor calls the image; NULL if it has none. To be freed. */
 static int read_descriptor(int fd, const struct header *h, uint64_t file_end, char **type, uint64_t *id_at,
                            struct error **err)
@@ -156,14 +121,42 @@ static int read_descriptor(int fd, const struct header *h, uint64_t file_end, ch
     int rc = text ? disk_read_at(fd, text, bytes, h->descriptor * DISK_SECTOR) : -ENOMEM;
     if (rc)
         return error_set_errno(err, -rc, "reading its descriptor");
-    cleanup_free char *parent = value_of(text, "parentCID");
+    cleanup_free char *parent = vmdk_text_value(text, "parentCID");
     if (parent && strcasecmp(parent, "ffffffff") != 0)
         return error_set(err, ENOTSUP,
                          "has only what differs from another image, which is not supported: convert it "
                          "with 'qemu-img convert -O qcow2'");
-    *type = value_of(text, "createType");
-    size_t id = find_id(text);
+    *type = vmdk_text_value(text, "createType");
+    size_t id = vmdk_text_id(text);
     *id_at = id ? h->descriptor * DISK_SECTOR + id : 0;
+    return 0;
+}
+
+static int is_text(int fd)
+{
+    uint8_t head[VMDK_HEAD];
+    int rc = disk_read_at(fd, head, sizeof(head), 0);
+
+    return rc ? rc : vmdk_is_text(head);
+}
+
+static int describe_set(int fd, struct disk_info *info, struct error **err)
+{
+    cleanup_free char *text = NULL, *type = NULL;
+    cleanup_free struct vmdk_extent *list = NULL;
+    unsigned n = 0;
+    int rc = vmdk_text_read(fd, &text, err);
+
+    if (rc == 0)
+        rc = vmdk_text_extents(text, &list, &n, err);
+    if (rc)
+        return rc;
+    for (unsigned i = 0; i < n; i++)
+        info->size += list[i].sectors * DISK_SECTOR;
+    type = vmdk_text_value(text, "createType");
+    disk_info_add(info, "type", "%s", type ? type : "unknown");
+    disk_info_add(info, "files", "%u", n);
+    disk_info_add(info, "first-file", "%s", list[0].name);
     return 0;
 }
 
@@ -173,8 +166,11 @@ static int describe(int fd, struct disk_info *info, struct error **err)
     uint64_t file_end;
     uint64_t id_at;
     cleanup_free char *type = NULL;
-    int rc = read_header(fd, &h, &file_end, err);
+    int rc = is_text(fd);
 
+    if (rc > 0)
+        return describe_set(fd, info, err);
+    rc = read_header(fd, &h, &file_end, err);
     if (rc == 0)
         rc = read_descriptor(fd, &h, file_end, &type, &id_at, err);
     if (rc)
@@ -185,6 +181,37 @@ static int describe(int fd, struct disk_info *info, struct error **err)
     disk_info_add(info, "cluster-size", "%u", h.grain);
     disk_info_add(info, "compressed", h.flags & VMDK_COMPRESSED ? "yes" : "no");
     return 0;
+}
+
+static int parts(int fd, struct disk_names *out, struct error **err)
+{
+    cleanup_free char *text = NULL;
+    cleanup_free struct vmdk_extent *list = NULL;
+    unsigned n = 0;
+    int rc = is_text(fd);
+
+    *out = (struct disk_names){0};
+    if (rc <= 0)
+        return rc ? error_set_errno(err, -rc, "reading its header") : 0;
+    rc = vmdk_text_read(fd, &text, err);
+    if (rc == 0)
+        rc = vmdk_text_extents(text, &list, &n, err);
+    for (unsigned i = 0; i < n && rc == 0; i++)
+        if (disk_names_add(out, list[i].name))
+            rc = error_set_errno(err, ENOMEM, "reading its descriptor");
+    if (rc)
+        disk_names_free(out);
+    return rc;
+}
+
+/* Others look at `other`: whether the file has all by itself. */
+int vmdk_backing(int fd, char **name, char **format, bool *other, struct error **err)
+{
+    int rc = is_text(fd);
+
+    *name = *format = NULL;
+    *other = rc > 0;
+    return rc < 0 ? error_set_errno(err, -rc, "reading its header") : 0;
 }
 
 /* ---- reading ---- */
@@ -201,19 +228,10 @@ static int begin_change(struct vmdk *v)
 {
     const struct disk *d = &v->blocks.disk;
     uint8_t unclean = 1;
-    uint32_t id;
-    char digits[9], before[9] = "";
 
     if (v->changed)
         return 0;
-    if (getrandom(&id, sizeof(id), 0) != sizeof(id))
-        return -EIO;
-    /* All ones mean that there is no parent. */
-    snprintf(digits, sizeof(digits), "%08" PRIx32, id & 0x7fffffff);
-    int rc = v->id_at ? disk_read_at(d->fd, before, 8, v->id_at) : 0;
-    size_t n = strspn(before, HEX);
-    if (rc == 0 && n)
-        rc = disk_write_at(d->fd, digits + 8 - n, n, v->id_at);
+    int rc = vmdk_change_id(d->fd, v->id_at);
     if (rc == 0)
         rc = disk_write_at(d->fd, &unclean, 1, VMDK_AT_UNCLEAN);
     v->changed = rc == 0;
@@ -612,7 +630,7 @@ static int prepare(struct vmdk *v, const struct header *h, uint64_t file_end, st
     return rc || b->disk.read_only ? rc : prepare_writing(v, h, file_end, err);
 }
 
-static int open_vmdk(struct disk **out, const struct disk *common, struct error **err)
+int vmdk_open_sparse(struct disk **out, const struct disk *common, struct error **err)
 {
     struct header h;
     uint64_t file_end, id_at;
@@ -639,15 +657,30 @@ static int open_vmdk(struct disk **out, const struct disk *common, struct error 
     return 0;
 }
 
+static int open_vmdk(struct disk **out, const struct disk *common, struct error **err)
+{
+    int rc = is_text(common->fd);
+
+    if (rc < 0)
+        return error_set_errno(err, -rc, "reading its header");
+    return rc ? vmdk_set_open(out, common, err) : vmdk_open_sparse(out, common, err);
+}
+
 /* Compressed grains are of any length: only where they are has been checked, while it was opened. */
 static int check(struct disk_check *c, struct error **err)
 {
-    return blocks_check(&disk_format_vmdk, c, err);
+    int rc = is_text(c->fd);
+
+    if (rc < 0)
+        return error_set_errno(err, -rc, "reading its header");
+    return rc ? vmdk_set_check(c, err) : blocks_check(&disk_format_vmdk, c, err);
 }
 
 const struct disk_format disk_format_vmdk = {
     .name = "vmdk",
     .probe = probe,
+    .backing = vmdk_backing,
+    .parts = parts,
     .open = open_vmdk,
     .submit = submit,
     .read = read_now,

@@ -13,6 +13,10 @@
 #define VMDK_GRAIN_MAX      (1u << 20)
 #define VMDK_GRAINS_MAX     (32u << 20) /* 2 TiB, of which the tables take 128 MiB of memory */
 #define VMDK_DESCRIPTOR_MAX (64u << 10) /* bytes */
+#define VMDK_EXTENTS_MAX    1024u       /* files of one image: 2 TiB in extents of 2 GiB */
+#define VMDK_SECTORS_MAX    (INT64_MAX / DISK_SECTOR)
+#define VMDK_NAME_MAX       255u
+#define VMDK_TEXT_START     "# Disk DescriptorFile"
 
 enum {
     VMDK_AT_VERSION = 4,
@@ -55,6 +59,40 @@ struct vmdk {
     uint64_t id_at;           /* where that has the content's ID; 0: nowhere */
     bool changed;
 };
+
+/* ---- vmdk.c ---- */
+
+/* Opens a file that has content, and not one that names such files. 0 or -errno with *err. */
+int vmdk_open_sparse(struct disk **out, const struct disk *common, struct error **err);
+int vmdk_backing(int fd, char **name, char **format, bool *other, struct error **err);
+
+/* ---- vmdk_text.c ---- */
+
+/* Whether a file that begins so is a descriptor. */
+bool vmdk_is_text(const uint8_t *head);
+/* What "name=" is followed by in the text, up to the line's end and without quotes; NULL if it is not there.
+ * To be freed. */
+char *vmdk_text_value(const char *text, const char *name);
+/* Where the line "CID=" has its digits, up to 8 (QEMU writes no zeros before them); 0: nowhere. */
+size_t vmdk_text_id(const char *text);
+/* Gives the content another ID, at this byte of the file; 0: it has none. 0 or -errno. */
+int vmdk_change_id(int fd, uint64_t at);
+/* All of a descriptor's file; to be freed. 0 or -errno with *err. */
+int vmdk_text_read(int fd, char **out, struct error **err);
+
+struct vmdk_extent {
+    uint64_t sectors, skip; /* of the disk; of the file before them */
+    bool flat;
+    char name[VMDK_NAME_MAX + 1];
+};
+
+/* The extents that it names, in the disk's order; to be freed. 0 or -errno with *err. */
+int vmdk_text_extents(const char *text, struct vmdk_extent **out, unsigned *n, struct error **err);
+
+/* ---- vmdk_set.c: images in several files ---- */
+
+int vmdk_set_open(struct disk **out, const struct disk *common, struct error **err);
+int vmdk_set_check(struct disk_check *check, struct error **err);
 
 /* vmdk_resize.c: see blocks.h. */
 int vmdk_resize(struct blocks *b, uint64_t size, uint32_t n, struct error **err);

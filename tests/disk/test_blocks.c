@@ -90,6 +90,23 @@ static void test_vmdk_random(void **state)
     random_on_ours("vmdk", NULL, (21 << 20) - 512);
 }
 
+/* In several files, sparse and flat, which end within grains, and the second of which does not begin with
+ * the disk's. */
+static void test_vmdk_set_random(void **state)
+{
+    assert_int_equal(
+        shell(
+            "rm -f r r-*; qemu-img create -q -f vmdk r-1 3M && head -c 5000k /dev/urandom >r-2 && qemu-img "
+            "create -q -f vmdk r-3 $((1024*512)) && qemu-img create -q -f raw r-4 512 && qemu-img create -q "
+            "-f vmdk r-5 8M && { echo '# Disk DescriptorFile'; echo CID=12345678; echo parentCID=ffffffff; "
+            "echo 'createType=\"twoGbMaxExtentSparse\"'; echo 'RW 6144 SPARSE \"r-1\"'; echo 'RW 9993 FLAT "
+            "\"r-2\" 7'; "
+            "echo 'RW 1024 SPARSE \"r-3\"'; echo 'RW 1 FLAT \"r-4\" 0'; echo 'RW 16384 SPARSE \"r-5\"'; } "
+            ">r"),
+        0);
+    random_run(scratch_path("r"), "vmdk", batches / 2);
+}
+
 static void test_vhdx_random(void **state)
 {
     const struct disk_create what = {.format = "vhdx", .cluster_size = 1 << 20, .size = (19 << 20) + 512};
@@ -315,12 +332,19 @@ static void test_rest_of_a_lost_block(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vdi_random),  cmocka_unit_test(test_vhd_random),
-        cmocka_unit_test(test_vhdx_random), cmocka_unit_test(test_vmdk_random),
-        cmocka_unit_test(test_vdi_sizes),   cmocka_unit_test(test_vhd_sizes),
-        cmocka_unit_test(test_vhdx_sizes),  cmocka_unit_test(test_vmdk_sizes),
-        cmocka_unit_test(test_vdi_lies),    cmocka_unit_test(test_vhd_lies),
-        cmocka_unit_test(test_vmdk_lies),   cmocka_unit_test(test_rest_of_a_lost_block),
+        cmocka_unit_test(test_vdi_random),
+        cmocka_unit_test(test_vhd_random),
+        cmocka_unit_test(test_vhdx_random),
+        cmocka_unit_test(test_vmdk_random),
+        cmocka_unit_test(test_vmdk_set_random),
+        cmocka_unit_test(test_vdi_sizes),
+        cmocka_unit_test(test_vhd_sizes),
+        cmocka_unit_test(test_vhdx_sizes),
+        cmocka_unit_test(test_vmdk_sizes),
+        cmocka_unit_test(test_vdi_lies),
+        cmocka_unit_test(test_vhd_lies),
+        cmocka_unit_test(test_vmdk_lies),
+        cmocka_unit_test(test_rest_of_a_lost_block),
     };
     const char *steps = getenv("TABIQUE_STEPS");
 
