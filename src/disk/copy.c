@@ -290,7 +290,7 @@ static bool must_wait(const struct disk_copy *c, const struct disk_request *r)
         if (s->reading && s->first < end && first < s->first + s->n)
             return true;
     }
-    return false;
+    return next_todo(c, first, end) < end;
 }
 
 static void release_held(struct disk_copy *c, bool all)
