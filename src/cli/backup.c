@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The verb `backup`. */
+/* The verbs `backup` and `mirror`. */
 #include "guest/backup.h"
 
 #include "base/error.h"
@@ -32,7 +32,6 @@ int cli_backup(const struct cli_values *values, int *status, struct error **err)
                                 .disk = cli_string(values, "disk"),
                                 .target = cli_string(values, "TARGET"),
                                 .format = cli_string(values, "output-format"),
-                                .full = cli_bool(values, "full"),
                                 .rate = cli_uint(values, "rate"),
                                 .job = &j.job,
                                 .done = on_done};
@@ -40,6 +39,8 @@ int cli_backup(const struct cli_values *values, int *status, struct error **err)
 
     if (rc)
         return rc;
+    what.mirror = strcmp(cli_verb(values), "mirror") == 0;
+    what.full = !what.mirror && cli_bool(values, "full");
     cli_disk_job_begin(&j, "copying");
     rc = guest_backup(&home, &what, err);
     cli_disk_job_end(&j);

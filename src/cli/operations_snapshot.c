@@ -65,6 +65,20 @@ static const struct cli_status backup_statuses[] = {
     {"130", "it was interrupted; nothing is left of it"},
 };
 
+#define OUTPUT_FORMAT                                                                                        \
+    {                                                                                                        \
+        .name = "output-format", .letter = 'O', .type = CLI_ENUM, .metavar = "FORMAT",                       \
+        .choice = cli_disk_created_format,                                                                   \
+        .help = "The format of a new file. If it is not given: raw if the name ends in .raw or .img, else "  \
+                "qcow2."                                                                                     \
+    }
+#define RATE                                                                                                 \
+    {                                                                                                        \
+        .name = "rate", .type = CLI_SIZE, .metavar = "BYTES", .min = 1, .max = INT64_MAX,                    \
+        .help = "Read so many bytes a second of each disk at most, such as 50M. What the guest waits for "   \
+                "is read at once."                                                                           \
+    }
+
 static const struct cli_argument backup_arguments[] = {
     {.name = "disk",
      .type = CLI_STRING,
@@ -76,20 +90,8 @@ static const struct cli_argument backup_arguments[] = {
      .type = CLI_BOOL,
      .help = "All of each disk, also where the directory has an earlier backup that only a part has changed "
              "since."},
-    {.name = "output-format",
-     .letter = 'O',
-     .type = CLI_ENUM,
-     .metavar = "FORMAT",
-     .choice = cli_disk_created_format,
-     .help =
-         "The format of a new file. If it is not given: raw if the name ends in .raw or .img, else qcow2."},
-    {.name = "rate",
-     .type = CLI_SIZE,
-     .metavar = "BYTES",
-     .min = 1,
-     .max = INT64_MAX,
-     .help = "Read so many bytes a second of each disk at most, such as 50M. What the guest waits for is "
-             "read at once."},
+    OUTPUT_FORMAT,
+    RATE,
     GUEST,
     {.name = "TARGET",
      .type = CLI_PATH,
@@ -98,6 +100,22 @@ static const struct cli_argument backup_arguments[] = {
      .help = "A directory; or for one disk a new file, a block device, or a server's disk (nbd://HOST/NAME), "
              "which then "
              "gets all that the disk has."},
+};
+
+static const struct cli_argument mirror_arguments[] = {
+    {.name = "disk",
+     .type = CLI_STRING,
+     .metavar = "DISK",
+     .check = cli_check_disk_name,
+     .help = "The disk, as the guest calls it: vda is the first. It may be left out if there is one."},
+    OUTPUT_FORMAT,
+    RATE,
+    GUEST,
+    {.name = "TARGET",
+     .type = CLI_PATH,
+     .positional = true,
+     .required = true,
+     .help = "A new file, a block device, or a server's disk (nbd://HOST/NAME)."},
 };
 
 #define ARGUMENTS(a) .arguments = (a), .n_arguments = ARRAY_SIZE(a)
@@ -162,6 +180,19 @@ const struct cli_operation cli_snapshot_operations[] = {
      ARGUMENTS(backup_arguments),
      STATUSES(backup_statuses),
      .example = "tabique backup web /backups",
+     .run = cli_backup},
+    {.name = "mirror",
+     .summary = "Copy a disk of a guest that runs, as it is at the end",
+     .description =
+         "Where a backup has what the disk had when it began, a mirror has what it has when it ends: what "
+         "the guest writes "
+         "meanwhile is copied again, until little is left; then its writes wait a moment for that.\n\n"
+         "A file gets its name when it is whole. If the command is interrupted or the guest ends before, "
+         "nothing is left "
+         "of it; the guest goes on in any case.",
+     ARGUMENTS(mirror_arguments),
+     STATUSES(backup_statuses),
+     .example = "tabique mirror web --disk vda nbd://elsewhere/web",
      .run = cli_backup},
     {.name = "clone",
      .summary = "Make a guest like another",

@@ -21,6 +21,10 @@
 #define UNIT_BITS_MAX 20u
 #define UNITS_MAX     (128ull << 20)
 
+/* When a mirror comes to its end: so little is left, or so often it has been through. */
+#define FINAL_UNITS 64u
+#define PASSES_MAX  16u
+
 /* ---- units ---- */
 
 static bool is_todo(const struct disk_copy *c, uint64_t unit)
@@ -52,6 +56,37 @@ static uint64_t first_unit(const struct disk_copy *c, const struct disk_request 
 static uint64_t end_unit(const struct disk_copy *c, const struct disk_request *r)
 {
     return ((r->offset + r->length - 1) >> c->unit_bits) + 1;
+}
+
+/* Of a mirror: what was written is to be copied, again. */
+static void mark(struct disk_copy *c, const struct disk_request *r)
+{
+    for (uint64_t i = first_unit(c, r); !c->fixed && i < end_unit(c, r); i++)
+        set_todo(c, i, true);
+}
+
+static void on_passed(struct disk_request *r, int result)
+{
+    struct disk_copy *c = r->disk->copy;
+
+    r->done = r->behind;
+    if (c) {
+        c->passing--;
+        mark(c, r);
+    }
+    r->done(r, result);
+    if (c)
+        disk_copy_go_on(c);
+}
+
+static void pass(struct disk_copy *c, struct disk_request *r)
+{
+    if (c->what.mirror && !c->ending && r->kind != DISK_READ && r->kind != DISK_FLUSH) {
+        r->behind = r->done;
+        r->done = on_passed;
+        c->passing++;
+    }
+    c->disk->format->submit(c->disk, r);
 }
 
 /* ---- ending ---- */
@@ -268,15 +303,23 @@ static int read_for_held(struct disk_copy *c)
 static int read_on(struct disk_copy *c)
 {
     struct copy_slot *slot;
-    int rc = read_for_held(c);
+    int rc = c->what.mirror ? 0 : read_for_held(c);
 
-    while (rc >= 0 && c->left && !c->paced && (slot = free_slot(c))) {
+    if (c->what.mirror && (c->left <= FINAL_UNITS || c->passes >= PASSES_MAX))
+        c->holding = true;
+    while (rc >= 0 && c->left && (!c->paced || c->holding) && (slot = free_slot(c))) {
         c->cursor = next_todo(c, c->cursor, c->n_units);
-        if (c->cursor == c->n_units)
+        if (c->cursor == c->n_units) {
+            c->passes++;
+            c->cursor = 0;
+            continue;
+        }
+        rc = begin_slot(c, slot, c->cursor, c->n_units, !c->holding);
+        if (rc == 0)
             break;
-        rc = begin_slot(c, slot, c->cursor, c->n_units, true);
     }
-    return rc;
+    c->fixed = c->fixed || (c->holding && !c->left && !c->passing && !is_reading(c));
+    return rc < 0 ? rc : 0;
 }
 
 /* ---- writes ---- */
@@ -285,6 +328,8 @@ static bool must_wait(const struct disk_copy *c, const struct disk_request *r)
 {
     uint64_t first = first_unit(c, r), end = end_unit(c, r);
 
+    if (c->what.mirror)
+        return c->holding && !c->fixed;
     for (unsigned i = 0; i < COPY_SLOTS; i++) {
         const struct copy_slot *s = &c->slots[i];
         if (s->reading && s->first < end && first < s->first + s->n)
@@ -301,7 +346,7 @@ static void release_held(struct disk_copy *c, bool all)
     for (; r; r = next) {
         next = r->next;
         if (all || !must_wait(c, r)) {
-            c->disk->format->submit(c->disk, r);
+            pass(c, r);
         } else {
             r->next = NULL;
             *c->held_tail = r;
@@ -335,7 +380,7 @@ static void on_pace(void *opaque)
 void disk_copy_submit(struct disk_copy *c, struct disk_request *r)
 {
     if (c->ending || r->kind == DISK_READ || r->kind == DISK_FLUSH || !must_wait(c, r)) {
-        c->disk->format->submit(c->disk, r);
+        pass(c, r);
         return;
     }
     r->next = NULL;
@@ -356,7 +401,7 @@ void disk_copy_go_on(struct disk_copy *c)
     if (c->ending)
         return;
     disk_copy_flush(c);
-    if (!c->left && !c->sent_end && !c->output.first && !is_reading(c)) {
+    if (!c->left && (!c->what.mirror || c->fixed) && !c->sent_end && !c->output.first && !is_reading(c)) {
         c->control.record = (struct copy_record){.type = COPY_END};
         c->sent_end = true;
         disk_copy_send(c, &c->control);
@@ -472,7 +517,8 @@ int disk_copy_begin(struct disk *disk, int fd, const struct disk_copying *what, 
     c->control.record = (struct copy_record){.type = COPY_BEGUN,
                                              .offset = disk->size,
                                              .length = c->bytes,
-                                             .value = c->has_bitmap ? COPY_HAS_BITMAP : 0};
+                                             .value = (c->has_bitmap ? COPY_HAS_BITMAP : 0) |
+                                                      (what->mirror ? COPY_REPEATS : 0)};
     disk->copy = c;
     disk_copy_send(c, &c->control);
     disk_copy_go_on(c);

@@ -4,16 +4,20 @@
  * whatever order; who is at the other end writes that to a file of its own (backup.h), and opens nothing of
  * the disk's.
  *
- * The copy is of one moment: that at which it began. A write to what is not copied yet waits until that has
- * been read (copy-before-write); only what is read and not yet sent is held in memory, DISK_COPY_MEMORY bytes
- * at most. Should the other end take nothing for DISK_COPY_PATIENCE while a write waits for it, the copy is
- * given up, not the guest. Whatever happens to the copy, the disk is as if there had been none.
+ * A copy is of the moment at which it began. A write to what is not copied yet waits until that has been read
+ * (copy-before-write); only what is read and not yet sent is held in memory, DISK_COPY_MEMORY bytes at most.
+ * A mirror is of the moment at which it ends: what is written to a part that was copied is copied again, and
+ * when little is left, or it has been through the disk often enough, writes wait until that is read.
+ *
+ * Should the other end take nothing for DISK_COPY_PATIENCE while a write waits for it, the copy is given up,
+ * not the guest. Whatever happens to the copy, the disk is as if there had been none.
  *
  * All of this is in the disk's thread; no locks.
  */
 #ifndef TABIQUE_DISK_COPY_H
 #define TABIQUE_DISK_COPY_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 struct disk;
@@ -27,6 +31,7 @@ struct error;
 #define DISK_COPY_BITMAP "backup-"
 
 struct disk_copying {
+    bool mirror;
     /* Only what has changed by this bitmap of the image is copied, which goes when the copy is there; NULL:
      * all. */
     const char *since;

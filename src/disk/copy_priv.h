@@ -52,6 +52,10 @@ struct disk_copy {
     struct disk_throttle throttle;
     bool paced; /* waits for the rate */
 
+    /* A mirror: writes under way; how often it has been through; all writes wait; it is what it is to be. */
+    unsigned passing, passes;
+    bool holding, fixed;
+
     bool sent_end, kept; /* the receiver has it */
     bool ending;         /* nothing new is begun */
     int failure;         /* why it ends; 0: it is done, or was cancelled */

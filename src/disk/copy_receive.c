@@ -95,8 +95,10 @@ int disk_copy_meet(int fd, const struct disk_job *job, struct disk_copy_begun *o
 
     if (rc)
         return rc;
-    *out = (struct disk_copy_begun){
-        .size = r.offset, .bytes = r.length, .has_bitmap = r.value & COPY_HAS_BITMAP};
+    *out = (struct disk_copy_begun){.size = r.offset,
+                                    .bytes = r.length,
+                                    .repeats = r.value & COPY_REPEATS,
+                                    .has_bitmap = r.value & COPY_HAS_BITMAP};
     return 0;
 }
 
@@ -299,6 +301,7 @@ int disk_copy_receive(int fd, const struct disk_copy_begun *begun, const struct 
     struct copy_record r;
     int rc = open_target(&t, what, begun->size, err);
 
+    t.blank = t.blank && !begun->repeats;
     if (rc == 0)
         rc = receive_all(&t, fd, begun, what->path, job, err);
     int closed = close_target(&t, rc == 0, what->path, err);

@@ -9,6 +9,7 @@
 struct disk_copy_begun {
     uint64_t size;   /* of the disk */
     uint64_t bytes;  /* that will come, about */
+    bool repeats;    /* parts may come more than once; it is of the moment at which it ends */
     bool has_bitmap; /* what changes from now on is recorded */
 };
 

@@ -30,7 +30,7 @@ static bool is_sound(const struct copy_record *r, uint64_t size)
     switch (r->type) {
     case COPY_BEGUN:
         return !size && r->offset && r->offset % DISK_SECTOR == 0 && r->offset <= INT64_MAX &&
-               r->length <= r->offset && r->value <= COPY_HAS_BITMAP;
+               r->length <= r->offset && r->value <= (COPY_HAS_BITMAP | COPY_REPEATS);
     case COPY_DATA:
         return is_within(r, size) && r->length <= COPY_PIECE;
     case COPY_ZEROS:

@@ -242,6 +242,8 @@ struct disk_request {
     struct disk_request *next;
     struct disk_io_op op;
     struct iovec piece;
+    /* A copy's own: the caller's `done`. */
+    void (*behind)(struct disk_request *request, int result);
 };
 
 /* Takes a request; it is sure to begin with the next disk_start. */

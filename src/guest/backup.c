@@ -173,7 +173,8 @@ static int is_taken(int fd, struct error **err)
 static int ask(struct one *d, const char *since, struct error **err)
 {
     const struct guest_backup *what = d->all->what;
-    struct control_request r = {.verb = CONTROL_BACKUP, .of_disk = true, .disk = d->number};
+    struct control_request r = {
+        .verb = CONTROL_BACKUP, .of_disk = true, .disk = d->number, .mirror = what->mirror};
     cleanup_close int fd = control_connect(d->all->home, what->guest, err);
 
     if (fd < 0)
@@ -337,6 +338,12 @@ static int choose_disks(struct backup *b, struct error **err)
     }
     if (n > DISKS_MAX)
         return error_set(err, E2BIG, "it has more than %u disks: choose one with --disk", DISKS_MAX);
+    if (what->mirror && n > 1)
+        return error_set(err, EINVAL, "it has %zu disks: choose one with --disk", n);
+    if (what->mirror && is_directory(what->target))
+        return error_set(err, EISDIR,
+                         "'%s' is a directory: a mirror is a file, a block device or a server's disk",
+                         what->target);
     if (n > 1 && !is_directory(what->target))
         return error_set(err, EINVAL, "it has %zu disks: choose one with --disk, or give a directory", n);
     for (b->n = 0; b->n < n; b->n++) {

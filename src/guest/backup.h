@@ -23,6 +23,7 @@ struct guest_backup {
     const char *target;
     const char *format; /* of a new file; NULL: by the end of its name */
     bool full;
+    bool mirror;   /* of one disk, as it is at the end; not to a directory */
     uint64_t rate; /* bytes a second of each disk; 0: no limit */
     const struct disk_job *job;
     /* Called for each disk that is there. */

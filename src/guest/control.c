@@ -129,8 +129,12 @@ static int parse_object(const json_t *object, struct control_request *out, struc
     const json_t *shutdown = json_object_get(object, "shutdown");
     if (rc == 0 && shutdown && !json_is_boolean(shutdown))
         rc = error_set(err, EINVAL, "'shutdown' is neither true nor false");
+    const json_t *mirror = json_object_get(object, "mirror");
+    if (rc == 0 && mirror && !json_is_boolean(mirror))
+        rc = error_set(err, EINVAL, "'mirror' is neither true nor false");
     if (rc)
         return rc;
+    request.mirror = json_is_true(mirror);
     request.shutdown = json_is_true(shutdown);
     request.timeout_ms = timeout;
     request.columns = (uint16_t)columns;
@@ -190,6 +194,7 @@ char *control_format(const struct control_request *r)
     if (r->verb == CONTROL_BACKUP) {
         json_object_set_new(object, "since", json_string(r->since));
         json_object_set_new(object, "bitmap", json_string(r->bitmap));
+        json_object_set_new(object, "mirror", json_boolean(r->mirror));
     }
     if (r->verb == CONTROL_BALLOON || r->verb == CONTROL_UPDATE)
         json_object_set_new(object, "memory-bytes", json_integer((json_int_t)r->memory_bytes));

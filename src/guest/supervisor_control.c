@@ -426,7 +426,7 @@ static void snapshot(struct connection *c, const struct control_request *r)
 static void backup(struct connection *c, const struct control_request *r)
 {
     struct supervisor *s = c->supervisor;
-    struct vm_message m = {.type = VM_DISK_COPY, .value = r->disk, .limits = r->limits};
+    struct vm_message m = {.type = VM_DISK_COPY, .value = r->disk, .size = r->mirror, .limits = r->limits};
 
     if (s->config.container) {
         answer_error(c, "a container has no disks");

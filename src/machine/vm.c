@@ -299,6 +299,7 @@ static void copy_disk(struct vm *vm, struct vm_message *m, int fd)
     char *bitmap = strchr(m->text, ' ');
     struct disk_copying what = {.since = *m->text && m->text != bitmap ? m->text : NULL,
                                 .bitmap = bitmap && bitmap[1] ? bitmap + 1 : NULL,
+                                .mirror = m->size,
                                 .rate = m->limits.values[DISK_LIMIT_BPS]};
 
     if (bitmap)

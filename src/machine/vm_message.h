@@ -32,9 +32,9 @@ enum vm_message_type {
     VM_DISK_GO_ON,  /* let the vCPUs go on, with the new files (value 1) or the old ones (0); VM_DISK_DONE
                        answers */
     VM_DISK_LIMIT,  /* value: the number of a disk; limits: what it may be asked for from now on */
-    VM_DISK_COPY, /* value: the number of a disk; limits: of reading for the copy; text: "SINCE BITMAP", names
-                     of bitmaps or nothing. The socket that it goes to comes along, and is answered there:
-                     disk/copy.h */
+    VM_DISK_COPY, /* value: the number of a disk; size: 1 for a mirror; limits: of reading for the copy; text:
+                     "SINCE BITMAP", names of bitmaps or nothing. The socket that it goes to comes along, and
+                     is answered there: disk/copy.h */
     VM_DISK_RESIZE, /* value: the number of a disk; size: bytes; VM_DISK_RESIZED answers */
     VM_QUIT,        /* end in an orderly way, whatever the guest does; VM_ENDED answers */
     VM_TO_LAST = VM_QUIT,

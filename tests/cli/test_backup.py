@@ -144,6 +144,16 @@ def test_chain(home, tmp_path, suite, content):
         server.terminate()
     assert len(set(rounds(exported.read_bytes()))) <= 2 and exported.read_bytes()[CONTENT:] == bytes(SIZE - CONTENT)
 
+    # As it is at the end: while it writes all the time, and of another moment than that at which it began.
+    began = rounds(raw(backed_up(home.do("backup", "web", "--disk", "vda", tmp_path / "before"))["vda"][0], tmp_path))[0]
+    assert backed_up(home.do("mirror", "web", "--disk", "vda", "--rate", "16M", tmp_path / "mirror.raw"))["vda"][1] == "in all"
+    mirrored = (tmp_path / "mirror.raw").read_bytes()
+    now = rounds(mirrored)
+    assert now == sorted(now, reverse=True) and now[-1] >= now[0] - 1 and now[-1] > began, (began, now)
+    assert mirrored[CONTENT:] == bytes(SIZE - CONTENT) and mirrored[4096:STRIDE * 4096] == original[4096:STRIDE * 4096]
+    assert "is a directory" in home.fail("mirror", "web", "--disk", "vda", directory)
+    assert "2 disks: choose one with --disk" in home.fail("mirror", "web", tmp_path / "another")
+
     # Bitmaps stay when it ends in order: the next one has what was changed by another guest on the same disks.
     guest.send(b"poweroff -f\r")
     wait_until(lambda: home.states()["web"] == "stopped", "it has switched itself off")

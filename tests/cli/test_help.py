@@ -37,6 +37,7 @@ VERBS = {
     "restore": [],
     "snapshot-rm": [],
     "backup": ["--disk", "--full", "--output-format", "--rate"],
+    "mirror": ["--disk", "--output-format", "--rate"],
     "clone": ["--full", "--snapshot"],
     "check": ["--json"],
     "image build": ["--name", "--suite", "--size", "--package", "--arch", "--mirror", "--rebuild"],

@@ -15,6 +15,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,7 +43,9 @@ struct receiver {
     int fd;
     const char *path, *backing;
     unsigned delay_us; /* before it takes anything */
-    bool deaf;         /* takes nothing but the first record */
+    bool gated;        /* and not before the gate is open */
+    sem_t gate;
+    bool deaf; /* takes nothing but the first record */
     int rc;
     bool has_bitmap;
     char why[300];
@@ -59,6 +62,7 @@ static void *receive(void *opaque)
 
     r->rc = disk_copy_meet(r->fd, &job, &begun, &err);
     usleep(r->delay_us);
+    sem_wait(&r->gate);
     if (r->rc == 0) {
         r->has_bitmap = begun.has_bitmap;
         r->rc = r->deaf ? -ECANCELED : disk_copy_receive(r->fd, &begun, &target, &job, &err);
@@ -143,17 +147,26 @@ static void compare(struct run *run, const char *path, const uint8_t *with)
     check_image(path, false);
 }
 
-static void begin(struct run *run, struct receiver *r, const char *since, const char *bitmap, uint64_t rate)
+static void begin_copy(struct run *run, struct receiver *r, const struct disk_copying *how)
 {
-    const struct disk_copying what = {
-        .since = since, .bitmap = bitmap, .rate = rate, .ended = on_ended, .opaque = run};
+    struct disk_copying what = *how;
     int pair[2];
 
+    what.ended = on_ended;
+    what.opaque = run;
+    sem_init(&r->gate, 0, r->gated ? 0 : 1);
     assert_int_equal(image_read(&run->image, 0, run->frozen, SIZE), 0);
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
     r->fd = pair[1];
     run->copying = disk_copy_begin(run->image.disk, pair[0], &what, NULL) == 0;
     assert_int_equal(pthread_create(&r->thread, NULL, receive, r), 0);
+}
+
+static void begin(struct run *run, struct receiver *r, const char *since, const char *bitmap, uint64_t rate)
+{
+    const struct disk_copying what = {.since = since, .bitmap = bitmap, .rate = rate};
+
+    begin_copy(run, r, &what);
 }
 
 static void finish(struct run *run, struct receiver *r)
@@ -344,12 +357,40 @@ static void test_refused(void **state)
     close_run(&run);
 }
 
+/* As it is at the end. Not all of it is taken before the last write, and what was is written over. */
+static void test_mirror(void **state)
+{
+    struct run run;
+
+    open_run(&run, "mirrored", "qcow2");
+    for (unsigned i = 0; i < 6; i++) {
+        const struct disk_copying what = {.mirror = true, .rate = random_below(2) ? 0 : 128u << 20};
+        char name[32], path[300];
+        struct receiver r = {.path = path, .gated = true};
+
+        snprintf(name, sizeof(name), "mirror-%u", i);
+        snprintf(path, sizeof(path), "%s", scratch_path(name));
+        fill(&run);
+        begin_copy(&run, &r, &what);
+        for (uint64_t batches = random_below(40); batches > 0; batches--)
+            batch(&run);
+        assert_true(run.copying);
+        sem_post(&r.gate);
+        finish(&run, &r);
+        assert_int_equal(r.rc, 0);
+        compare(&run, path, run.model);
+        assert_int_equal(image_read(&run.image, 0, run.buf, SIZE), 0);
+        assert_memory_equal(run.buf, run.model, SIZE);
+    }
+    close_run(&run);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_qcow2),         cmocka_unit_test(test_raw),
         cmocka_unit_test(test_receiver_gone), cmocka_unit_test(test_slow_receiver),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_refused),       cmocka_unit_test(test_mirror),
     };
     const char *seed = getenv("TABIQUE_SEED");
 
