@@ -307,6 +307,10 @@ uint64_t disk_alike_at(int fd, uint64_t offset, uint64_t length, bool *hole);
 
 /* ---- iov.c ---- */
 
+/* Memory for content, to be freed; NULL if there is none. It begins with a page: where it does not, there are
+ * processors on which the kernel takes five times as long to copy a file's bytes there. */
+void *disk_buffer_new(size_t size);
+
 /* The `len` bytes that begin `skip` bytes into `n` pieces, into `out` (room for n): how many pieces they are.
  */
 unsigned disk_iov_slice(const struct iovec *iov, unsigned n, uint64_t skip, uint64_t len, struct iovec *out);

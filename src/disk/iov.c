@@ -2,7 +2,17 @@
 /* Parts of scattered memory. No state, no locks. */
 #include "disk/disk_priv.h"
 
+#include "base/bytes.h"
+
+#include <stdlib.h>
 #include <string.h>
+
+#define PAGE ((size_t)4096)
+
+void *disk_buffer_new(size_t size)
+{
+    return aligned_alloc(PAGE, ALIGN_UP(size, PAGE));
+}
 
 unsigned disk_iov_slice(const struct iovec *iov, unsigned n, uint64_t skip, uint64_t len, struct iovec *out)
 {

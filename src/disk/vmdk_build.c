@@ -31,8 +31,9 @@
 #define DESCRIPTOR         1u /* sectors */
 #define DESCRIPTOR_SECTORS 20u
 #define TABLE_SECTORS      (VMDK_TABLE * 4 / DISK_SECTOR)
-/* More than deflate makes of a grain that it can't compress. */
-#define PACK_MAX (VMDK_MARKER + GRAIN + 1024u)
+/* More than deflate makes of a grain that it can't compress; and with what is around it. */
+#define PACK_ROOM (GRAIN + 1024u)
+#define PACK_MAX  ALIGN_UP(VMDK_MARKER + PACK_ROOM, DISK_SECTOR)
 /* What VMware's own extents of "2 GB" have: 2,047 MiB. */
 #define SPLIT (2047ull << 20)
 
@@ -204,11 +205,13 @@ static int place(struct disk_build *build, uint64_t index, uint32_t length, bool
 static size_t pack(const struct disk_build *build, struct disk_packer *packer, uint64_t index,
                    const uint8_t *unit, uint8_t *out)
 {
-    size_t n = disk_pack_zlib(packer, unit, GRAIN, out + VMDK_MARKER, PACK_MAX - VMDK_MARKER);
+    size_t n = disk_pack_zlib(packer, unit, GRAIN, out + VMDK_MARKER, PACK_ROOM), used = n + VMDK_MARKER;
+    size_t all = ALIGN_UP(used, (size_t)DISK_SECTOR);
 
     put_le64(out, index * (GRAIN / DISK_SECTOR));
     put_le32(out + 8, (uint32_t)n);
-    return n ? n + VMDK_MARKER : 0;
+    memset(out + used, 0, all - used);
+    return n ? all : 0;
 }
 
 /* ---- the end ---- */
