@@ -18,12 +18,16 @@
 static const uint8_t zeros[ZEROS];
 #define ZEROS_AT_ONCE 16u /* times these */
 
-/* A part of a request that goes to the file. */
+/* A part of a request that goes to the file, or to what the disk is based on. */
 struct part {
     struct disk_request *whole;
     struct disk_io_op op;
+    struct disk_request behind;
     struct iovec iov[];
 };
+
+/* How much is copied at once where a block begins with what is behind. */
+#define COPY_PIECE (1u << 20)
 
 static struct blocks *blocks_of(struct disk *disk)
 {
@@ -53,21 +57,48 @@ static bool place_of(const struct blocks *b, uint64_t at, uint64_t *place)
     return start || b->fixed;
 }
 
+enum { BEHIND, IS_ZEROS, IN_FILE };
+
+/* What is at byte `at`, and how far, up to *length and the block's end. -errno, or one of these. */
+static int find(struct blocks *b, uint64_t at, uint64_t *length, uint64_t *place)
+{
+    uint64_t rest = b->block_size - (at & (b->block_size - 1));
+    uint32_t i = (uint32_t)(at / b->block_size);
+
+    if (rest < *length)
+        *length = rest;
+    if (!place_of(b, at, place))
+        return b->differs && !(b->ops->zeros && b->ops->zeros(b, i)) ? BEHIND : IS_ZEROS;
+    if (!b->differs || !b->ops->has)
+        return IN_FILE;
+    int rc = b->ops->has(b, at, length);
+    return rc < 0 ? rc : rc ? IN_FILE : BEHIND;
+}
+
 int blocks_extent(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *out)
 {
     struct blocks *b = blocks_of(disk);
-    uint64_t rest = b->block_size - (offset & (b->block_size - 1)), place;
-    bool there = place_of(b, offset, &place), hole = false;
+    uint64_t place;
+    int what = find(b, offset, &length, &place);
+    bool hole = false;
 
-    if (rest < length)
-        length = rest;
-    if (there)
+    if (what < 0)
+        return what;
+    if (what == IN_FILE)
         length = disk_alike_at(disk->fd, place, length, &hole);
-    *out = (struct disk_extent){.kind = there && !hole ? DISK_EXTENT_DATA : DISK_EXTENT_ZEROS,
-                                .allocated = there,
+    *out = (struct disk_extent){.kind = what == IN_FILE && !hole ? DISK_EXTENT_DATA : DISK_EXTENT_ZEROS,
+                                .allocated = what == IN_FILE || (what == IS_ZEROS && b->differs),
                                 .disk = disk,
                                 .length = length,
                                 .offset = place};
+    return 0;
+}
+
+static int read_behind_now(const struct blocks *b, uint64_t at, void *buf, size_t len)
+{
+    if (b->disk.backing)
+        return disk_read_now(b->disk.backing, b->backing_at + at, buf, len);
+    memset(buf, 0, len);
     return 0;
 }
 
@@ -77,20 +108,67 @@ int blocks_read(struct disk *disk, uint64_t offset, void *buf, size_t len)
     uint8_t *to = buf;
 
     while (len) {
-        uint64_t place, n = b->block_size - (offset & (b->block_size - 1));
-        bool there = place_of(b, offset, &place);
-        if (n > len)
-            n = len;
-        int rc = there ? disk_read_at(disk->fd, to, n, place) : 0;
-        if (rc)
-            return rc;
-        if (!there)
+        uint64_t place, n = len;
+        int rc = find(b, offset, &n, &place);
+        if (rc == IN_FILE)
+            rc = disk_read_at(disk->fd, to, n, place);
+        else if (rc == BEHIND)
+            rc = read_behind_now(b, offset, to, n);
+        else if (rc == IS_ZEROS)
             memset(to, 0, n);
+        if (rc < 0)
+            return rc;
         to += n;
         offset += n;
         len -= n;
     }
     return 0;
+}
+
+/* Copies what is behind, from `from` up to `to`, to its place in the file; `fresh`: where zeros are. */
+static int copy_behind(struct blocks *b, uint64_t from, uint64_t to, bool fresh)
+{
+    cleanup_free uint8_t *buf = from < to ? malloc(COPY_PIECE) : NULL;
+    int rc = from < to && !buf ? -ENOMEM : 0;
+    uint64_t place;
+
+    for (uint64_t n; from < to && rc == 0; from += n) {
+        n = to - from < COPY_PIECE ? to - from : COPY_PIECE;
+        rc = read_behind_now(b, from, buf, n);
+        if (rc == 0 && !(fresh && disk_is_zero(buf, n)) && place_of(b, from, &place))
+            rc = disk_write_at(b->disk.fd, buf, n, place);
+    }
+    return rc;
+}
+
+static uint64_t end_of(const struct blocks *b, uint32_t i)
+{
+    uint64_t end = (uint64_t)(i + 1ull) * b->block_size;
+
+    return end < b->disk.size ? end : b->disk.size;
+}
+
+/* Has all of block `i` in the file, of which some may be; where a sector was not, anything may lie. */
+static int fill(struct blocks *b, uint32_t i)
+{
+    bool all = true;
+    int rc = 0;
+
+    for (uint64_t at = (uint64_t)i * b->block_size, end = end_of(b, i), n; at < end && rc == 0; at += n) {
+        uint64_t place;
+        n = end - at;
+        int what = find(b, at, &n, &place);
+        if (what < 0)
+            return what;
+        if (what != BEHIND)
+            continue;
+        all = false;
+        rc = copy_behind(b, at, at + n, false);
+    }
+    if (rc || all)
+        return rc;
+    rc = disk_sync_now(b->disk.io, b->disk.file);
+    return rc ? rc : b->ops->filled(b, i);
 }
 
 /* ---- the table ---- */
@@ -118,8 +196,9 @@ static void untake(struct blocks *b, uint32_t i, uint32_t before, uint64_t end)
         b->ops->untaken(b);
 }
 
-/* Gives block `i` a place, with part of its content; the rest is zeros. */
-static int take(struct blocks *b, uint32_t i, uint64_t at, const struct iovec *iov, unsigned n)
+/* Gives block `i` a place, with `len` bytes of its content, from `at` on: `n` pieces, or zeros if there are
+ * none. The rest is what it was. */
+static int take(struct blocks *b, uint32_t i, uint64_t at, uint64_t len, const struct iovec *iov, unsigned n)
 {
     uint32_t before = b->map[i];
     uint64_t end = b->end;
@@ -128,10 +207,15 @@ static int take(struct blocks *b, uint32_t i, uint64_t at, const struct iovec *i
     if (!b->taken && ftruncate(b->disk.fd, (off_t)b->end) < 0)
         return -errno;
     b->taken = true;
-    uint64_t place;
+    uint64_t place, first = (uint64_t)i * b->block_size;
+    bool behind = b->differs && !(b->ops->zeros && b->ops->zeros(b, i));
     int rc = b->ops->take(b, i);
-    if (rc == 0 && place_of(b, at, &place))
+    if (rc == 0 && n && place_of(b, at, &place))
         rc = disk_writev_at(b->disk.fd, iov, n, place);
+    if (rc == 0 && behind)
+        rc = copy_behind(b, first, at, true);
+    if (rc == 0 && behind)
+        rc = copy_behind(b, at + len, end_of(b, i), true);
     if (rc)
         untake(b, i, before, end);
     return rc;
@@ -139,7 +223,10 @@ static int take(struct blocks *b, uint32_t i, uint64_t at, const struct iovec *i
 
 static int touch(struct blocks *b, uint64_t at)
 {
-    return b->ops->touch ? b->ops->touch(b, (uint32_t)(at / b->block_size)) : 0;
+    uint32_t i = (uint32_t)(at / b->block_size);
+    int rc = b->differs && b->ops->has ? fill(b, i) : 0;
+
+    return rc || !b->ops->touch ? rc : b->ops->touch(b, i);
 }
 
 void blocks_changed(struct blocks *b, uint32_t i)
@@ -182,15 +269,11 @@ static void put(struct disk_request *r)
     disk_io_submit(b->disk.io, &r->op);
 }
 
-static void part_done(struct disk_io_op *op, int result)
+static void end_part(struct part *part, int result)
 {
-    struct part *part = container_of(op, struct part, op);
     struct disk_request *r = part->whole;
     struct blocks *b = blocks_of(r->disk);
 
-    /* A file system that can't free what is not needed keeps it. */
-    if (op->kind == DISK_IO_PUNCH && result != -EIO)
-        result = 0;
     free(part);
     if (result && !r->result)
         r->result = result;
@@ -199,6 +282,17 @@ static void part_done(struct disk_io_op *op, int result)
         go_on(b, r);
     }
     put(r);
+}
+
+static void part_done(struct disk_io_op *op, int result)
+{
+    /* A file system that can't free what is not needed keeps it. */
+    end_part(container_of(op, struct part, op), op->kind == DISK_IO_PUNCH && result != -EIO ? 0 : result);
+}
+
+static void behind_done(struct disk_request *behind, int result)
+{
+    end_part(container_of(behind, struct part, behind), result);
 }
 
 static int start(struct blocks *b, struct disk_request *r, int kind, uint64_t offset, uint64_t length,
@@ -225,18 +319,47 @@ static int start(struct blocks *b, struct disk_request *r, int kind, uint64_t of
 
 /* ---- steps: one block each ---- */
 
+/* Reads up to *length bytes at r->at from what the disk is based on; *length becomes how many. */
+static int read_behind(struct blocks *b, struct disk_request *r, uint64_t *length)
+{
+    struct disk *behind = b->disk.backing;
+    uint64_t skip = r->at - r->offset, at = b->backing_at + r->at;
+
+    if (!behind || at >= behind->size) {
+        disk_iov_fill(r->iov, r->n_iov, skip, *length, NULL);
+        return 0;
+    }
+    if (*length > behind->size - at)
+        *length = behind->size - at;
+    int rc = disk_find_owner(&behind, at, length);
+    if (rc)
+        return rc;
+    struct part *part = malloc(sizeof(*part) + r->n_iov * sizeof(struct iovec));
+    if (!part)
+        return -ENOMEM;
+    part->whole = r;
+    part->behind = (struct disk_request){
+        .kind = DISK_READ, .offset = at, .length = *length, .iov = part->iov, .done = behind_done};
+    part->behind.n_iov = disk_iov_slice(r->iov, r->n_iov, skip, *length, part->iov);
+    r->pending++;
+    disk_submit(behind, &part->behind);
+    return 0;
+}
+
 static int read_step(struct blocks *b, struct disk_request *r)
 {
     struct iovec iov[DISK_IOV_MAX];
-    uint64_t n = in_block(b, r), skip = r->at - r->offset, place;
-    int rc = 0;
+    uint64_t n = left(r), skip = r->at - r->offset, place;
+    int rc = find(b, r->at, &n, &place);
 
-    if (place_of(b, r->at, &place))
+    if (rc == IN_FILE)
         rc = start(b, r, DISK_IO_READ, place, n, iov, disk_iov_slice(r->iov, r->n_iov, skip, n, iov));
-    else
+    else if (rc == BEHIND)
+        rc = read_behind(b, r, &n);
+    else if (rc == IS_ZEROS)
         disk_iov_fill(r->iov, r->n_iov, skip, n, NULL);
     r->at += n;
-    return rc;
+    return rc < 0 ? rc : 0;
 }
 
 static int write_step(struct blocks *b, struct disk_request *r)
@@ -251,10 +374,23 @@ static int write_step(struct blocks *b, struct disk_request *r)
     if (rc == 0 && there) {
         rc = start(b, r, DISK_IO_WRITE, place, n, iov, pieces);
     } else if (rc == 0) {
-        rc = take(b, i, r->at, iov, pieces);
+        rc = take(b, i, r->at, n, iov, pieces);
         if (rc == 0)
             blocks_changed(b, i);
     }
+    r->at += n;
+    return rc;
+}
+
+/* Zeros where there is no block: they are to be in one if anything is behind. */
+static int zero_nowhere(struct blocks *b, struct disk_request *r)
+{
+    uint64_t n = in_block(b, r), rest = n, place;
+    uint32_t i = (uint32_t)(r->at / b->block_size);
+    int rc = find(b, r->at, &rest, &place) == BEHIND ? take(b, i, r->at, n, NULL, 0) : 0;
+
+    if (rc == 0 && place_of(b, r->at, &place))
+        blocks_changed(b, i);
     r->at += n;
     return rc;
 }
@@ -265,9 +401,11 @@ static int zero_step(struct blocks *b, struct disk_request *r)
     uint64_t n = in_block(b, r), given = 0, place;
     unsigned pieces = 0;
     bool there = place_of(b, r->at, &place);
-    int rc = there ? touch(b, r->at) : 0;
 
-    if (rc || !there) {
+    if (!there)
+        return zero_nowhere(b, r);
+    int rc = touch(b, r->at);
+    if (rc) {
         r->at += n;
         return rc;
     }
@@ -286,6 +424,7 @@ static int zero_step(struct blocks *b, struct disk_request *r)
     return rc;
 }
 
+/* What is behind is seen where there is no block: that may be, and takes no space. */
 static int discard_step(struct blocks *b, struct disk_request *r)
 {
     uint64_t n = in_block(b, r), place;

@@ -25,7 +25,9 @@ struct blocks {
     uint32_t before, behind; /* bytes of the format's own before each block, and behind the last one */
     bool taken;              /* a block, since the disk was opened */
     bool uneven;             /* what is in the file is of other lengths */
-    bool fixed; /* there is no table: all blocks are there, one behind the other from byte 0 on */
+    bool fixed;          /* there is no table: all blocks are there, one behind the other from byte 0 on */
+    bool differs;        /* what is not here is what disk.backing has, if that is open */
+    uint64_t backing_at; /* from this byte on */
     uint32_t dirty_from, dirty_to;
 
     bool submitting; /* disk_submit has not returned yet */
@@ -34,6 +36,13 @@ struct blocks {
 struct blocks_ops {
     /* Where the content of block `i` begins; 0: nowhere, it is zeros. Within the file, but for its end. */
     uint64_t (*where)(const struct blocks *b, uint32_t i);
+    /* Whether block `i`, which is nowhere, is zeros also where the disk is based on another. Optional. */
+    bool (*zeros)(const struct blocks *b, uint32_t i);
+    /* Of a block that has a place, in an image that `differs`: 1 if the sector at byte `at` of the disk is
+     * there, 0 if it is not, and how far that holds, up to *length. Or -errno. Optional: all are. */
+    int (*has)(struct blocks *b, uint64_t at, uint64_t *length);
+    /* All sectors of block `i` are there and synced. 0 or -errno. With `has`. */
+    int (*filled)(struct blocks *b, uint32_t i);
     /* Gives block `i` its place at b->end, which it moves, and its entry in the map. What is behind the old
      * end is zeros in the file. 0 or -errno. */
     int (*take)(struct blocks *b, uint32_t i);

@@ -89,6 +89,7 @@ static int reopen(const struct disk_format *format, struct disk_check *check, st
     int rc = disk_files_new(&files, &file, 1, false, err);
     if (rc)
         return rc;
+    files->alone = true;
     rc = disk_open(&disk, files, NULL, err);
     if (rc == 0) {
         rc = disk_close(disk);

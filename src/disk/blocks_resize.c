@@ -171,8 +171,12 @@ int blocks_resize(struct disk *disk, uint64_t size, struct error **err)
 {
     struct blocks *b = container_of(disk, struct blocks, disk);
     uint64_t n = size / b->block_size + (size % b->block_size != 0);
-    int rc = blocks_write_map(b);
 
+    if (b->differs)
+        return error_set(err, ENOTSUP,
+                         "is based on another image, and can't have another size than that: 'tabique disk "
+                         "convert' makes one that can");
+    int rc = blocks_write_map(b);
     if (rc)
         return error_set_errno(err, -rc, "writing its table");
     if (n > b->ops->max)

@@ -26,7 +26,7 @@
 
 struct header {
     uint32_t version, flags, grain, entries; /* grain: bytes */
-    uint64_t capacity, descriptor, descriptor_size, directory, spare;
+    uint64_t capacity, descriptor, descriptor_size, directory, spare, overhead;
     bool at_end; /* that is where it has its directory from */
 };
 
@@ -50,7 +50,8 @@ static int parse(const uint8_t *h, struct header *out, struct error **err)
                        .capacity = get_le64(h + VMDK_AT_CAPACITY),
                        .descriptor = get_le64(h + VMDK_AT_DESCRIPTOR),
                        .descriptor_size = get_le64(h + VMDK_AT_DESCRIPTOR_SIZE),
-                       .directory = get_le64(h + VMDK_AT_DIRECTORY)};
+                       .directory = get_le64(h + VMDK_AT_DIRECTORY),
+                       .overhead = get_le64(h + VMDK_AT_OVERHEAD)};
     r.spare = r.flags & VMDK_SPARE ? get_le64(h + VMDK_AT_SPARE_DIRECTORY) : 0;
     uint64_t grain = get_le64(h + VMDK_AT_GRAIN);
 
@@ -105,30 +106,23 @@ static int read_header(int fd, struct header *out, uint64_t *file_end, struct er
     return rc;
 }
 
-/* *type is what the descriptor calls the image; NULL if it has none. To be freed. */
-static int read_descriptor(int fd, const struct header *h, uint64_t file_end, char **type, uint64_t *id_at,
-                           struct error **err)
+/* The text in a file that has content too; NULL if there is none. To be freed. */
+static int read_descriptor(int fd, const struct header *h, uint64_t file_end, char **out, struct error **err)
 {
-    *type = NULL;
-    *id_at = 0;
+    *out = NULL;
     if (!h->descriptor)
         return 0;
     uint64_t bytes = h->descriptor_size * DISK_SECTOR;
     if (!h->descriptor_size || h->descriptor_size > VMDK_DESCRIPTOR_MAX / DISK_SECTOR ||
         h->descriptor > file_end / DISK_SECTOR || bytes > file_end - h->descriptor * DISK_SECTOR)
         return error_set(err, EINVAL, "is damaged: its descriptor does not fit");
-    cleanup_free char *text = calloc(1, bytes + 1);
+    char *text = calloc(1, bytes + 1);
     int rc = text ? disk_read_at(fd, text, bytes, h->descriptor * DISK_SECTOR) : -ENOMEM;
-    if (rc)
+    if (rc) {
+        free(text);
         return error_set_errno(err, -rc, "reading its descriptor");
-    cleanup_free char *parent = vmdk_text_value(text, "parentCID");
-    if (parent && strcasecmp(parent, "ffffffff") != 0)
-        return error_set(err, ENOTSUP,
-                         "has only what differs from another image, which is not supported: convert it "
-                         "with 'qemu-img convert -O qcow2'");
-    *type = vmdk_text_value(text, "createType");
-    size_t id = vmdk_text_id(text);
-    *id_at = id ? h->descriptor * DISK_SECTOR + id : 0;
+    }
+    *out = text;
     return 0;
 }
 
@@ -138,6 +132,20 @@ static int is_text(int fd)
     int rc = disk_read_at(fd, head, sizeof(head), 0);
 
     return rc ? rc : vmdk_is_text(head);
+}
+
+int vmdk_read_text(int fd, char **out, struct error **err)
+{
+    struct header h;
+    uint64_t file_end;
+    int rc = is_text(fd);
+
+    if (rc < 0)
+        return error_set_errno(err, -rc, "reading its header");
+    if (rc > 0)
+        return vmdk_text_read(fd, out, err);
+    rc = read_header(fd, &h, &file_end, err);
+    return rc ? rc : read_descriptor(fd, &h, file_end, out, err);
 }
 
 static int describe_set(int fd, struct disk_info *info, struct error **err)
@@ -164,17 +172,17 @@ static int describe(int fd, struct disk_info *info, struct error **err)
 {
     struct header h;
     uint64_t file_end;
-    uint64_t id_at;
-    cleanup_free char *type = NULL;
+    cleanup_free char *text = NULL, *type = NULL;
     int rc = is_text(fd);
 
     if (rc > 0)
         return describe_set(fd, info, err);
     rc = read_header(fd, &h, &file_end, err);
     if (rc == 0)
-        rc = read_descriptor(fd, &h, file_end, &type, &id_at, err);
+        rc = read_descriptor(fd, &h, file_end, &text, err);
     if (rc)
         return rc;
+    type = text ? vmdk_text_value(text, "createType") : NULL;
     info->size = h.capacity * DISK_SECTOR;
     disk_info_add(info, "version", "%u", h.version);
     disk_info_add(info, "type", "%s", type ? type : "extent");
@@ -204,21 +212,40 @@ static int parts(int fd, struct disk_names *out, struct error **err)
     return rc;
 }
 
-/* Others look at `other`: whether the file has all by itself. */
+/* `other`: the file has not all by itself. The parent is a VMDK too. */
 int vmdk_backing(int fd, char **name, char **format, bool *other, struct error **err)
 {
-    int rc = is_text(fd);
+    cleanup_free char *text = NULL, *found = NULL;
+    int rc = vmdk_read_text(fd, &text, err);
 
+    if (rc)
+        return rc;
     *name = *format = NULL;
-    *other = rc > 0;
-    return rc < 0 ? error_set_errno(err, -rc, "reading its header") : 0;
+    *other = is_text(fd) > 0;
+    if (vmdk_text_number(text, "parentCID") == VMDK_NO_PARENT)
+        return 0;
+    found = vmdk_text_value(text, "parentFileNameHint");
+    if (!found || !*found)
+        return error_set(err, EINVAL, "is based on another image, and does not say which");
+    *format = strdup("vmdk");
+    if (!*format)
+        return error_set_errno(err, ENOMEM, "reading its descriptor");
+    *name = steal_ptr(found);
+    return 0;
 }
 
 /* ---- reading ---- */
 
+#define ZERO_GRAIN 1u /* an entry, where the header says that there are such */
+
+static bool zeros(const struct blocks *b, uint32_t i)
+{
+    return b->map[i] == ZERO_GRAIN && vmdk_of(b)->zero_grains;
+}
+
 static uint64_t where(const struct blocks *b, uint32_t i)
 {
-    return (uint64_t)b->map[i] * DISK_SECTOR;
+    return zeros(b, i) ? 0 : (uint64_t)b->map[i] * DISK_SECTOR;
 }
 
 /* ---- writing ---- */
@@ -321,6 +348,9 @@ static uint64_t own_end(const struct blocks *b)
     uint64_t table = (v->entries * 4 + DISK_SECTOR - 1) / DISK_SECTOR,
              directory = (v->n_tables * 4 + DISK_SECTOR - 1) / DISK_SECTOR, end = v->text + v->text_size;
 
+    if (end < v->overhead)
+        end = v->overhead;
+
     if (end < v->directory + directory)
         end = v->directory + directory;
     if (v->spares && end < v->spare + directory)
@@ -335,6 +365,7 @@ static uint64_t own_end(const struct blocks *b)
 }
 
 static const struct blocks_ops vmdk_blocks = {.where = where,
+                                              .zeros = zeros,
                                               .take = take,
                                               .touch = touch,
                                               .changed = changed,
@@ -353,7 +384,7 @@ static int extent(struct disk *disk, uint64_t offset, uint64_t length, struct di
     uint32_t i = (uint32_t)(offset / b->block_size);
     uint64_t skip = offset & (b->block_size - 1);
 
-    if (!v->packed || !b->map[i])
+    if (!v->packed || !where(b, i))
         return blocks_extent(disk, offset, length, out);
     *out = (struct disk_extent){.kind = DISK_EXTENT_PACKED,
                                 .allocated = true,
@@ -460,9 +491,7 @@ static int read_table(struct vmdk *v, uint32_t first, uint32_t n, uint64_t at, u
         return error_set_errno(err, -rc, "reading its tables");
     for (uint32_t i = first; i < first + n; i++) {
         b->map[i] = le32toh(b->map[i]);
-        if (v->zero_grains && b->map[i] == 1)
-            b->map[i] = 0;
-        if (where(b, i) >= file_end || (b->map[i] && where(b, i) < VMDK_HEAD))
+        if (where(b, i) >= file_end || (where(b, i) && where(b, i) < VMDK_HEAD))
             return error_set(err, EINVAL, "is damaged or cut off: grain %u is said to lie behind its end", i);
     }
     return 0;
@@ -533,7 +562,7 @@ static size_t list_parts(const struct vmdk *v, const struct header *h, struct pa
             parts[n++] = (struct part){v->spares[t], table};
     }
     for (uint32_t i = 0; i < b->n; i++)
-        if (b->map[i])
+        if (where(b, i))
             parts[n++] = (struct part){b->map[i], b->block_size / DISK_SECTOR};
     return n;
 }
@@ -620,6 +649,9 @@ static int prepare(struct vmdk *v, const struct header *h, uint64_t file_end, st
     v->spare = h->spare;
     v->text = h->descriptor;
     v->text_size = h->descriptor ? h->descriptor_size : 0;
+    v->overhead = h->overhead < file_end / DISK_SECTOR ? h->overhead : file_end / DISK_SECTOR;
+    if (!v->packed)
+        b->end = v->overhead * DISK_SECTOR;
     b->disk.size = h->capacity * DISK_SECTOR;
     b->disk.granularity = h->grain;
     v->n_tables = b->n / h->entries + (b->n % h->entries != 0);
@@ -630,23 +662,38 @@ static int prepare(struct vmdk *v, const struct header *h, uint64_t file_end, st
     return rc || b->disk.read_only ? rc : prepare_writing(v, h, file_end, err);
 }
 
+static int prepare_all(struct vmdk *v, const struct header *h, const char *text, uint64_t file_end,
+                       struct error **err)
+{
+    struct blocks *b = &v->blocks;
+    size_t id = text ? vmdk_text_id(text) : 0;
+
+    v->id_at = id ? h->descriptor * DISK_SECTOR + id : 0;
+    b->differs = vmdk_text_number(text, "parentCID") != VMDK_NO_PARENT;
+    if (!b->differs && b->disk.backing)
+        return error_set(err, EINVAL, "is based on nothing, but a file for that is given");
+    if (b->differs && !b->disk.backing && b->disk.files && !b->disk.files->alone)
+        return error_set(err, EINVAL, "is based on another image, which is not given");
+    int rc = b->differs ? vmdk_check_parent(text, &b->disk, err) : 0;
+    return rc ? rc : prepare(v, h, file_end, err);
+}
+
 int vmdk_open_sparse(struct disk **out, const struct disk *common, struct error **err)
 {
     struct header h;
-    uint64_t file_end, id_at;
-    cleanup_free char *type = NULL;
+    uint64_t file_end;
+    cleanup_free char *text = NULL;
     int rc = read_header(common->fd, &h, &file_end, err);
 
     if (rc == 0)
-        rc = read_descriptor(common->fd, &h, file_end, &type, &id_at, err);
+        rc = read_descriptor(common->fd, &h, file_end, &text, err);
     if (rc)
         return rc;
     struct vmdk *v = calloc(1, sizeof(*v));
     if (!v)
         return error_set_errno(err, ENOMEM, "opening it");
     v->blocks.disk = *common;
-    v->id_at = id_at;
-    rc = prepare(v, &h, file_end, err);
+    rc = prepare_all(v, &h, text, file_end, err);
     if (rc) {
         free_vmdk(&v->blocks);
         free(v->blocks.map);

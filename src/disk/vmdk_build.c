@@ -19,6 +19,7 @@
 #include "disk/pack.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -65,6 +66,7 @@ struct builder {
     struct extent *extents;
     unsigned n;
     uint64_t each; /* bytes of all but the last */
+    uint32_t parent;
 };
 
 static int lay_out(struct extent *e, const struct builder *v)
@@ -138,6 +140,29 @@ static int check_name(const struct disk_build *build, struct error **err)
     return 0;
 }
 
+/* The ID of the content that the image is to be based on. */
+static int find_parent(struct disk_build *build, struct error **err)
+{
+    const struct disk_create *what = build->what;
+    struct builder *v = build->own;
+    cleanup_free char *path = disk_name_beside(build->path, what->backing), *text = NULL;
+
+    if (v->kind->flat || v->kind->stream)
+        return error_set(err, EINVAL, "subformat=%s can't be based on another image", v->kind->name);
+    if (!what->backing_format || strcmp(what->backing_format, "vmdk") != 0)
+        return error_set(err, EINVAL, "a VMDK can only be based on another VMDK ('-F vmdk')");
+    if (strpbrk(what->backing, "\"\r\n"))
+        return error_set(err, EINVAL, "the name of what it is based on can't have quotes or line ends in it");
+    cleanup_close int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return error_set_errno(err, path ? errno : ENOMEM, "disk '%s'", what->backing);
+    int rc = vmdk_read_text(fd, &text, err);
+    v->parent = rc ? VMDK_NO_PARENT : vmdk_text_number(text, "CID");
+    if (rc == 0 && v->parent == VMDK_NO_PARENT)
+        rc = error_set(err, EINVAL, "has no ID that an image on it could name");
+    return rc ? error_wrap(err, "disk '%s'", path) : 0;
+}
+
 static const struct kind *find_kind(const char *name)
 {
     for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
@@ -152,8 +177,6 @@ static int begin(struct disk_build *build, struct error **err)
     const struct kind *kind = find_kind(what->subformat);
     uint64_t n = what->size / GRAIN + (what->size % GRAIN != 0);
 
-    if (what->backing)
-        return error_set(err, EINVAL, "a VMDK image that is based on another can't be made");
     if (what->cluster_size || what->compression)
         return error_set(err, EINVAL, "the format vmdk has no option but subformat");
     if (!kind)
@@ -176,7 +199,10 @@ static int begin(struct disk_build *build, struct error **err)
     build->whole = !kind->flat;
     build->ordered = kind->stream;
     build->pack_max = kind->stream ? PACK_MAX : 0;
-    int rc = v->alone ? 0 : check_name(build, err);
+    v->parent = VMDK_NO_PARENT;
+    int rc = what->backing ? find_parent(build, err) : 0;
+    if (rc == 0 && !v->alone)
+        rc = check_name(build, err);
     return rc ? rc : add_extents(build, err);
 }
 
@@ -340,9 +366,11 @@ static int describe(const struct disk_build *build, char **text, size_t *len)
         return -ENOMEM;
     /* All ones mean that there is no parent. */
     fprintf(out,
-            VMDK_TEXT_START "\nversion=1\nCID=%08" PRIx32 "\nparentCID=ffffffff\ncreateType=\"%s\"\n\n"
-                            "# Extent description\n",
-            id & 0x7fffffff, v->kind->name);
+            VMDK_TEXT_START "\nversion=1\nCID=%08" PRIx32 "\nparentCID=%08" PRIx32 "\ncreateType=\"%s\"\n",
+            id & 0x7fffffff, v->parent, v->kind->name);
+    if (build->what->backing)
+        fprintf(out, "parentFileNameHint=\"%s\"\n", build->what->backing);
+    fputs("\n# Extent description\n", out);
     list_extents(build, out);
     fprintf(
         out,

@@ -17,6 +17,7 @@
 #define VMDK_SECTORS_MAX    (INT64_MAX / DISK_SECTOR)
 #define VMDK_NAME_MAX       255u
 #define VMDK_TEXT_START     "# Disk DescriptorFile"
+#define VMDK_NO_PARENT      0xffffffffu /* the ID that stands for none */
 
 enum {
     VMDK_AT_VERSION = 4,
@@ -55,6 +56,7 @@ struct vmdk {
     uint32_t entries, n_tables, *tables, *spares;
     uint8_t *dirty; /* a bit for each */
     uint64_t directory, spare;
+    uint64_t overhead;        /* sectors that no grain is to begin in */
     uint64_t text, text_size; /* the descriptor, in sectors; 0: there is none */
     uint64_t id_at;           /* where that has the content's ID; 0: nowhere */
     bool changed;
@@ -65,6 +67,8 @@ struct vmdk {
 /* Opens a file that has content, and not one that names such files. 0 or -errno with *err. */
 int vmdk_open_sparse(struct disk **out, const struct disk *common, struct error **err);
 int vmdk_backing(int fd, char **name, char **format, bool *other, struct error **err);
+/* The descriptor of a VMDK, wherever it is; NULL if it has none. To be freed. 0 or -errno with *err. */
+int vmdk_read_text(int fd, char **out, struct error **err);
 
 /* ---- vmdk_text.c ---- */
 
@@ -75,6 +79,10 @@ bool vmdk_is_text(const uint8_t *head);
 char *vmdk_text_value(const char *text, const char *name);
 /* Where the line "CID=" has its digits, up to 8 (QEMU writes no zeros before them); 0: nowhere. */
 size_t vmdk_text_id(const char *text);
+/* The ID after "name="; VMDK_NO_PARENT if there is none. */
+uint32_t vmdk_text_number(const char *text, const char *name);
+/* Whether the disk is the one that an image with this text is based on: 0 or -errno with *err. */
+int vmdk_check_parent(const char *text, const struct disk *disk, struct error **err);
 /* Gives the content another ID, at this byte of the file; 0: it has none. 0 or -errno. */
 int vmdk_change_id(int fd, uint64_t at);
 /* All of a descriptor's file; to be freed. 0 or -errno with *err. */

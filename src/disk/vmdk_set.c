@@ -184,6 +184,9 @@ static int close_set(struct disk *disk)
     int rc = 0;
 
     for (unsigned i = 0; i < s->n; i++) {
+        /* The parent is the whole's. */
+        if (s->pieces[i].disk)
+            s->pieces[i].disk->backing = NULL;
         int closed = s->pieces[i].disk ? s->pieces[i].disk->format->close(s->pieces[i].disk) : 0;
         rc = rc ? rc : closed;
     }
@@ -233,13 +236,30 @@ static int open_piece(struct set *s, const struct vmdk_extent *e, unsigned i, ui
     return 0;
 }
 
-static int open_pieces(struct set *s, const struct vmdk_extent *list, unsigned n, struct error **err)
+/* The extents' own texts, if they have any, say nothing of what the whole is based on. */
+static void base_on(struct piece *p, struct disk *backing)
+{
+    struct blocks *b = container_of(p->disk, struct blocks, disk);
+
+    b->differs = true;
+    b->backing_at = p->start;
+    b->disk.backing = backing;
+}
+
+static int open_pieces(struct set *s, const struct vmdk_extent *list, unsigned n, bool differs,
+                       struct error **err)
 {
     uint64_t at = 0, grains = 0;
 
+    if (differs && !s->disk.backing && !s->disk.files->alone)
+        return error_set(err, EINVAL, "is based on another image, which is not given");
+    if (!differs && s->disk.backing)
+        return error_set(err, EINVAL, "is based on nothing, but a file for that is given");
     for (s->n = 0; s->n < n;) {
         const struct vmdk_extent *e = &list[s->n];
         int rc = open_piece(s, e, s->n, at, err);
+        if (rc == 0 && !e->flat && differs)
+            base_on(&s->pieces[s->n], s->disk.backing);
         if (rc == 0 && !e->flat)
             grains += s->pieces[s->n].length / s->pieces[s->n].disk->granularity;
         s->n++;
@@ -278,7 +298,9 @@ int vmdk_set_open(struct disk **out, const struct disk *common, struct error **e
     s->disk.format = &set_format;
     s->pieces = pieces;
     s->id_at = vmdk_text_id(text);
-    rc = open_pieces(s, list, n, err);
+    rc = vmdk_text_number(text, "parentCID") == VMDK_NO_PARENT ? 0 : vmdk_check_parent(text, &s->disk, err);
+    if (rc == 0)
+        rc = open_pieces(s, list, n, vmdk_text_number(text, "parentCID") != VMDK_NO_PARENT, err);
     if (rc) {
         s->disk.backing = NULL;
         close_set(&s->disk);

@@ -54,6 +54,32 @@ size_t vmdk_text_id(const char *text)
     return 0;
 }
 
+uint32_t vmdk_text_number(const char *text, const char *name)
+{
+    cleanup_free char *value = text ? vmdk_text_value(text, name) : NULL;
+
+    return value ? (uint32_t)strtoul(value, NULL, 16) : VMDK_NO_PARENT;
+}
+
+int vmdk_check_parent(const char *text, const struct disk *disk, struct error **err)
+{
+    const struct disk *parent = disk->backing;
+    uint32_t wanted = vmdk_text_number(text, "parentCID");
+    cleanup_free char *theirs = NULL;
+
+    if (!parent || strcmp(parent->format->name, "vmdk") != 0)
+        return 0;
+    int rc = vmdk_read_text(parent->fd, &theirs, err);
+    if (rc)
+        return error_wrap(err, "what it is based on");
+    uint32_t found = vmdk_text_number(theirs, "CID");
+    return found == wanted ? 0
+                           : error_set(err, ESTALE,
+                                       "is based on the content %08" PRIx32 " of '%s', which has %08" PRIx32
+                                       ": that was written since, or is another file",
+                                       wanted, disk->files->files[parent->file].name, found);
+}
+
 /* All ones mean that there is no parent. */
 int vmdk_change_id(int fd, uint64_t at)
 {

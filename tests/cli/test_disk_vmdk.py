@@ -170,3 +170,52 @@ def test_a_part_that_is_damaged(beside):
     assert "No errors" in disk("repair", "-r", "all", image).stdout
     disk("convert", image, beside / "x")
     assert (beside / "x").read_bytes()[:4 * MIB] == (beside / "a.raw").read_bytes()
+
+
+@pytest.fixture
+def base(tmp_path):
+    (tmp_path / "base.raw").write_bytes(random.Random(5).randbytes(9 * MIB) + bytes(3 * MIB))
+    disk("convert", "-f", "raw", "-O", "vmdk", tmp_path / "base.raw", tmp_path / "base.vmdk")
+    return tmp_path / "base.vmdk"
+
+
+@pytest.mark.parametrize("who", ["ours", "ours-split", "theirs"])
+def test_on_top(tmp_path, base, who):
+    """A child of ours that QEMU writes, one of QEMU's, and one whose extents are files of their own."""
+    child, model = tmp_path / "child.vmdk", bytearray((tmp_path / "base.raw").read_bytes())
+    if who == "theirs":
+        qemu_img("create", "-q", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", child)
+    else:
+        options = ["-o", "subformat=twoGbMaxExtentSparse"] if who == "ours-split" else []
+        disk("create", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", *options, child)
+    if who != "ours-split":
+        subprocess.run(["qemu-io", "-f", "vmdk", "-c", "write -P 7 3M 100k", "-c", "write -P 9 10M 1M", child], check=True,
+                       capture_output=True, timeout=60)
+        model[3 * MIB:3 * MIB + 102400] = b"\7" * 102400
+        model[10 * MIB:11 * MIB] = b"\11" * MIB
+    (tmp_path / "model").write_bytes(model)
+    assert "--follow" in disk("convert", child, tmp_path / "x", status=1).stderr
+    disk("compare", "-s", "--follow", "-F", "raw", child, tmp_path / "model")
+    qemu_img("compare", "-f", "vmdk", "-F", "raw", child, tmp_path / "model")
+    disk("check", child)
+    assert "base.vmdk" in disk("info", child).stdout
+    assert "can't have another size" in disk("resize", "--follow", child, "1G", status=1).stderr \
+        or who == "ours-split"
+    # Whose base was written since is another disk.
+    subprocess.run(["qemu-io", "-f", "vmdk", "-c", "write -P 1 0 64k", base], check=True, capture_output=True, timeout=60)
+    assert "written since" in disk("convert", "--follow", child, tmp_path / "x", status=1).stderr
+
+
+def test_bases_that_cant_be(tmp_path, base):
+    qemu_img("create", "-q", "-f", "qcow2", tmp_path / "a.qcow2", "1M")
+    assert "only be based on another VMDK" in disk("create", "-f", "vmdk", "-b", "a.qcow2", "-F", "qcow2", tmp_path / "x",
+                                                  status=1).stderr
+    assert "can't be based" in disk("create", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", "-o", "subformat=monolithicFlat",
+                                    tmp_path / "x", status=1).stderr
+    child = tmp_path / "child.vmdk"
+    disk("create", "-f", "vmdk", "-b", "base.vmdk", "-F", "vmdk", child)
+    text = child.read_bytes()
+    for name, part in ((b"child.vmdk", "based on itself"), (b"/dev/zero", "neither a file"), (b"", "does not say which")):
+        new = text.replace(b'parentFileNameHint="base.vmdk"', b'parentFileNameHint="' + name + b'"')
+        child.write_bytes(new[:512 + 20 * 512][:10752].ljust(10752, b"\0") + text[10752:])
+        assert part in disk("convert", "--follow", child, tmp_path / "x", status=1).stderr

@@ -107,6 +107,33 @@ static void test_vmdk_set_random(void **state)
     random_run(scratch_path("r"), "vmdk", batches / 2);
 }
 
+/* On top of another image, which is shorter, of the same format. */
+static void random_on_top(const char *format, const char *theirs, const char *options)
+{
+    struct error *err = NULL;
+    const struct disk_create what = {
+        .format = format, .backing = "base", .backing_format = format, .size = 19 << 20};
+
+    assert_int_equal(
+        shell("rm -f r base; head -c 9m /dev/urandom >base.raw && truncate -s 12m base.raw && head "
+              "-c 2m /dev/urandom >>base.raw && qemu-img convert -f raw -O %s %s base.raw base",
+              theirs, options),
+        0);
+    if (disk_create(scratch_path("r"), &what, &err))
+        fail_msg("%s", error_message(err));
+    random_run(scratch_path("r"), format, batches / 4);
+}
+
+static void test_vmdk_on_top(void **state)
+{
+    random_on_top("vmdk", "vmdk", "");
+    assert_int_equal(
+        shell("rm r && qemu-img create -q -f vmdk -b base -F vmdk -o zeroed_grain=on r && qemu-io "
+              "-f vmdk -c 'write -z 5M 1M' r >/dev/null"),
+        0);
+    random_run(scratch_path("r"), "vmdk", batches / 4);
+}
+
 static void test_vhdx_random(void **state)
 {
     const struct disk_create what = {.format = "vhdx", .cluster_size = 1 << 20, .size = (19 << 20) + 512};
@@ -332,19 +359,13 @@ static void test_rest_of_a_lost_block(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vdi_random),
-        cmocka_unit_test(test_vhd_random),
-        cmocka_unit_test(test_vhdx_random),
-        cmocka_unit_test(test_vmdk_random),
-        cmocka_unit_test(test_vmdk_set_random),
-        cmocka_unit_test(test_vdi_sizes),
-        cmocka_unit_test(test_vhd_sizes),
-        cmocka_unit_test(test_vhdx_sizes),
-        cmocka_unit_test(test_vmdk_sizes),
-        cmocka_unit_test(test_vdi_lies),
-        cmocka_unit_test(test_vhd_lies),
-        cmocka_unit_test(test_vmdk_lies),
-        cmocka_unit_test(test_rest_of_a_lost_block),
+        cmocka_unit_test(test_vdi_random),      cmocka_unit_test(test_vhd_random),
+        cmocka_unit_test(test_vhdx_random),     cmocka_unit_test(test_vmdk_random),
+        cmocka_unit_test(test_vmdk_set_random), cmocka_unit_test(test_vmdk_on_top),
+        cmocka_unit_test(test_vdi_sizes),       cmocka_unit_test(test_vhd_sizes),
+        cmocka_unit_test(test_vhdx_sizes),      cmocka_unit_test(test_vmdk_sizes),
+        cmocka_unit_test(test_vdi_lies),        cmocka_unit_test(test_vhd_lies),
+        cmocka_unit_test(test_vmdk_lies),       cmocka_unit_test(test_rest_of_a_lost_block),
     };
     const char *steps = getenv("TABIQUE_STEPS");
 
