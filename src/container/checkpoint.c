@@ -15,10 +15,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #define LOG       "dump.log"
 #define LOG_LEVEL 4
@@ -74,6 +77,23 @@ void checkpoint_close_places(struct checkpoint_places *places)
     places->images = places->work = -1;
 }
 
+/* criu calls iptables-restore unless told otherwise; hosts without it as a rule have nftables, for which criu
+ * needs no program. */
+static bool has_iptables(void)
+{
+    const char *path = getenv("PATH");
+    char places[PATH_MAX], file[PATH_MAX + 32], *rest = places;
+
+    if (snprintf(places, sizeof(places), "%s:/usr/sbin:/sbin", path ? path : "") >= (int)sizeof(places))
+        return true;
+    for (char *directory; (directory = strsep(&rest, ":"));) {
+        snprintf(file, sizeof(file), "%s/iptables-restore", directory);
+        if (directory[0] == '/' && access(file, X_OK) == 0)
+            return true;
+    }
+    return false;
+}
+
 void checkpoint_put_common(struct buffer *m, const struct container_checkpoint_options *options,
                            const struct checkpoint_places *places, const char *log)
 {
@@ -95,6 +115,7 @@ void checkpoint_put_common(struct buffer *m, const struct container_checkpoint_o
     for (size_t i = 0; i < sizeof(switches) / sizeof(switches[0]); i++)
         if (switches[i].is)
             criu_put_number(m, switches[i].field, 1);
+    criu_put_number(m, CRIU_NETWORK_LOCK, has_iptables() ? CRIU_LOCK_IPTABLES : CRIU_LOCK_NFTABLES);
     criu_put_number(m, CRIU_MANAGE_CGROUPS, 1);
     criu_put_number(m, CRIU_MANAGE_CGROUPS_MODE, options->cgroups_mode);
     if (options->empty_network)

@@ -23,6 +23,9 @@ enum criu_kind {
 
 enum criu_request_field { CRIU_REQUEST_KIND = 1, CRIU_REQUEST_OPTIONS = 2, CRIU_REQUEST_NOTIFY_SUCCESS = 3 };
 
+/* Of CRIU_NETWORK_LOCK: what keeps packets away from sockets that are written, or not yet there again. */
+enum criu_network_lock { CRIU_LOCK_IPTABLES = 1, CRIU_LOCK_NFTABLES = 2 };
+
 /* Of criu_opts. */
 enum criu_option {
     CRIU_IMAGES_DIR_FD = 1,
@@ -59,6 +62,7 @@ enum criu_option {
     CRIU_ORPHAN_PTS_MASTER = 50,
     CRIU_LSM_PROFILE = 53,
     CRIU_LSM_MOUNT_CONTEXT = 63,
+    CRIU_NETWORK_LOCK = 64,
 };
 
 /* A message being written. */

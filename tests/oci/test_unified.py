@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+import criu
 import runtime
 
 TREE = runtime.TREE
@@ -51,9 +52,14 @@ def fixture_payload(tmp_path_factory):
                                     "cpu": {"shares": 1024, "quota": 50000, "period": 100000, "cpus": "0"}}
     (tree / "bundle/config.json").write_text(json.dumps(config))
     shutil.copy(pathlib.Path(__file__).parent / "unified/run.sh", tree)
+    shutil.copy(BUILD / "tests/oci/oci-counter", tree / "bundle/rootfs/bin/counter")
+    criu.fetch()
+    shutil.copytree(criu.DIRECTORY / "root/usr", tree / "criu/usr", symlinks=True, ignore=shutil.ignore_patterns("share"))
+    (tree / "bin/criu").write_text(criu.SCRIPT.format(root="/mnt/criu"))
+    (tree / "bin/criu").chmod(0o755)
     disk = tree.parent / "payload.ext4"
     with open(disk, "wb") as file:
-        file.truncate(64 << 20)
+        file.truncate(128 << 20)
     subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", tree, disk], check=True, stdin=subprocess.DEVNULL)
     return disk
 
@@ -96,6 +102,12 @@ EXPECTED = {
     "scope-updated": "memory.max=67108864 pids.max=20 cpu.weight=39",
     "scope-paused": "1",
     "scope-gone": "1 inactive",
+    "pre-dump": "0 1 1",  # what has not changed since is not written again
+    "checkpoint": "stopped gone",
+    "restored": "running counts on, none missing memory.max=33554432 pids.max=20 cpu.max=50000 100000",
+    "checkpoint-left": "0",
+    "checkpoint-scope": "inactive",
+    "restored-scope": "/sys/fs/cgroup/system.slice/tests-counter.scope active counts on, none missing memory.max=33554432 pids.max=20",
     "person": "tabique-p daemon []",
     "person-paused": '"status": "paused" 1',
     "person-resumed": "0",

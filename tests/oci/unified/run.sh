@@ -67,6 +67,58 @@ oci pause two && say scope-paused "$(cat $G/cgroup.freeze)"
 oci delete --force two
 sleep 1
 say scope-gone "$(ls -d $G 2>&1 | grep -c 'No such file') $(systemctl is-active tests-two.scope)"
+
+# ---- checkpoint and restore: the program goes on where it was, in groups like those it had ----
+export PATH=$P/bin:$PATH
+wait_to_count() { # beyond $1
+    for i in $(seq 300); do [ "$(tail -n 1 $COUNTS 2>/dev/null | cut -d' ' -f1)0" -gt "${1}0" ] 2>/dev/null && return; sleep 0.1; done
+    echo "it stands still at $1"
+}
+counted() { # whether each number is there once
+    cp $COUNTS /tmp/counted
+    cut -d' ' -f1 /tmp/counted | cmp -s - <(seq "$(wc -l </tmp/counted)") && echo "counts on, none missing" || echo "wrong: $(tail -n 3 /tmp/counted | tr '\n' ' ')"
+}
+begin() {
+    oci "$@" create --bundle . counter </dev/null >/dev/null 2>/tmp/errors && oci start counter || cat /tmp/errors
+    G=$(group $(pid counter))
+}
+checkpoint() {
+    wait_to_count 3
+    oci "$@" checkpoint $PARENT --image-path /tmp/image counter || tail -n 20 /tmp/image/dump.log
+}
+restore() {
+    BEFORE=$(tail -n 1 $COUNTS | cut -d' ' -f1)
+    oci "$@" restore --detach --bundle . --image-path /tmp/image counter </dev/null >/dev/null 2>/tmp/errors || cat /tmp/errors
+    wait_to_count $((BEFORE + 3))
+    G=$(group $(pid counter))
+}
+COUNTS=/tmp/bundle/rootfs/tmp/counts
+cp /tmp/keep config.json
+sed 's/"sleep", "1000"/"counter"/' config.json >/tmp/c && cp /tmp/c config.json
+begin
+wait_to_count 3
+oci checkpoint --pre-dump --image-path /tmp/pre counter || tail -n 20 /tmp/pre/dump.log
+PARENT="--parent-path ../pre"
+checkpoint
+PARENT=
+say pre-dump "$(oci state counter 2>/dev/null | grep -c running) $(($(cat /tmp/pre/pages-*.img | wc -c) > 4 << 20)) $(($(cat /tmp/image/pages-*.img | wc -c) < 2 << 20))"
+say checkpoint "$(oci state counter 2>/dev/null | grep -o 'stopped' || echo stopped) $(ls -d $G >/dev/null 2>&1 || echo gone)"
+oci delete --force counter 2>/dev/null
+restore
+say restored "$(oci state counter | grep -o running) $(counted) $(files $G memory.max pids.max cpu.max)"
+oci delete --force counter
+say checkpoint-left "$(pgrep -c counter)"
+rm -rf /tmp/image $COUNTS
+sed 's/"linux": {/"linux": {"cgroupsPath": "system.slice:tests:counter",/' config.json >/tmp/c && cp /tmp/c config.json
+begin --systemd-cgroup
+checkpoint --systemd-cgroup
+say checkpoint-scope "$(systemctl is-active tests-counter.scope)"
+oci delete --force counter 2>/dev/null
+restore --systemd-cgroup
+say restored-scope "$G $(systemctl is-active tests-counter.scope) $(counted) $(files $G memory.max pids.max)"
+oci delete --force counter
+cp /tmp/keep config.json
+
 # ---- a person to whom a group was handed over, without systemd's help ----
 cat >/tmp/person.sh <<'END'
 export LD_LIBRARY_PATH=/mnt/lib HOME=/tmp
