@@ -6,10 +6,10 @@
  *     copy of the footer | header | table: 32 bits for each block, its first sector or FFFFFFFF
  *     | blocks: a bit for each sector that was ever written, then the content | footer
  *
- * The bits matter to images on top of others only, which are refused here; others read the content without
- * looking at them. So do we, and set all the bits of a block that we write to. A new block overwrites the
- * footer, of which there is the copy, and a new footer follows it. See blocks.h for the rest; vhd_build.c
- * makes images.
+ * The bits matter to differencing images only: what has none is the parent's (vhd_parent.c). Elsewhere others
+ * read the content without looking at them, and so do we. All the bits of a block that we write to become
+ * set; what was the parent's is copied before that. A new block overwrites the footer, of which there is the
+ * copy, and a new footer follows it. See blocks.h for the rest; vhd_build.c makes images.
  */
 #include "disk/vhd_priv.h"
 
@@ -31,6 +31,7 @@
 struct header {
     uint32_t type, blocks, block_size;
     uint64_t size, table;
+    uint8_t bytes[VHD_HEADER]; /* of all but fixed ones */
 };
 
 uint32_t vhd_checksum(const uint8_t *bytes, size_t len, size_t at)
@@ -70,8 +71,7 @@ static uint64_t size_of(const uint8_t *f)
                               : chs * DISK_SECTOR;
 }
 
-/* The one at the end or, where a program was cut off while it wrote there, the one at the beginning. */
-static int find_footer(int fd, uint8_t *footer, uint64_t *file_end, struct error **err)
+int vhd_find_footer(int fd, uint8_t *footer, uint64_t *file_end, struct error **err)
 {
     struct stat st;
     int rc = fstat(fd, &st) < 0 ? -errno : 0;
@@ -93,14 +93,14 @@ static int find_footer(int fd, uint8_t *footer, uint64_t *file_end, struct error
 static int read_dynamic(int fd, const uint8_t *footer, uint64_t file_end, struct header *h,
                         struct error **err)
 {
-    uint8_t d[VHD_HEADER];
+    uint8_t *d = h->bytes;
     uint64_t at = get_be64(footer + VHD_AT_HEADER);
-    int rc = at < file_end ? disk_read_at(fd, d, sizeof(d), at) : 0;
+    int rc = at < file_end ? disk_read_at(fd, d, VHD_HEADER, at) : 0;
 
     if (rc)
         return error_set_errno(err, -rc, "reading its header");
     if (at >= file_end || memcmp(d, VHD_HEADER_COOKIE, 8) != 0 ||
-        get_be32(d + VHD_AT_HEADER_CHECKSUM) != vhd_checksum(d, sizeof(d), VHD_AT_HEADER_CHECKSUM))
+        get_be32(d + VHD_AT_HEADER_CHECKSUM) != vhd_checksum(d, VHD_HEADER, VHD_AT_HEADER_CHECKSUM))
         return error_set(err, EINVAL, "is damaged: it has no valid header");
     h->table = get_be64(d + VHD_AT_TABLE);
     h->blocks = get_be32(d + VHD_AT_BLOCKS);
@@ -120,7 +120,7 @@ static int read_dynamic(int fd, const uint8_t *footer, uint64_t file_end, struct
 static int read_header(int fd, uint8_t *footer, struct header *out, uint64_t *file_end, struct error **err)
 {
     struct header h = {0};
-    int rc = find_footer(fd, footer, file_end, err);
+    int rc = vhd_find_footer(fd, footer, file_end, err);
 
     if (rc)
         return rc;
@@ -129,19 +129,16 @@ static int read_header(int fd, uint8_t *footer, struct header *out, uint64_t *fi
     if (get_be32(footer + VHD_AT_VERSION) >> 16 != 1)
         return error_set(err, ENOTSUP, "is VHD of version %u: 1 is known here",
                          get_be32(footer + VHD_AT_VERSION) >> 16);
-    if (h.type == VHD_DIFFERENCING)
-        return error_set(
-            err, ENOTSUP,
-            "has only what differs from another image, which is not supported: merge them with the "
-            "program that made it");
-    if (h.type != VHD_FIXED && h.type != VHD_DYNAMIC)
-        return error_set(err, ENOTSUP, "is VHD of type %u: 2 (fixed) and 3 (dynamic) are known here", h.type);
+    if (h.type != VHD_FIXED && h.type != VHD_DYNAMIC && h.type != VHD_DIFFERENCING)
+        return error_set(err, ENOTSUP,
+                         "is VHD of type %u: 2 (fixed), 3 (dynamic) and 4 (differencing) are known here",
+                         h.type);
     if (!h.size || h.size > VHD_SIZE_MAX)
         return error_set(err, EINVAL, "is damaged: a size of %" PRIu64 " bytes", h.size);
     if (h.type == VHD_FIXED && h.size > *file_end - VHD_FOOTER)
         return error_set(err, EINVAL, "is cut off: it has %" PRIu64 " bytes of %" PRIu64,
                          *file_end - VHD_FOOTER, h.size);
-    if (h.type == VHD_DYNAMIC)
+    if (h.type != VHD_FIXED)
         rc = read_dynamic(fd, footer, *file_end, &h, err);
     if (rc == 0)
         *out = h;
@@ -158,12 +155,40 @@ static int describe(int fd, struct disk_info *info, struct error **err)
     if (rc)
         return rc;
     info->size = h.size;
-    disk_info_add(info, "type", h.type == VHD_FIXED ? "fixed" : "dynamic");
-    if (h.type == VHD_DYNAMIC) {
+    disk_info_add(info, "type",
+                  h.type == VHD_FIXED     ? "fixed"
+                  : h.type == VHD_DYNAMIC ? "dynamic"
+                                          : "differencing");
+    if (h.type != VHD_FIXED) {
         disk_info_add(info, "cluster-size", "%u", h.block_size);
         disk_info_add(info, "blocks", "%u", h.blocks);
     }
     disk_info_add(info, "creator", "%.4s", footer + VHD_AT_CREATOR);
+    return 0;
+}
+
+/* The parent is a VHD too. */
+static int backing(int fd, char **name, char **format, bool *other, struct error **err)
+{
+    uint8_t footer[VHD_FOOTER];
+    struct header h;
+    uint64_t file_end = 0;
+    cleanup_free char *found = NULL;
+    int rc = read_header(fd, footer, &h, &file_end, err);
+
+    if (rc)
+        return rc;
+    *name = *format = NULL;
+    *other = false;
+    if (h.type != VHD_DIFFERENCING)
+        return 0;
+    rc = vhd_parent_name(fd, h.bytes, &found, err);
+    if (rc)
+        return rc;
+    *format = strdup("vhd");
+    if (!*format)
+        return error_set_errno(err, ENOMEM, "reading its header");
+    *name = steal_ptr(found);
     return 0;
 }
 
@@ -240,9 +265,44 @@ static int write_map(struct blocks *b, uint32_t from, uint32_t to)
     return disk_write_at(b->disk.fd, bytes, 4 * (size_t)(to - from), v->table + 4ull * from);
 }
 
+/* ---- sectors of differencing images ---- */
+
+static bool is_set(const uint8_t *bits, uint64_t i)
+{
+    return bits[i / 8] & 0x80 >> i % 8;
+}
+
+static int has(struct blocks *b, uint64_t at, uint64_t *length)
+{
+    struct vhd *v = container_of(b, struct vhd, blocks);
+    uint32_t i = (uint32_t)(at / b->block_size);
+    uint64_t first = (at & (b->block_size - 1)) / DISK_SECTOR, n = *length / DISK_SECTOR, k = first;
+
+    if (v->touched[i / 8] & 1 << i % 8)
+        return 1;
+    if (v->bits_of != i + 1) {
+        int rc = disk_read_at(b->disk.fd, v->bits, v->bitmap, (uint64_t)b->map[i] * DISK_SECTOR);
+        v->bits_of = rc ? 0 : i + 1;
+        if (rc)
+            return rc;
+    }
+    while (k < first + n && is_set(v->bits, k) == is_set(v->bits, first))
+        k++;
+    *length = (k - first) * DISK_SECTOR;
+    return is_set(v->bits, first);
+}
+
+static int filled(struct blocks *b, uint32_t i)
+{
+    return touch(b, i);
+}
+
 static void free_vhd(struct blocks *b)
 {
-    free(container_of(b, struct vhd, blocks)->touched);
+    struct vhd *v = container_of(b, struct vhd, blocks);
+
+    free(v->touched);
+    free(v->bits);
 }
 
 static const char *wrong(const struct blocks *b)
@@ -262,19 +322,23 @@ static int cut(struct blocks *b, int fd)
     return -1;
 }
 
-/* Of the table and the header, whichever is last. */
+/* Of the table, the header and what it says of its parent, whichever is last. */
 static uint64_t own_end(const struct blocks *b)
 {
     const struct vhd *v = container_of(b, struct vhd, blocks);
     uint64_t end = ALIGN_UP(v->table + 4ull * b->n, (uint64_t)DISK_SECTOR);
     uint64_t header_end = get_be64(v->footer + VHD_AT_HEADER) + VHD_HEADER;
 
-    return end > header_end ? end : header_end;
+    if (end < header_end)
+        end = header_end;
+    return end < v->locators ? v->locators : end;
 }
 
 static const struct blocks_ops dynamic_blocks = {.wrong = wrong,
                                                  .cut = cut,
                                                  .where = where,
+                                                 .has = has,
+                                                 .filled = filled,
                                                  .take = take,
                                                  .untaken = untaken,
                                                  .touch = touch,
@@ -308,7 +372,7 @@ static int read_map(struct vhd *v, uint64_t file_end, struct error **err)
 }
 
 /* Blocks must not lie on each other, nor on what is before them. */
-static int prepare_writing(const struct vhd *v, struct error **err)
+static int prepare_writing(const struct vhd *v, const struct header *h, struct error **err)
 {
     const struct blocks *b = &v->blocks;
     uint64_t table_end = v->table + 4ull * b->n, header = get_be64(v->footer + VHD_AT_HEADER);
@@ -319,7 +383,8 @@ static int prepare_writing(const struct vhd *v, struct error **err)
     for (uint32_t i = 0; i < b->n && !hit; i++) {
         uint64_t start = (uint64_t)b->map[i] * DISK_SECTOR, end = start + v->bitmap + b->block_size;
         hit = b->map[i] != VHD_NOWHERE && (start < VHD_FOOTER || (start < table_end && v->table < end) ||
-                                           (start < header + VHD_HEADER && header < end));
+                                           (start < header + VHD_HEADER && header < end) ||
+                                           (b->differs && vhd_hits_locator(h->bytes, start, end)));
     }
     if (rc == 0 && !hit && v->lost)
         rc = disk_write_at(b->disk.fd, v->footer, VHD_FOOTER, b->end);
@@ -341,8 +406,14 @@ static int open_dynamic(struct vhd *v, const struct header *h, uint64_t file_end
     v->bitmap = ALIGN_UP(h->block_size / DISK_SECTOR / 8, DISK_SECTOR);
     b->map = malloc(4 * (size_t)b->n + 1);
     v->touched = calloc(1, b->n / 8 + 1);
-    if (!b->map || !v->touched)
+    v->bits = malloc(v->bitmap);
+    if (!b->map || !v->touched || !v->bits)
         return error_set_errno(err, ENOMEM, "opening it");
+    b->differs = h->type == VHD_DIFFERENCING;
+    v->locators = b->differs ? vhd_locators_end(h->bytes) : 0;
+    if (v->locators > file_end)
+        return error_set(err, EINVAL,
+                         "is damaged or cut off: what it says of its parent lies behind its end");
     b->before = v->bitmap;
     b->behind = VHD_FOOTER;
     int rc = read_map(v, file_end, err);
@@ -350,7 +421,18 @@ static int open_dynamic(struct vhd *v, const struct header *h, uint64_t file_end
     if (rc == 0 &&
         (disk_read_at(b->disk.fd, last, VHD_FOOTER, file_end - VHD_FOOTER) < 0 || !is_footer(last)))
         v->lost = true;
-    return rc || b->disk.read_only ? rc : prepare_writing(v, err);
+    if (rc == 0 && b->differs)
+        rc = vhd_check_parent(h->bytes, b->disk.backing, err);
+    return rc || b->disk.read_only ? rc : prepare_writing(v, h, err);
+}
+
+static int check_given(const struct header *h, const struct disk *common, struct error **err)
+{
+    if (h->type != VHD_DIFFERENCING && common->backing)
+        return error_set(err, EINVAL, "is based on nothing, but a file for that is given");
+    if (h->type == VHD_DIFFERENCING && !common->backing && common->files && !common->files->alone)
+        return error_set(err, EINVAL, "is based on another image, which is not given");
+    return 0;
 }
 
 static int open_vhd(struct disk **out, const struct disk *common, struct error **err)
@@ -365,6 +447,7 @@ static int open_vhd(struct disk **out, const struct disk *common, struct error *
     if (rc == 0) {
         v->blocks.disk = *common;
         v->blocks.disk.size = h.size;
+        rc = check_given(&h, common, err);
     }
     if (rc == 0 && h.type == VHD_FIXED) {
         v->blocks.ops = &fixed_blocks;
@@ -376,7 +459,7 @@ static int open_vhd(struct disk **out, const struct disk *common, struct error *
         v->blocks.disk.granularity = h.block_size;
     }
     if (rc) {
-        free(v->touched);
+        free_vhd(&v->blocks);
         free(v->blocks.map);
         free(v);
         return rc;
@@ -393,6 +476,7 @@ static int check(struct disk_check *c, struct error **err)
 const struct disk_format disk_format_vhd = {
     .name = "vhd",
     .probe = probe,
+    .backing = backing,
     .open = open_vhd,
     .submit = blocks_submit,
     .read = blocks_read,

@@ -18,8 +18,7 @@
 #define BITMAP       512u
 #define TABLE        (VHD_FOOTER + VHD_HEADER)
 #define FIXED_UNIT   4096u
-#define YEAR_2000    946684800 /* in seconds since 1970 */
-#define FEATURES     2u        /* a bit that is always set */
+#define FEATURES     2u /* a bit that is always set */
 #define VERSION      0x00010000u
 #define NO_OFFSET    UINT64_MAX
 #define CREATOR_HOST "Wi2k"
@@ -28,6 +27,9 @@ struct builder {
     bool fixed;
     uint32_t n;
     uint32_t *map;
+    uint8_t header[VHD_HEADER]; /* with the parent; and where that is written down */
+    uint8_t locator[VHD_LOCATOR_ROOM];
+    uint64_t locator_at;
 };
 
 static int begin(struct disk_build *build, struct error **err)
@@ -35,8 +37,10 @@ static int begin(struct disk_build *build, struct error **err)
     const struct disk_create *what = build->what;
     bool fixed = what->subformat && strcmp(what->subformat, "fixed") == 0;
 
-    if (what->backing)
-        return error_set(err, EINVAL, "a VHD image that is based on another can't be made");
+    if (what->backing && fixed)
+        return error_set(err, EINVAL, "subformat=fixed can't be based on another image");
+    if (what->backing && (!what->backing_format || strcmp(what->backing_format, "vhd") != 0))
+        return error_set(err, EINVAL, "a VHD can only be based on another VHD ('-F vhd')");
     if (what->cluster_size || what->compression || what->compress)
         return error_set(err, EINVAL, "the format vhd has no compression and no option but subformat");
     if (what->subformat && !fixed && strcmp(what->subformat, "dynamic") != 0)
@@ -59,7 +63,11 @@ static int begin(struct disk_build *build, struct error **err)
         return error_set_errno(err, ENOMEM, "tables");
     memset(v->map, 0xff, 4 * (size_t)v->n);
     build->end = ALIGN_UP(TABLE + 4ull * v->n, (uint64_t)DISK_SECTOR);
-    return 0;
+    if (!what->backing)
+        return 0;
+    v->locator_at = build->end;
+    build->end += VHD_LOCATOR_ROOM;
+    return vhd_put_parent(build, v->header, v->locator_at, v->locator, err);
 }
 
 static int place(struct disk_build *build, uint64_t index, uint32_t length, bool packed, uint64_t *offset)
@@ -124,14 +132,14 @@ static int fill_footer(const struct disk_build *build, uint8_t *f)
     put_be32(f + VHD_AT_FEATURES, FEATURES);
     put_be32(f + VHD_AT_VERSION, VERSION);
     put_be64(f + VHD_AT_HEADER, v->fixed ? NO_OFFSET : VHD_FOOTER);
-    put_be32(f + VHD_AT_TIME, (uint32_t)(time(NULL) - YEAR_2000));
+    put_be32(f + VHD_AT_TIME, (uint32_t)(time(NULL) - VHD_YEAR_2000));
     memcpy(f + VHD_AT_CREATOR, VHD_CREATOR, 4);
     put_be32(f + VHD_AT_CREATOR_VERSION, VERSION);
     memcpy(f + VHD_AT_CREATOR_HOST, CREATOR_HOST, 4);
     put_be64(f + VHD_AT_ORIGINAL_SIZE, size);
     put_be64(f + VHD_AT_SIZE, size);
     vhd_put_geometry(f + VHD_AT_GEOMETRY, size / DISK_SECTOR);
-    put_be32(f + VHD_AT_TYPE, v->fixed ? VHD_FIXED : VHD_DYNAMIC);
+    put_be32(f + VHD_AT_TYPE, v->fixed ? VHD_FIXED : build->what->backing ? VHD_DIFFERENCING : VHD_DYNAMIC);
     if (getrandom(f + VHD_AT_ID, 16, 0) != 16)
         return -EIO;
     put_be32(f + VHD_AT_CHECKSUM, vhd_checksum(f, VHD_FOOTER, VHD_AT_CHECKSUM));
@@ -149,6 +157,7 @@ static int write_head(struct disk_build *build, const uint8_t *footer)
         return -ENOMEM;
     uint8_t *d = head + VHD_FOOTER;
     memcpy(head, footer, VHD_FOOTER);
+    memcpy(d, v->header, VHD_HEADER);
     memcpy(d, VHD_HEADER_COOKIE, 8);
     put_be64(d + VHD_AT_NEXT, NO_OFFSET);
     put_be64(d + VHD_AT_TABLE, TABLE);
@@ -159,7 +168,8 @@ static int write_head(struct disk_build *build, const uint8_t *footer)
     memset(head + TABLE, 0xff, len - TABLE);
     for (uint32_t i = 0; i < v->n; i++)
         put_be32(head + TABLE + 4 * (size_t)i, v->map[i]);
-    return disk_write_at(build->fd, head, len, 0);
+    int rc = v->locator_at ? disk_write_at(build->fd, v->locator, VHD_LOCATOR_ROOM, v->locator_at) : 0;
+    return rc ? rc : disk_write_at(build->fd, head, len, 0);
 }
 
 static int end(struct disk_build *build)

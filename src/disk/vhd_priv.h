@@ -40,13 +40,26 @@ enum {
     VHD_AT_BLOCKS = 28,
     VHD_AT_BLOCK_SIZE = 32,
     VHD_AT_HEADER_CHECKSUM = 36,
+    VHD_AT_PARENT_ID = 40,
+    VHD_AT_PARENT_TIME = 56,
+    VHD_AT_PARENT_NAME = 64, /* UTF-16, big-endian */
+    VHD_AT_LOCATORS = 576,   /* kind (4), space (4), length (4), nothing (4), offset (8) */
 };
+
+#define VHD_PARENT_NAME  512u /* bytes */
+#define VHD_LOCATORS     8u
+#define VHD_LOCATOR      24u       /* bytes each */
+#define VHD_LOCATOR_ROOM 4096u     /* of those that are made here */
+#define VHD_YEAR_2000    946684800 /* in seconds since 1970 */
 
 struct vhd {
     struct blocks blocks;
     uint64_t table;
     uint32_t bitmap;  /* bytes before each block's content */
     uint8_t *touched; /* a bit for each block whose bits are known to be set */
+    uint8_t *bits;    /* in an image that differs: those of block `bits_of` - 1 */
+    uint32_t bits_of;
+    uint64_t locators; /* the end of what is said of the parent */
     uint8_t footer[VHD_FOOTER];
     bool lost; /* the footer at the end */
 };
@@ -56,6 +69,24 @@ uint32_t vhd_checksum(const uint8_t *bytes, size_t len, size_t at);
 
 /* Cylinders, heads and sectors for a size, as the specification's appendix has it. */
 void vhd_put_geometry(uint8_t *to, uint64_t sectors);
+
+/* The footer at the end or, where a program was cut off while it wrote there, the one at the beginning. 0 or
+ * -errno with *err. */
+int vhd_find_footer(int fd, uint8_t *footer, uint64_t *file_end, struct error **err);
+
+/* ---- vhd_parent.c: `header` is that of a differencing image ---- */
+
+/* Its parent's path, from its own directory; to be freed. 0 or -errno with *err. */
+int vhd_parent_name(int fd, const uint8_t *header, char **out, struct error **err);
+/* Where all that it says of its parent ends in the file; whether that shares bytes with these. */
+uint64_t vhd_locators_end(const uint8_t *header);
+bool vhd_hits_locator(const uint8_t *header, uint64_t start, uint64_t end);
+/* Whether the disk is its parent: 0 or -errno with *err. */
+int vhd_check_parent(const uint8_t *header, const struct disk *parent, struct error **err);
+/* Writes down what the new image is based on, and into `sector` (VHD_LOCATOR_ROOM bytes) what is to be at
+ * byte `at` of the file. 0 or -errno with *err. */
+int vhd_put_parent(const struct disk_build *build, uint8_t *header, uint64_t at, uint8_t *sector,
+                   struct error **err);
 
 /* ---- vhd_resize.c ---- */
 

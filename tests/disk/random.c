@@ -55,9 +55,18 @@ static void compare_all(struct run *r)
     }
 }
 
+static bool without_qemu;
+
+void random_without_qemu(bool without)
+{
+    without_qemu = without;
+}
+
 /* What qemu-img reads in the image, against the model. */
 static void compare_qemu(const struct run *r)
 {
+    if (without_qemu)
+        return;
     FILE *f = fopen(scratch_path("model.raw"), "we");
 
     assert_non_null(f);
@@ -101,7 +110,8 @@ static void reopen(struct run *r, bool check)
     if (check) {
         if (strcmp(r->format, "qcow2") == 0)
             check_image(r->path, false);
-        if (strcmp(r->format, "vdi") == 0 || strcmp(r->format, "vhdx") == 0 || strcmp(r->format, "vmdk") == 0)
+        if (!without_qemu && (strcmp(r->format, "vdi") == 0 || strcmp(r->format, "vhdx") == 0 ||
+                              strcmp(r->format, "vmdk") == 0))
             assert_int_equal(shell("qemu-img check -q -f %s '%s'", r->format, r->path), 0);
         compare_qemu(r);
         compare_snapshots(r);

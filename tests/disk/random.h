@@ -7,6 +7,8 @@
 
 /* Chooses the seed, and prints it; TABIQUE_SEED repeats a run. */
 void random_begin(void);
+/* QEMU does not know what the images are, so it is not asked. */
+void random_without_qemu(bool without);
 /* On an image of 24 MiB at most. A batch has up to 12 requests, 6 in the mean. */
 void random_run(const char *path, const char *format, unsigned batches);
 /* The same; between batches with `sizes` the disk becomes larger and smaller, with `snapshots` some are made,

@@ -134,6 +134,44 @@ static void test_vmdk_on_top(void **state)
     random_run(scratch_path("r"), "vmdk", batches / 4);
 }
 
+/* Of a block some sectors are the parent's, at random. */
+static void tear_block(uint32_t entry_at)
+{
+    uint8_t bits[512], entry[4];
+    int fd = open(scratch_path("r"), O_RDWR | O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    assert_int_equal(pread(fd, entry, 4, entry_at), 4);
+    assert_int_not_equal(get_be32(entry), UINT32_MAX);
+    assert_int_equal(shell("head -c 512 /dev/urandom >bits"), 0);
+    int from = open(scratch_path("bits"), O_RDONLY | O_CLOEXEC);
+    assert_int_equal(read(from, bits, 512), 512);
+    close(from);
+    assert_int_equal(pwrite(fd, bits, 512, (off_t)get_be32(entry) * 512), 512);
+    close(fd);
+}
+
+static void test_vhd_on_top(void **state)
+{
+    struct image image;
+    static uint8_t bytes[5 << 20];
+
+    random_without_qemu(true);
+    random_on_top("vhd", "vpc", "-o force_size=on");
+    assert_int_equal(shell("rm r"), 0);
+    const struct disk_create what = {
+        .format = "vhd", .backing = "base", .backing_format = "vhd", .size = 14 << 20};
+    assert_int_equal(disk_create(scratch_path("r"), &what, NULL), 0);
+    memset(bytes, 0x5a, sizeof(bytes));
+    image_open(&image, scratch_path("r"), "vhd", 0);
+    assert_int_equal(image_write(&image, 3 << 20, bytes, sizeof(bytes)), 0);
+    image_close(&image);
+    for (unsigned i = 1; i < 4; i++)
+        tear_block(1536 + 4 * i);
+    random_run(scratch_path("r"), "vhd", batches / 4);
+    random_without_qemu(false);
+}
+
 static void test_vhdx_random(void **state)
 {
     const struct disk_create what = {.format = "vhdx", .cluster_size = 1 << 20, .size = (19 << 20) + 512};
@@ -359,13 +397,21 @@ static void test_rest_of_a_lost_block(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vdi_random),      cmocka_unit_test(test_vhd_random),
-        cmocka_unit_test(test_vhdx_random),     cmocka_unit_test(test_vmdk_random),
-        cmocka_unit_test(test_vmdk_set_random), cmocka_unit_test(test_vmdk_on_top),
-        cmocka_unit_test(test_vdi_sizes),       cmocka_unit_test(test_vhd_sizes),
-        cmocka_unit_test(test_vhdx_sizes),      cmocka_unit_test(test_vmdk_sizes),
-        cmocka_unit_test(test_vdi_lies),        cmocka_unit_test(test_vhd_lies),
-        cmocka_unit_test(test_vmdk_lies),       cmocka_unit_test(test_rest_of_a_lost_block),
+        cmocka_unit_test(test_vdi_random),
+        cmocka_unit_test(test_vhd_random),
+        cmocka_unit_test(test_vhdx_random),
+        cmocka_unit_test(test_vmdk_random),
+        cmocka_unit_test(test_vmdk_set_random),
+        cmocka_unit_test(test_vmdk_on_top),
+        cmocka_unit_test(test_vhd_on_top),
+        cmocka_unit_test(test_vdi_sizes),
+        cmocka_unit_test(test_vhd_sizes),
+        cmocka_unit_test(test_vhdx_sizes),
+        cmocka_unit_test(test_vmdk_sizes),
+        cmocka_unit_test(test_vdi_lies),
+        cmocka_unit_test(test_vhd_lies),
+        cmocka_unit_test(test_vmdk_lies),
+        cmocka_unit_test(test_rest_of_a_lost_block),
     };
     const char *steps = getenv("TABIQUE_STEPS");
 

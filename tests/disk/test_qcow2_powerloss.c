@@ -3,6 +3,7 @@
  * The host loses power (power.h) at a random moment of random requests: qemu-img finds no more than leaks,
  * and what was flushed is there.
  */
+#include "base/bytes.h"
 #include "host/loop.h"
 #include "power.h"
 
@@ -127,6 +128,9 @@ static void test_blocks(void **state)
     static const char *const formats[][2] = {
         {"vdi", "vdi"}, {"vhd", "vpc"}, {"vmdk", "vmdk"}, {"vhdx", "vhdx -o block_size=1M"}};
 
+    /* On top of others, from which blocks are copied. */
+    static const char *const differing[][2] = {{"vmdk", "vmdk"}, {"vhd", "vpc -o force_size=on"}};
+
     for (unsigned i = 0; i < 4; i++) {
         char make[500];
         snprintf(make, sizeof(make),
@@ -137,6 +141,16 @@ static void test_blocks(void **state)
         size = 32u << 20;
         for (unsigned n = 0; n < (i >= 2 ? 2 : 4); n++)
             power_loss_of(make);
+    }
+    for (unsigned i = 0; i < ARRAY_SIZE(differing); i++) {
+        const char *kind = differing[i][0];
+        const struct disk_create top = {
+            .format = kind, .backing = "below", .backing_format = kind, .size = 32u << 20};
+        assert_int_equal(shell("rm -f below above; qemu-img create -q -f %s below 32M", differing[i][1]), 0);
+        assert_int_equal(disk_create(scratch_path("above"), &top, NULL), 0);
+        format = kind;
+        for (unsigned n = 0; n < 2; n++)
+            power_loss_of("cp above p.qcow2");
     }
     format = "qcow2";
     size = SIZE;
