@@ -9,9 +9,11 @@
  *     16  u64  length
  *     24  u64  value
  *
- *     BEGUN   first: the disk has `offset` bytes, of which about `length` will come; value: COPY_HAS_BITMAP,
- * COPY_REPEATS DATA    `length` bytes of the disk at `offset`, which follow ZEROS   `length` bytes at
- * `offset` are zeros END     all has come. The receiver answers one byte, COPY_KEPT, when it has it for good
+ *     BEGUN   first: the disk has `offset` bytes, of which about `length` will come;
+ *             value: COPY_HAS_BITMAP, COPY_REPEATS
+ *     DATA    `length` bytes of the disk at `offset`, which follow
+ *     ZEROS   `length` bytes at `offset` are zeros
+ *     END     all has come. The receiver answers one byte, COPY_KEPT, when it has it for good
  *     DONE    ... and the bitmaps are as they are to be
  *     FAILED  instead of all that would follow; value: an errno; `length` bytes of text follow
  *
