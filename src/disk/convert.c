@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Copying a disk's content into a new image. Several threads each take the next piece of the disk, read it,
- * and write it (convert_write.c); so reads, processors and writes are busy at the same time. Only finding out
- * where a piece is, in either image, is done by one at a time, under the lock of `struct convert`.
+ * and find a place for it (convert_write.c), one after the other under the lock of `struct convert`. One of
+ * them at a time writes what is ready, for the kernel lets no more write to a file; the others go on reading
+ * as long as there are pieces. So nobody waits for another at each piece, which takes longer than the piece
+ * where processors are scarce: with one thread alone running, all goes on.
  */
 #include "disk/convert_priv.h"
 
@@ -20,29 +22,53 @@
 
 #define CHUNK (1u << 20)
 /* Where units are compressed, two for each processor: one of them reads or writes while the other computes.
- * Where all is copied, one reads while the other writes: the kernel lets one at a time write to a file. */
+ * Where all is copied, one reads while the other writes. */
 #define THREADS_COPY 2u
 #define THREADS_MIN  4u
 #define THREADS_MAX  16u
+/* So many a thread: what is read while another writes, or waits to be written. */
+#define PIECES 3u
 
 static bool ended(const struct convert *c)
 {
     return c->result || (c->job->cancel && *c->job->cancel);
 }
 
-static int fail(struct convert *c, int rc, const char *doing)
+/* Under the lock. */
+static void fail(struct convert *c, int rc, const char *doing)
 {
-    pthread_mutex_lock(&c->lock);
     if (!c->result) {
         c->result = rc;
         c->doing = doing;
     }
     pthread_cond_broadcast(&c->placed);
-    pthread_mutex_unlock(&c->lock);
-    return rc;
+    pthread_cond_broadcast(&c->spared);
 }
 
 /* ---- taking a piece ---- */
+
+/* What is at `at`, looking no further than `length` bytes. What the source says of more is kept: it may have
+ * to ask the kernel. */
+static int look(struct convert *c, uint64_t at, uint64_t length, struct disk_extent *out)
+{
+    uint64_t skip = at - c->known_at;
+
+    if (at < c->known_at || skip >= c->known.length || c->known.kind == DISK_EXTENT_PACKED) {
+        c->known.length = 0;
+        int rc = disk_extent(c->source, at, c->source->size - at, &c->known);
+        if (rc)
+            return rc;
+        c->known_at = at;
+        skip = 0;
+    }
+    *out = c->known;
+    out->length -= skip;
+    if (out->kind == DISK_EXTENT_DATA)
+        out->offset += skip;
+    if (out->length > length)
+        out->length = length;
+    return 0;
+}
 
 /* Jumps over zeros, by whole units. */
 static int skip_zeros(struct convert *c)
@@ -50,7 +76,7 @@ static int skip_zeros(struct convert *c)
     struct disk_extent e;
 
     while (!c->build.every && c->at < c->source->size && !ended(c)) {
-        int rc = disk_extent(c->source, c->at, c->source->size - c->at, &e);
+        int rc = look(c, c->at, c->source->size - c->at, &e);
         if (rc)
             return rc;
         uint64_t end = c->at + e.length;
@@ -63,137 +89,187 @@ static int skip_zeros(struct convert *c)
     return 0;
 }
 
-static int take_extents(struct convert *c, struct convert_worker *w)
+static int take_extents(struct convert *c, struct convert_piece *p)
 {
     uint64_t left = c->source->size - c->at;
 
-    w->at = c->at;
-    w->length = (uint32_t)(left < c->chunk ? left : c->chunk - c->at % c->chunk);
-    if (w->length > left)
-        w->length = (uint32_t)left;
-    w->n = 0;
-    for (uint32_t done = 0; done < w->length;) {
-        struct disk_extent *e = &w->extents[w->n++];
-        int rc = disk_extent(c->source, w->at + done, w->length - done, e);
+    p->at = c->at;
+    p->length = (uint32_t)(left < c->chunk ? left : c->chunk - c->at % c->chunk);
+    if (p->length > left)
+        p->length = (uint32_t)left;
+    p->n = 0;
+    for (uint32_t done = 0; done < p->length;) {
+        struct disk_extent *e = &p->extents[p->n++];
+        int rc = look(c, p->at + done, p->length - done, e);
         if (rc)
             return rc;
         done += (uint32_t)e->length;
     }
-    c->at += w->length;
-    w->number = c->next++;
+    c->at += p->length;
+    p->number = c->next++;
     return 0;
 }
 
-/* False when nothing is left to do. */
-static bool take(struct convert *c, struct convert_worker *w)
+/* Under the lock. NULL when nothing is left to take. */
+static struct convert_piece *take(struct convert *c)
 {
-    LOCK_SCOPE(&c->lock);
-    int rc = ended(c) ? 0 : skip_zeros(c);
+    struct convert_piece *p = c->spare;
+    int rc = skip_zeros(c);
 
     if (rc == 0 && (ended(c) || c->at == c->source->size))
-        return false;
+        return NULL;
     if (rc == 0)
-        rc = take_extents(c, w);
+        rc = take_extents(c, p);
     if (rc) {
-        c->result = rc;
-        c->doing = "reading";
-        pthread_cond_broadcast(&c->placed);
-        return false;
+        fail(c, rc, "reading");
+        return NULL;
     }
+    c->spare = p->next;
+    c->n_spare--;
     if (c->job->report)
-        c->job->report(c->job->opaque, (double)w->at / (double)c->source->size);
-    return true;
+        c->job->report(c->job->opaque, (double)p->at / (double)c->source->size);
+    return p;
 }
 
-static int read_piece(struct convert_worker *w)
+static int read_piece(const struct convert_piece *p)
 {
     uint32_t at = 0;
 
-    for (unsigned i = 0; i < w->n; i++) {
-        int rc = disk_extent_read(&w->extents[i], w->buf + at, w->extents[i].length);
+    for (unsigned i = 0; i < p->n; i++) {
+        int rc = disk_extent_read(&p->extents[i], p->buf + at, p->extents[i].length);
         if (rc)
             return rc;
-        at += (uint32_t)w->extents[i].length;
+        at += (uint32_t)p->extents[i].length;
     }
     return 0;
 }
 
-static void work(struct convert_worker *w)
-{
-    int rc;
+/* ---- what each thread does ---- */
 
-    while (take(w->c, w)) {
-        rc = read_piece(w);
-        if (rc) {
-            fail(w->c, rc, "reading");
-            return;
-        }
-        rc = convert_write(w);
-        if (rc) {
-            fail(w->c, rc, "writing");
-            return;
-        }
+/* With the lock, as it is left; without it meanwhile. */
+static void fill_piece(struct convert *c, struct disk_packer *packer)
+{
+    struct convert_piece *p = take(c);
+
+    if (!p)
+        return;
+    pthread_mutex_unlock(&c->lock);
+    int read = read_piece(p), rc = read ? read : convert_place(c, p, packer);
+    pthread_mutex_lock(&c->lock);
+    if (rc) {
+        fail(c, rc, read ? "reading" : "writing");
+        return;
     }
+    p->next = NULL;
+    *c->full_tail = p;
+    c->full_tail = &p->next;
 }
 
-static void *thread_main(void *opaque)
+static void add_spare(struct convert *c, struct convert_piece *p)
 {
-    work(opaque);
+    p->next = c->spare;
+    c->spare = p;
+    c->n_spare++;
+}
+
+/* The same: writes all that is ready, also what becomes so meanwhile. */
+static void write_pieces(struct convert *c)
+{
+    c->writing = true;
+    while (c->full && !ended(c)) {
+        struct convert_piece *p = c->full;
+        c->full = p->next;
+        if (!c->full)
+            c->full_tail = &c->full;
+        pthread_mutex_unlock(&c->lock);
+        int rc = convert_write(c, p);
+        pthread_mutex_lock(&c->lock);
+        if (rc)
+            fail(c, rc, "writing");
+        add_spare(c, p);
+        /* Those who wait are worth waking for a few at once. */
+        if (c->n_spare == c->n_pieces / 2)
+            pthread_cond_broadcast(&c->spared);
+    }
+    c->writing = false;
+    pthread_cond_broadcast(&c->spared);
+}
+
+static void *work(void *opaque)
+{
+    struct convert *c = opaque;
+    struct disk_packer *packer = disk_packer_new();
+    LOCK_SCOPE(&c->lock);
+
+    if (!packer)
+        fail(c, -ENOMEM, "reading");
+    while (!ended(c)) {
+        if (c->full && !c->writing)
+            write_pieces(c);
+        else if (c->at == c->source->size)
+            break; /* who still reads or writes does the rest */
+        else if (c->spare)
+            fill_piece(c, packer);
+        else
+            pthread_cond_wait(&c->spared, &c->lock);
+    }
+    disk_packer_free(packer);
     return NULL;
 }
 
 /* ---- all of it ---- */
 
-static void worker_free(struct convert_worker *w)
+static void piece_free(struct convert_piece *p)
 {
-    free(w->buf);
-    free(w->packed);
-    free(w->units);
-    free(w->extents);
-    disk_packer_free(w->packer);
+    free(p->buf);
+    free(p->packed);
+    free(p->units);
+    free(p->extents);
 }
 
-static int worker_init(struct convert_worker *w, struct convert *c)
+static int piece_init(struct convert_piece *p, const struct convert *c)
 {
-    *w = (struct convert_worker){.c = c,
-                                 .buf = disk_buffer_new(c->chunk),
-                                 .packed = disk_buffer_new(c->chunk / c->build.unit * c->build.pack_max + 1),
-                                 .units = calloc(c->chunk / c->build.unit, sizeof(*w->units)),
-                                 .packer = disk_packer_new(),
-                                 .extents = calloc(c->chunk / DISK_SECTOR, sizeof(*w->extents))};
-    return w->buf && w->packed && w->units && w->packer && w->extents ? 0 : -ENOMEM;
+    unsigned n = c->chunk / c->build.unit;
+
+    *p = (struct convert_piece){.buf = disk_buffer_new(c->chunk),
+                                .packed = disk_buffer_new(n * c->build.pack_max + 1),
+                                .units = calloc(n, sizeof(*p->units)),
+                                .extents = calloc(c->chunk / DISK_SECTOR, sizeof(*p->extents))};
+    return p->buf && p->packed && p->units && p->extents ? 0 : -ENOMEM;
+}
+
+static unsigned threads_wanted(const struct convert *c)
+{
+    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    unsigned wanted = cpus < 1 ? THREADS_MIN : cpus > (long)THREADS_MAX ? THREADS_MAX : 2 * (unsigned)cpus;
+
+    if (!c->build.pack_max)
+        return THREADS_COPY;
+    return wanted < THREADS_MIN ? THREADS_MIN : wanted > THREADS_MAX ? THREADS_MAX : wanted;
 }
 
 static void run(struct convert *c)
 {
-    struct convert_worker workers[THREADS_MAX];
+    struct convert_piece pieces[PIECES * THREADS_MAX];
     pthread_t threads[THREADS_MAX];
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    unsigned wanted = cpus < 1 ? THREADS_MIN : cpus > (long)THREADS_MAX ? THREADS_MAX : 2 * (unsigned)cpus;
-    unsigned n = 0, started = 0;
+    unsigned wanted = threads_wanted(c), n = 0, started = 0;
 
-    if (wanted < THREADS_MIN)
-        wanted = THREADS_MIN;
-    if (wanted > THREADS_MAX)
-        wanted = THREADS_MAX;
-    if (!c->build.pack_max)
-        wanted = THREADS_COPY;
-    while (n < wanted && worker_init(&workers[n], c) == 0)
-        n++;
-    if (n < wanted)
-        worker_free(&workers[n]);
-    if (!n) {
+    c->full_tail = &c->full;
+    while (n < PIECES * wanted && piece_init(&pieces[n], c) == 0)
+        add_spare(c, &pieces[n++]);
+    c->n_pieces = n;
+    if (n < PIECES * wanted)
+        piece_free(&pieces[n]);
+    if (!n)
         fail(c, -ENOMEM, "reading");
-        return;
-    }
-    /* The first is this thread. Fewer than wanted are slower, and that is all. */
-    while (started + 1 < n && thread_start(&threads[started], thread_main, &workers[started + 1]) == 0)
+    /* The first is this thread. Fewer than wanted are slower, and that is all; each can have a piece. */
+    while (started + 1 < wanted && started + 1 < n && thread_start(&threads[started], work, c) == 0)
         started++;
-    work(&workers[0]);
+    work(c);
     for (unsigned i = 0; i < started; i++)
         pthread_join(threads[i], NULL);
     for (unsigned i = 0; i < n; i++)
-        worker_free(&workers[i]);
+        piece_free(&pieces[i]);
 }
 
 static int copy(struct convert *c, const struct disk_create *what, const char *path, struct error **err)
@@ -217,6 +293,7 @@ int disk_convert(struct disk_files *source, const char *path, const struct disk_
 {
     struct convert c = {.lock = PTHREAD_MUTEX_INITIALIZER,
                         .placed = PTHREAD_COND_INITIALIZER,
+                        .spared = PTHREAD_COND_INITIALIZER,
                         .sync = !what->no_sync,
                         .reserves = true,
                         .job = job};

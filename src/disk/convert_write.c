@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The half of convert that writes: zeros are looked for, the rest is compressed if that is wanted, is told
- * where it goes, and is written there in as few and as long pieces as can be. Any of the job's threads; what
- * they share is under the lock of `struct convert`, or atomic.
+ * where it goes, and is written there in as few and as long pieces as can be. Any of the job's threads finds
+ * places, under the lock of `struct convert`; one at a time writes.
  */
 #include "disk/convert_priv.h"
 
@@ -23,30 +23,21 @@
  * until the end. */
 #define BEGIN_BYTES (8u << 20)
 
-static void note_written(struct convert *c, int fd, uint64_t len)
-{
-    uint64_t all = __atomic_add_fetch(&c->written, len, __ATOMIC_RELAXED);
-
-    if (!c->sync || all < BEGIN_BYTES ||
-        !__atomic_compare_exchange_n(&c->written, &all, 0, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-        return;
-    /* That this failed is told by the fsync at the end. */
-    if (sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE) < 0)
-        return;
-}
-
 static int write_at(struct convert *c, const uint8_t *p, uint64_t len, uint64_t offset)
 {
     int fd = disk_build_file(&c->build, &offset);
 
-    if (len >= RESERVE_MIN && __atomic_load_n(&c->reserves, __ATOMIC_RELAXED) &&
-        fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len) < 0)
-        __atomic_store_n(&c->reserves, false, __ATOMIC_RELAXED);
+    if (len >= RESERVE_MIN && c->reserves)
+        c->reserves = fallocate(fd, FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)len) == 0;
     int rc = disk_write_at(fd, p, len, offset);
-
-    if (rc == 0)
-        note_written(c, fd, len);
-    return rc;
+    c->written += len;
+    if (rc || !c->sync || c->written < BEGIN_BYTES)
+        return rc;
+    c->written = 0;
+    /* What fails here, the fsync at the end tells. */
+    if (sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE) < 0)
+        return 0;
+    return 0;
 }
 
 /* How many of the bytes, which are HOLEs but for the last, are zeros, or are none. */
@@ -80,18 +71,18 @@ static int write_run(struct convert *c, uint8_t *p, uint64_t len, uint64_t offse
 
 /* Looks for zeros, and compresses the rest: what is packed comes to lie in a row, so that it can be written
  * in one piece. */
-static void pack_piece(struct convert_worker *w, unsigned n)
+static void pack_piece(struct convert *c, struct convert_piece *p, struct disk_packer *packer, unsigned n)
 {
-    const struct disk_build *b = &w->c->build;
-    uint8_t *out = w->packed;
+    const struct disk_build *b = &c->build;
+    uint8_t *out = p->packed;
 
     for (unsigned i = 0; i < n; i++) {
-        struct convert_unit *u = &w->units[i];
-        uint8_t *unit = w->buf + (size_t)i * b->unit;
+        struct convert_unit *u = &p->units[i];
+        uint8_t *unit = p->buf + (size_t)i * b->unit;
         *u = (struct convert_unit){.zeros = !b->every && disk_is_zero(unit, b->unit), .from = unit};
         if (u->zeros || !b->pack_max)
             continue;
-        u->packed = b->format->build->pack(b, w->packer, w->at / b->unit + i, unit, out);
+        u->packed = b->format->build->pack(b, packer, p->at / b->unit + i, unit, out);
         if (u->packed) {
             u->from = out;
             out += u->packed;
@@ -99,50 +90,53 @@ static void pack_piece(struct convert_worker *w, unsigned n)
     }
 }
 
-static uint32_t length_of(const struct convert_worker *w, unsigned i)
+static uint32_t length_of(const struct disk_build *b, const struct convert_piece *p, unsigned i)
 {
-    const struct disk_build *b = &w->c->build;
     uint32_t at = i * b->unit;
 
-    if (w->units[i].packed)
-        return (uint32_t)w->units[i].packed;
-    return b->whole || at + b->unit <= w->length ? b->unit : w->length - at;
+    if (p->units[i].packed)
+        return (uint32_t)p->units[i].packed;
+    return b->whole || at + b->unit <= p->length ? b->unit : p->length - at;
 }
 
-static int place_piece(struct convert_worker *w, unsigned n)
+static unsigned units_of(const struct disk_build *b, const struct convert_piece *p)
 {
-    struct convert *c = w->c;
-    int rc = 0;
-    LOCK_SCOPE(&c->lock);
+    return ALIGN_UP(p->length, b->unit) / b->unit;
+}
 
+int convert_place(struct convert *c, struct convert_piece *p, struct disk_packer *packer)
+{
+    struct disk_build *b = &c->build;
+    unsigned n = units_of(b, p);
+    int rc = 0;
+
+    memset(p->buf + p->length, 0, n * b->unit - p->length);
+    pack_piece(c, p, packer, n);
+    LOCK_SCOPE(&c->lock);
     /* Each piece that was taken is placed, unless something has failed. */
-    while (c->build.ordered && c->turn != w->number && !c->result)
+    while (b->ordered && c->turn != p->number && !c->result)
         pthread_cond_wait(&c->placed, &c->lock);
     if (c->result)
         return c->result;
     for (unsigned i = 0; i < n && rc == 0; i++)
-        if (!w->units[i].zeros)
-            rc = c->build.format->build->place(&c->build, w->at / c->build.unit + i, length_of(w, i),
-                                               w->units[i].packed, &w->units[i].offset);
+        if (!p->units[i].zeros)
+            rc = b->format->build->place(b, p->at / b->unit + i, length_of(b, p, i), p->units[i].packed,
+                                         &p->units[i].offset);
     c->turn++;
-    if (c->build.ordered)
+    if (b->ordered)
         pthread_cond_broadcast(&c->placed);
     return rc;
 }
 
-int convert_write(struct convert_worker *w)
+int convert_write(struct convert *c, const struct convert_piece *p)
 {
-    struct convert *c = w->c;
-    uint32_t filled = ALIGN_UP(w->length, c->build.unit);
-    unsigned n = filled / c->build.unit;
+    unsigned n = units_of(&c->build, p);
     uint8_t *run = NULL;
     uint64_t offset = 0, length = 0;
+    int rc = 0;
 
-    memset(w->buf + w->length, 0, filled - w->length);
-    pack_piece(w, n);
-    int rc = place_piece(w, n);
     for (unsigned i = 0; rc == 0 && i < n; i++) {
-        const struct convert_unit *u = &w->units[i];
+        const struct convert_unit *u = &p->units[i];
         if (u->zeros)
             continue;
         if (length && (u->from != run + length || u->offset != offset + length)) {
@@ -153,7 +147,7 @@ int convert_write(struct convert_worker *w)
             run = u->from;
             offset = u->offset;
         }
-        length += length_of(w, i);
+        length += length_of(&c->build, p, i);
     }
     return rc || !length ? rc : write_run(c, run, length, offset);
 }
