@@ -8,7 +8,7 @@
 #   make soak        Debian's kernels booted BOOTS times each (50); guests started and killed 200 times
 #   make bench       side by side with peers
 #   make bench-soft  what guests compute and do on the soft engine, on QEMU's TCG and natively (RUNS of each: 5)
-#   make bench-disk  disks converted beside qemu-img, served beside qemu-nbd (RUNS of each: 5)
+#   make bench-disk  disks converted and cloned beside qemu-img, served beside qemu-nbd (RUNS of each: 5)
 #   make bench-containers  containers beside Debian's runc: how long they take, and what they need
 #   make install     program, man page, completion, systemd units (PREFIX, DESTDIR)
 
@@ -84,8 +84,9 @@ bench-soft: build-tests guests
 	@tools/install-deps --quiet bench
 	@bench/soft --runs $(RUNS)
 
-bench-disk: build
+bench-disk: build guests
 	@tools/install-deps --quiet test
+	@bench/disk-clone
 	@bench/disk-convert --runs $(RUNS)
 	@bench/disk-serve --runs $(RUNS)
 
