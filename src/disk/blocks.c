@@ -224,9 +224,9 @@ static int take(struct blocks *b, uint32_t i, uint64_t at, uint64_t len, const s
 static int touch(struct blocks *b, uint64_t at)
 {
     uint32_t i = (uint32_t)(at / b->block_size);
-    int rc = b->differs && b->ops->has ? fill(b, i) : 0;
+    int rc = b->ops->touch ? b->ops->touch(b, i) : 0;
 
-    return rc || !b->ops->touch ? rc : b->ops->touch(b, i);
+    return rc == 0 && b->differs && b->ops->has ? fill(b, i) : rc;
 }
 
 void blocks_changed(struct blocks *b, uint32_t i)

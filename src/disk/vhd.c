@@ -240,7 +240,7 @@ static void untaken(struct blocks *b)
         disk_write_at(b->disk.fd, v->footer, VHD_FOOTER, b->end);
 }
 
-static int touch(struct blocks *b, uint32_t i)
+static int set_bits(struct blocks *b, uint32_t i)
 {
     struct vhd *v = container_of(b, struct vhd, blocks);
     int rc = 0;
@@ -251,6 +251,12 @@ static int touch(struct blocks *b, uint32_t i)
     if (rc == 0)
         v->touched[i / 8] |= (uint8_t)(1 << i % 8);
     return rc;
+}
+
+/* In a differencing image they are set when the sectors are there. */
+static int touch(struct blocks *b, uint32_t i)
+{
+    return b->differs ? 0 : set_bits(b, i);
 }
 
 static int write_map(struct blocks *b, uint32_t from, uint32_t to)
@@ -294,7 +300,7 @@ static int has(struct blocks *b, uint64_t at, uint64_t *length)
 
 static int filled(struct blocks *b, uint32_t i)
 {
-    return touch(b, i);
+    return set_bits(b, i);
 }
 
 static void free_vhd(struct blocks *b)

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * The format `vhdx` of Hyper-V ([MS-VHDX] 1.0): see vhdx_header.c for the file's parts. The table of blocks
- * has 64 bits for each, and behind those of each 2^23 sectors one more, which matters to images on top of
- * others; these are refused here.
+ * has 64 bits for each, and behind those of each 2^23 sectors one more, which matters to differencing images:
+ * it says where a bit for each of these sectors is, for blocks of which only some are here. Such a block
+ * becomes whole before it is written; no bits are ever changed here.
  *
  * A new block is at the end of the file, its entry reaches the table with the next flush, through the log:
  *
@@ -33,13 +34,39 @@ static bool probe(const uint8_t *head, size_t len)
     return len >= 8 && memcmp(head, VHDX_SIGNATURE, 8) == 0;
 }
 
-static int refuse(const struct vhdx_header *h, struct error **err)
+static int check_given(const struct vhdx_header *h, const struct disk *disk, struct error **err)
 {
-    if (h->flags & VHDX_HAS_PARENT)
-        return error_set(
-            err, ENOTSUP,
-            "has only what differs from another image, which is not supported: merge them with the "
-            "program that made it");
+    bool differs = h->flags & VHDX_HAS_PARENT;
+
+    if (!differs && disk->backing)
+        return error_set(err, EINVAL, "is based on nothing, but a file for that is given");
+    if (differs && !disk->backing && disk->files && !disk->files->alone)
+        return error_set(err, EINVAL, "is based on another image, which is not given");
+    return 0;
+}
+
+/* The parent is a VHDX too. */
+static int backing(int fd, char **name, char **format, bool *other, struct error **err)
+{
+    cleanup_free char *found = NULL;
+    struct vhdx_header h;
+    struct vhdx_log log;
+    uint64_t file_end;
+    int rc = vhdx_header_read(&h, &log, fd, &file_end, err);
+
+    if (rc == 0 && h.flags & VHDX_HAS_PARENT)
+        rc = vhdx_parent_name(fd, &h, &log, &found, err);
+    vhdx_log_free(&log);
+    if (rc)
+        return rc;
+    *name = *format = NULL;
+    *other = false;
+    if (!found)
+        return 0;
+    *format = strdup("vhdx");
+    if (!*format)
+        return error_set_errno(err, ENOMEM, "reading its metadata");
+    *name = steal_ptr(found);
     return 0;
 }
 
@@ -120,6 +147,50 @@ static int touch(struct blocks *b, uint32_t i)
     return begin_change(vhdx_of(b));
 }
 
+/* ---- differencing images ---- */
+
+static bool get_bit(const uint8_t *bits, uint64_t i)
+{
+    return bits && bits[i / 8] & 1 << i % 8;
+}
+
+static bool zeros(const struct blocks *b, uint32_t i)
+{
+    return get_bit(vhdx_of(b)->zeros, i);
+}
+
+static int has(struct blocks *b, uint64_t at, uint64_t *length)
+{
+    struct vhdx *v = vhdx_of(b);
+    uint32_t i = (uint32_t)(at / b->block_size), sector = v->header.sector_size,
+             bytes = b->block_size / sector / 8;
+    uint64_t in = at & (b->block_size - 1), end = in + *length, k = in / sector;
+
+    if (!get_bit(v->partly, i))
+        return 1;
+    if (v->bits_of != i + 1) {
+        uint64_t place = (uint64_t)v->bitmaps[i / v->header.ratio] * VHDX_MIB;
+        int rc = disk_read_at(b->disk.fd, v->bits, bytes, place + (uint64_t)(i % v->header.ratio) * bytes);
+        v->bits_of = rc ? 0 : i + 1;
+        if (rc)
+            return rc;
+    }
+    bool here = get_bit(v->bits, k);
+    while (k * sector < end && get_bit(v->bits, k) == here)
+        k++;
+    if (k * sector < end)
+        *length = k * sector - in;
+    return here;
+}
+
+/* Its entry says so with the next flush. */
+static int filled(struct blocks *b, uint32_t i)
+{
+    vhdx_of(b)->partly[i / 8] &= (uint8_t) ~(1 << i % 8);
+    blocks_changed(b, i);
+    return 0;
+}
+
 /* A sector of the table as it is to be. Of what has no block it keeps what the file says. */
 static int make_update(struct vhdx *v, uint64_t sector, struct vhdx_update *u)
 {
@@ -132,7 +203,8 @@ static int make_update(struct vhdx *v, uint64_t sector, struct vhdx_update *u)
         uint64_t entry = sector * VHDX_ENTRIES + k, i = entry - entry / (h->ratio + 1ull);
         if (entry % (h->ratio + 1ull) == h->ratio || i >= b->n || !b->map[i])
             continue;
-        put_le64(u->bytes + 8 * k, (uint64_t)b->map[i] << VHDX_PLACE_SHIFT | VHDX_PRESENT);
+        put_le64(u->bytes + 8 * k, (uint64_t)b->map[i] << VHDX_PLACE_SHIFT |
+                                       (get_bit(v->partly, i) ? VHDX_PARTLY_PRESENT : VHDX_PRESENT));
     }
     return rc;
 }
@@ -219,7 +291,13 @@ static uint64_t own_end(const struct blocks *b)
 
 static void free_vhdx(struct blocks *b)
 {
-    free(vhdx_of(b)->dirty);
+    struct vhdx *v = vhdx_of(b);
+
+    free(v->dirty);
+    free(v->zeros);
+    free(v->partly);
+    free(v->bitmaps);
+    free(v->bits);
 }
 
 static const char *wrong(const struct blocks *b)
@@ -229,6 +307,9 @@ static const char *wrong(const struct blocks *b)
 
 static const struct blocks_ops vhdx_blocks = {.wrong = wrong,
                                               .where = where,
+                                              .zeros = zeros,
+                                              .has = has,
+                                              .filled = filled,
                                               .take = take,
                                               .touch = touch,
                                               .changed = changed,
@@ -249,6 +330,12 @@ static int take_entry(struct vhdx *v, uint32_t i, uint64_t entry, uint64_t file_
     unsigned state = entry & VHDX_STATE;
     uint64_t place = entry >> VHDX_PLACE_SHIFT;
 
+    if (state == VHDX_PARTLY_PRESENT && b->differs) {
+        v->partly[i / 8] |= (uint8_t)(1 << i % 8);
+        state = VHDX_PRESENT;
+    }
+    if (b->differs && state >= VHDX_UNDEFINED && state <= VHDX_UNMAPPED)
+        v->zeros[i / 8] |= (uint8_t)(1 << i % 8);
     if (state != VHDX_PRESENT && state > VHDX_UNMAPPED)
         return error_set(err, EINVAL, "is damaged: block %u is in state %u", i, state);
     if (state == VHDX_PRESENT && (!place || place >= UINT32_MAX || place * VHDX_MIB >= file_end))
@@ -263,6 +350,26 @@ static int take_entry(struct vhdx *v, uint32_t i, uint64_t entry, uint64_t file_
     return 0;
 }
 
+/* Where the bits of `ratio` blocks' sectors are: the last entry of these. */
+static int take_bitmap(struct vhdx *v, uint32_t chunk, uint64_t entry, uint64_t file_end, struct error **err)
+{
+    struct blocks *b = &v->blocks;
+    uint64_t place = entry >> VHDX_PLACE_SHIFT, first = (uint64_t)chunk * v->header.ratio;
+    bool there = (entry & VHDX_STATE) == VHDX_PRESENT;
+
+    if (there && (!place || place >= UINT32_MAX || place * VHDX_MIB >= file_end))
+        return error_set(err, EINVAL,
+                         "is damaged or cut off: bits of its sectors are said to lie behind its end");
+    for (uint64_t i = first; i < b->n && i < first + v->header.ratio && !there; i++)
+        if (get_bit(v->partly, i))
+            return error_set(err, EINVAL,
+                             "is damaged: nothing says which sectors of block %" PRIu64 " it has", i);
+    v->bitmaps[chunk] = there ? (uint32_t)place : 0;
+    if (there && (place + 1) * VHDX_MIB > b->end)
+        b->end = (place + 1) * VHDX_MIB;
+    return 0;
+}
+
 static int read_map(struct vhdx *v, const struct vhdx_log *log, uint64_t file_end, struct error **err)
 {
     struct blocks *b = &v->blocks;
@@ -272,13 +379,19 @@ static int read_map(struct vhdx *v, const struct vhdx_log *log, uint64_t file_en
 
     if (!piece)
         return error_set_errno(err, ENOMEM, "reading its table");
+    if (b->differs)
+        entries = ((uint64_t)b->n + h->ratio - 1) / h->ratio * (h->ratio + 1ull);
     b->end = h->end;
     for (uint64_t entry = 0; entry < entries; entry++) {
         uint64_t in = entry % (VHDX_REGIONS / 8), i = entry - entry / (h->ratio + 1ull);
         int rc = in ? 0 : vhdx_log_read(log, b->disk.fd, piece, VHDX_REGIONS, h->table.offset + 8 * entry);
         if (rc)
             return error_set_errno(err, -rc, "reading its table");
-        if (entry % (h->ratio + 1ull) != h->ratio)
+        if (entry % (h->ratio + 1ull) == h->ratio)
+            rc = b->differs ? take_bitmap(v, (uint32_t)(entry / (h->ratio + 1ull)), get_le64(piece + 8 * in),
+                                          file_end, err)
+                            : 0;
+        else if (i < b->n)
             rc = take_entry(v, (uint32_t)i, get_le64(piece + 8 * in), file_end, err);
         if (rc)
             return rc;
@@ -308,24 +421,53 @@ static bool has_block(const uint32_t *places, uint32_t n, uint32_t block_size, c
     return low < n && p->length && (uint64_t)places[low] * VHDX_MIB < p->offset + p->length;
 }
 
+/* The places of all blocks, sorted; to be freed. NULL if there is no memory. */
+static uint32_t *list_places(const struct blocks *b, uint32_t *n)
+{
+    uint32_t *places = malloc(4 * (size_t)b->n);
+
+    *n = 0;
+    for (uint32_t i = 0; i < b->n && places; i++)
+        if (b->map[i])
+            places[(*n)++] = b->map[i];
+    if (places)
+        qsort(places, *n, sizeof(*places), compare_places);
+    return places;
+}
+
 /* A log that changes content is not one that may be: only who writes could bring it there. */
 static int check_log(const struct vhdx *v, const struct vhdx_log *log, struct error **err)
 {
     const struct blocks *b = &v->blocks;
-    cleanup_free uint32_t *places = log->n ? malloc(4 * (size_t)b->n) : NULL;
-    uint32_t n = 0;
+    uint32_t n;
 
     if (!log->n)
         return 0;
+    cleanup_free uint32_t *places = list_places(b, &n);
     if (!places)
         return error_set_errno(err, ENOMEM, "reading its log");
-    for (uint32_t i = 0; i < b->n; i++)
-        if (b->map[i])
-            places[n++] = b->map[i];
-    qsort(places, n, sizeof(*places), compare_places);
     for (uint32_t k = 0; k < log->n; k++)
         if (has_block(places, n, b->block_size, &log->patches[k]))
             return error_set(err, EINVAL, "is damaged: its log changes the content of a block");
+    return 0;
+}
+
+/* Whether bits lie where a block or something else is. 0, -EUCLEAN or -ENOMEM. */
+static int check_bitmaps(const struct vhdx *v)
+{
+    const struct blocks *b = &v->blocks;
+    uint32_t n, chunks = (b->n + v->header.ratio - 1) / v->header.ratio;
+
+    if (!b->differs)
+        return 0;
+    cleanup_free uint32_t *places = list_places(b, &n);
+    if (!places)
+        return -ENOMEM;
+    for (uint32_t i = 0; i < chunks; i++) {
+        struct vhdx_patch bits = {(uint64_t)v->bitmaps[i] * VHDX_MIB, VHDX_MIB, NULL};
+        if (v->bitmaps[i] && (bits.offset < v->header.end || has_block(places, n, b->block_size, &bits)))
+            return -EUCLEAN;
+    }
     return 0;
 }
 
@@ -336,6 +478,8 @@ static int prepare_writing(struct vhdx *v, struct error **err)
     int rc = blocks_check_overlap(b, 0);
     bool hit = false;
 
+    if (rc == 0)
+        rc = check_bitmaps(v);
     if (h->sector_size != DISK_SECTOR)
         return error_set(err, EROFS, "has sectors of %u bytes, which is read but not written here",
                          h->sector_size);
@@ -367,11 +511,29 @@ static int replay(struct vhdx *v, const struct vhdx_log *log, struct error **err
     return rc ? error_set_errno(err, -rc, "replaying its log") : 0;
 }
 
+/* The bits are read when they are needed, when the log is not there any more. */
+static int prepare_differing(struct vhdx *v, const struct vhdx_log *log, struct error **err)
+{
+    struct blocks *b = &v->blocks;
+
+    if (log->bytes && b->disk.read_only && b->disk.files)
+        return error_set(err, EUCLEAN,
+                         "was not closed, and is based on another image: let 'tabique disk repair -r all' "
+                         "replay its log first");
+    v->zeros = calloc(1, b->n / 8 + 1);
+    v->partly = calloc(1, b->n / 8 + 1);
+    v->bitmaps = calloc(b->n / v->header.ratio + 1, sizeof(*v->bitmaps));
+    v->bits = malloc(b->block_size / v->header.sector_size / 8);
+    if (!v->zeros || !v->partly || !v->bitmaps || !v->bits)
+        return error_set_errno(err, ENOMEM, "opening it");
+    return vhdx_check_parent(b->disk.fd, &v->header, log, b->disk.backing, err);
+}
+
 static int prepare(struct vhdx *v, const struct vhdx_log *log, uint64_t file_end, struct error **err)
 {
     struct blocks *b = &v->blocks;
     uint64_t sectors = v->header.table.length / VHDX_SECTOR;
-    int rc = refuse(&v->header, err);
+    int rc = check_given(&v->header, &b->disk, err);
 
     if (rc)
         return rc;
@@ -384,6 +546,10 @@ static int prepare(struct vhdx *v, const struct vhdx_log *log, uint64_t file_end
         return error_set_errno(err, ENOMEM, "opening it");
     b->disk.size = v->header.size;
     b->disk.granularity = b->block_size;
+    b->differs = v->header.flags & VHDX_HAS_PARENT;
+    rc = b->differs ? prepare_differing(v, log, err) : 0;
+    if (rc)
+        return rc;
     v->journal.sequence = 1;
     v->left = log->bytes;
     rc = read_map(v, log, file_end, err);
@@ -408,7 +574,7 @@ static int open_vhdx(struct disk **out, const struct disk *common, struct error 
         rc = prepare(v, &log, file_end, err);
     vhdx_log_free(&log);
     if (rc) {
-        free(v->dirty);
+        free_vhdx(&v->blocks);
         free(v->blocks.map);
         free(v);
         return rc;
@@ -425,6 +591,7 @@ static int check(struct disk_check *c, struct error **err)
 const struct disk_format disk_format_vhdx = {
     .name = "vhdx",
     .probe = probe,
+    .backing = backing,
     .open = open_vhdx,
     .submit = blocks_submit,
     .read = blocks_read,

@@ -33,6 +33,8 @@ struct builder {
     bool fixed;
     struct vhdx_header h;
     uint32_t *map; /* mebibytes */
+    uint8_t locator[VHDX_LOCATOR_ROOM];
+    uint32_t locator_length; /* 0: it is based on nothing */
 };
 
 static int choose_block(const struct disk_create *what, uint32_t *out, struct error **err)
@@ -55,8 +57,10 @@ static int begin(struct disk_build *build, struct error **err)
     bool fixed = what->subformat && strcmp(what->subformat, "fixed") == 0;
     uint32_t block = 0;
 
-    if (what->backing)
-        return error_set(err, EINVAL, "a VHDX image that is based on another can't be made");
+    if (what->backing && fixed)
+        return error_set(err, EINVAL, "subformat=fixed can't be based on another image");
+    if (what->backing && (!what->backing_format || strcmp(what->backing_format, "vhdx") != 0))
+        return error_set(err, EINVAL, "a VHDX can only be based on another VHDX ('-F vhdx')");
     if (what->compression || what->compress)
         return error_set(err, EINVAL, "the format vhdx has no compression");
     if (what->subformat && !fixed && strcmp(what->subformat, "dynamic") != 0)
@@ -78,7 +82,8 @@ static int begin(struct disk_build *build, struct error **err)
     v->map = calloc(v->h.n, 4);
     if (!v->map)
         return error_set_errno(err, ENOMEM, "tables");
-    uint64_t entries = vhdx_entry_of(&v->h, v->h.n - 1) + 2;
+    /* With one for the bits of the last blocks' sectors, wherever these end. */
+    uint64_t entries = ((uint64_t)v->h.n + v->h.ratio - 1) / v->h.ratio * (v->h.ratio + 1ull) + 1;
     v->h.table.length = ALIGN_UP(entries * 8, (uint64_t)VHDX_MIB);
     build->end = TABLE + v->h.table.length;
     for (uint32_t i = 0; i < v->h.n && fixed; i++) {
@@ -86,7 +91,7 @@ static int begin(struct disk_build *build, struct error **err)
         build->end += block;
     }
     build->unit = UNIT;
-    return 0;
+    return what->backing ? vhdx_make_locator(build, v->locator, &v->locator_length, err) : 0;
 }
 
 static int place(struct disk_build *build, uint64_t index, uint32_t length, bool packed, uint64_t *offset)
@@ -177,11 +182,13 @@ static int write_metadata(const struct disk_build *build)
     memcpy(table, VHDX_METADATA_SIGNATURE, 8);
     uint8_t *parameters = add_item(&items, vhdx_id_parameters, 8, 0);
     put_le32(parameters, v->h.block_size);
-    put_le32(parameters + 4, v->fixed ? VHDX_FIXED : 0);
+    put_le32(parameters + 4, v->fixed ? VHDX_FIXED : v->locator_length ? VHDX_HAS_PARENT : 0);
     put_le64(add_item(&items, vhdx_id_size, 8, VHDX_ITEM_OF_DISK), build->what->size);
     int rc = vhdx_new_id(add_item(&items, vhdx_id_disk, VHDX_GUID, VHDX_ITEM_OF_DISK));
     put_le32(add_item(&items, vhdx_id_sector, 4, VHDX_ITEM_OF_DISK), DISK_SECTOR);
     put_le32(add_item(&items, vhdx_id_physical, 4, VHDX_ITEM_OF_DISK), SECTOR_PHYSICAL);
+    if (v->locator_length)
+        memcpy(add_item(&items, vhdx_id_parent, v->locator_length, 0), v->locator, v->locator_length);
     return rc ? rc : disk_write_at(build->fd, table, TABLE - METADATA, METADATA);
 }
 

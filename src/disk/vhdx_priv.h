@@ -131,6 +131,20 @@ uint64_t vhdx_entry_of(const struct vhdx_header *h, uint32_t i);
 /* A new identifier: 0 or -errno. */
 int vhdx_new_id(uint8_t id[VHDX_GUID]);
 
+/* ---- vhdx_parent.c: of differencing images ---- */
+
+#define VHDX_LOCATOR_ROOM 8192u /* bytes of what is made here */
+
+/* The parent's path, from the image's own directory; to be freed. 0 or -errno with *err. */
+int vhdx_parent_name(int fd, const struct vhdx_header *h, const struct vhdx_log *log, char **out,
+                     struct error **err);
+/* Whether the disk is the parent, with the content that it had: 0 or -errno with *err. */
+int vhdx_check_parent(int fd, const struct vhdx_header *h, const struct vhdx_log *log,
+                      const struct disk *parent, struct error **err);
+/* What the new image is to say of its parent, into VHDX_LOCATOR_ROOM bytes of zeros. 0 or -errno with *err.
+ */
+int vhdx_make_locator(const struct disk_build *build, uint8_t *locator, uint32_t *length, struct error **err);
+
 /* ---- vhdx.c ---- */
 
 /* Where our own log is. */
@@ -149,6 +163,13 @@ struct vhdx {
     bool changed;   /* the header says that somebody writes */
     bool left;      /* there was a log to be replayed */
     uint64_t kept;  /* the end of what blocks keep that have no content */
+    /* In an image that differs: a bit for each block that is zeros, and for each of which only some sectors
+     * are here; of each `header.ratio` blocks the place of the bits that say which, in mebibytes; and those
+     * bits of block `bits_of` - 1. */
+    uint8_t *zeros, *partly;
+    uint32_t *bitmaps;
+    uint8_t *bits;
+    uint32_t bits_of;
 };
 
 /* A sector of the file that is to change. */

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Differencing VHD images, which QEMU does not know: beside libvhdi's tools and a model of the format written here."""
+"""Differencing VHD and VHDX images, which QEMU does not know: beside libvhdi's tools and a model of the format written here."""
 import os
 import random
 import shutil
@@ -58,6 +58,39 @@ class Vhd:
         self.bytes += bitmap + data + footer
 
 
+class Vhdx:
+    """The same of a VHDX of ours with blocks of 1 MiB, whose table is at 3 MiB: of 4096 blocks an entry each, then one for
+    the place of their sectors' bits."""
+
+    table, block = 3 * MIB, MIB
+
+    def __init__(self, path):
+        self.path, self.bytes = path, bytearray(path.read_bytes())
+        self.bits = len(self.bytes)
+        self.bytes += bytes(MIB)
+        struct.pack_into("<Q", self.bytes, self.table + 8 * 4096, self.bits | 6)
+
+    def save(self):
+        self.path.write_bytes(self.bytes)
+
+    def add_block(self, block, content, state=7):
+        struct.pack_into("<Q", self.bytes, self.table + 8 * block, len(self.bytes) | state)
+        data = bytearray(b"\xee" * MIB)
+        for sector, value in content.items():
+            at = self.bits + 256 * block + sector // 8
+            self.bytes[at] |= 1 << sector % 8
+            data[sector * 512:sector * 512 + 512] = value
+        self.bytes += data
+
+
+@pytest.fixture
+def vhdx(tmp_path):
+    (tmp_path / "base.raw").write_bytes(random.Random(6).randbytes(7 * MIB) + bytes(SIZE - 7 * MIB))
+    disk("convert", "-f", "raw", "-O", "vhdx", tmp_path / "base.raw", tmp_path / "base.vhdx")
+    disk("create", "-f", "vhdx", "-b", "base.vhdx", "-F", "vhdx", "-o", "block_size=1M", tmp_path / "child.vhdx")
+    return tmp_path / "child.vhdx"
+
+
 @pytest.fixture
 def base(tmp_path):
     (tmp_path / "base.raw").write_bytes(random.Random(6).randbytes(7 * MIB) + bytes(SIZE - 7 * MIB))
@@ -72,7 +105,7 @@ def child(tmp_path, base):
 
 
 def reads(image, out):
-    disk("convert", "--follow", "-f", "vhd", "-O", "raw", image, out)
+    disk("convert", "--follow", "-O", "raw", image, out)
     return out.read_bytes()
 
 
@@ -162,3 +195,78 @@ def test_without_locators(tmp_path, child):
     image.bytes[512 + 576:512 + 576 + 24] = bytes(24)
     image.save()
     assert reads(child, tmp_path / "x") == (tmp_path / "base.raw").read_bytes()
+
+
+def test_a_new_vhdx(tmp_path, vhdx):
+    assert reads(vhdx, tmp_path / "x") == (tmp_path / "base.raw").read_bytes()
+    said = disk("info", vhdx).stdout
+    assert "type: differencing" in said and "base.vhdx" in said
+    assert "No errors" in disk("check", vhdx).stdout
+    assert "--follow" in disk("convert", vhdx, tmp_path / "y", status=1).stderr
+    subprocess.run(["qemu-io", "-f", "vhdx", "-c", "write -P 1 0 64k", tmp_path / "base.vhdx"], check=True, capture_output=True,
+                   timeout=60)
+    assert "written since" in disk("convert", "--follow", vhdx, tmp_path / "y", status=1).stderr
+
+
+@mounts
+@pytest.mark.parametrize("eights", [True, False])
+def test_sectors_of_vhdx(tmp_path, vhdx, eights):
+    """libvhdi goes by the bits alone, whatever the states of blocks say: it is asked where the two agree."""
+    chance, model, image = random.Random(9), bytearray((tmp_path / "base.raw").read_bytes()), Vhdx(vhdx)
+    for block in (0, 3, 6, 8, 11):
+        sectors = [0, 1, 7, 8, 2047] + chance.sample(range(2048), 500)
+        if eights:
+            sectors = [s for first in sectors[::5] for s in range(first // 8 * 8, first // 8 * 8 + 8)]
+        content = {s: chance.randbytes(512) for s in sectors}
+        image.add_block(block, content)
+        for sector, value in content.items():
+            model[block * MIB + sector * 512:block * MIB + sector * 512 + 512] = value
+    if eights:
+        image.save()
+        assert libvhdi_reads(vhdx, tmp_path / "mount") == model
+    # "Zeros" hides what is behind.
+    struct.pack_into("<Q", image.bytes, image.table + 8 * 5, 2)
+    model[5 * MIB:6 * MIB] = bytes(MIB)
+    image.save()
+    assert reads(vhdx, tmp_path / "x") == model
+    assert "No errors" in disk("check", vhdx).stdout
+
+
+def test_written_vhdx(tmp_path, vhdx):
+    model = bytearray((tmp_path / "base.raw").read_bytes())
+    with subprocess.Popen([os.environ.get("TABIQUE", "build/tabique"), "disk", "serve", "--follow", vhdx, "--socket",
+                           tmp_path / "s", "--pid-file", tmp_path / "pid"], stdout=subprocess.PIPE) as server:
+        server.stdout.readline()
+        subprocess.run(["qemu-io", "-f", "raw", "-c", "write -P 4 5242368 1M", "-c", "write -P 5 11M 512",
+                        f"nbd+unix:///?socket={tmp_path / 's'}"], check=True, capture_output=True, timeout=60)
+        server.wait(timeout=30)
+    model[5242368:5242368 + MIB], model[11 * MIB:11 * MIB + 512] = b"\4" * MIB, b"\5" * 512
+    assert reads(vhdx, tmp_path / "x") == model
+
+
+@pytest.mark.parametrize("entry, value, part", [(4096, 0, "nothing says which sectors"), (4096, 1 << 50 | 6, "behind its end"),
+                                                (0, 1 << 50 | 7, "behind its end"), (1, 5, "in state 5")])
+def test_tables_of_vhdx_that_lie(tmp_path, vhdx, entry, value, part):
+    image = Vhdx(vhdx)
+    image.add_block(0, {1: bytes(512)})
+    struct.pack_into("<Q", image.bytes, image.table + 8 * entry, value)
+    image.save()
+    assert part in disk("convert", "--follow", vhdx, tmp_path / "x", status=1).stderr
+
+
+def test_locators_of_vhdx_that_lie(tmp_path, vhdx):
+    good = vhdx.read_bytes()
+    at = good.index("base.vhdx".encode("utf-16-le"))
+    for name, part in (("cild.vhdx", "cild.vhdx"), ("/dev/zero", "neither"), ("a\\b\\c.vhd", "a/b/c.vhd")):
+        bad = bytearray(good)
+        bad[at - 4:at + 18] = (name + " " * 11)[:11].rstrip(" ").ljust(11, "\0").encode("utf-16-le")
+        vhdx.write_bytes(bad)
+        assert part in disk("convert", "--follow", vhdx, tmp_path / "x", status=1).stderr
+    kind = good.index(bytes.fromhex("b7ef4ab09ed1814ab78925b8e9445913"))
+    for offset, value, part in ((0, b"\0", "no VHDX"), (18, b"\0\0", "does not say which"), (18, b"\xff\xff", "is based on"),
+                                (20 + 12, b"\xff" * 24, "does not say which")):
+        bad = bytearray(good)
+        bad[kind + offset:kind + offset + len(value)] = value
+        vhdx.write_bytes(bad)
+        done = disk("convert", "--follow", vhdx, tmp_path / "x", status=0 if value == b"\xff\xff" else 1)
+        assert part in done.stderr or value == b"\xff\xff"

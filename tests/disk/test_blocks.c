@@ -172,6 +172,50 @@ static void test_vhd_on_top(void **state)
     random_without_qemu(false);
 }
 
+/* The same of blocks of a VHDX, of 1 MiB: the bits go to the end of the file. */
+static void tear_vhdx(uint32_t from, uint32_t to)
+{
+    const uint64_t table = 3 << 20;
+    uint8_t entry[8];
+    int fd = open(scratch_path("r"), O_RDWR | O_CLOEXEC);
+    off_t end = lseek(fd, 0, SEEK_END);
+
+    assert_true(fd >= 0 && end % (1 << 20) == 0);
+    assert_int_equal(shell("head -c 1M /dev/urandom >>r"), 0);
+    put_le64(entry, (uint64_t)end | 6);
+    assert_int_equal(pwrite(fd, entry, 8, (off_t)(table + 8ull * 4096)), 8);
+    for (uint32_t i = from; i < to; i++) {
+        assert_int_equal(pread(fd, entry, 8, (off_t)(table + 8ull * i)), 8);
+        assert_int_equal(entry[0] & 7, 6);
+        entry[0] |= 7;
+        assert_int_equal(pwrite(fd, entry, 8, (off_t)(table + 8ull * i)), 8);
+    }
+    close(fd);
+}
+
+static void test_vhdx_on_top(void **state)
+{
+    const struct disk_create what = {.format = "vhdx",
+                                     .backing = "base",
+                                     .backing_format = "vhdx",
+                                     .cluster_size = 1 << 20,
+                                     .size = 14 << 20};
+    static uint8_t bytes[5 << 20];
+    struct image image;
+
+    random_without_qemu(true);
+    random_on_top("vhdx", "vhdx", "-o block_size=1M");
+    assert_int_equal(shell("rm r"), 0);
+    assert_int_equal(disk_create(scratch_path("r"), &what, NULL), 0);
+    memset(bytes, 0x5a, sizeof(bytes));
+    image_open(&image, scratch_path("r"), "vhdx", 0);
+    assert_int_equal(image_write(&image, 3 << 20, bytes, sizeof(bytes)), 0);
+    image_close(&image);
+    tear_vhdx(3, 8);
+    random_run(scratch_path("r"), "vhdx", batches / 4);
+    random_without_qemu(false);
+}
+
 static void test_vhdx_random(void **state)
 {
     const struct disk_create what = {.format = "vhdx", .cluster_size = 1 << 20, .size = (19 << 20) + 512};
@@ -397,21 +441,14 @@ static void test_rest_of_a_lost_block(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vdi_random),
-        cmocka_unit_test(test_vhd_random),
-        cmocka_unit_test(test_vhdx_random),
-        cmocka_unit_test(test_vmdk_random),
-        cmocka_unit_test(test_vmdk_set_random),
-        cmocka_unit_test(test_vmdk_on_top),
-        cmocka_unit_test(test_vhd_on_top),
-        cmocka_unit_test(test_vdi_sizes),
-        cmocka_unit_test(test_vhd_sizes),
-        cmocka_unit_test(test_vhdx_sizes),
-        cmocka_unit_test(test_vmdk_sizes),
-        cmocka_unit_test(test_vdi_lies),
-        cmocka_unit_test(test_vhd_lies),
-        cmocka_unit_test(test_vmdk_lies),
-        cmocka_unit_test(test_rest_of_a_lost_block),
+        cmocka_unit_test(test_vdi_random),      cmocka_unit_test(test_vhd_random),
+        cmocka_unit_test(test_vhdx_random),     cmocka_unit_test(test_vmdk_random),
+        cmocka_unit_test(test_vmdk_set_random), cmocka_unit_test(test_vmdk_on_top),
+        cmocka_unit_test(test_vhd_on_top),      cmocka_unit_test(test_vhdx_on_top),
+        cmocka_unit_test(test_vdi_sizes),       cmocka_unit_test(test_vhd_sizes),
+        cmocka_unit_test(test_vhdx_sizes),      cmocka_unit_test(test_vmdk_sizes),
+        cmocka_unit_test(test_vdi_lies),        cmocka_unit_test(test_vhd_lies),
+        cmocka_unit_test(test_vmdk_lies),       cmocka_unit_test(test_rest_of_a_lost_block),
     };
     const char *steps = getenv("TABIQUE_STEPS");
 

@@ -25,6 +25,7 @@
 
 static const char *format = "qcow2";
 static uint32_t size = SIZE; /* of the disk */
+static bool on_top;          /* a VHDX that QEMU does not know */
 
 #define FLUSHES_MAX 64u
 
@@ -71,7 +72,7 @@ static void cut_and_check(struct stamps *s, const struct history *h, const char 
     power_build(s, start, path, cut);
     if (strcmp(format, "qcow2") == 0)
         check_image(path, true);
-    bool has_log = strcmp(format, "vhdx") == 0;
+    bool has_log = strcmp(format, "vhdx") == 0 && !on_top;
     if (has_log) {
         /* With the log in memory; and as QEMU replays it. */
         image_open(&image, path, format, IMAGE_READ_ONLY);
@@ -129,7 +130,8 @@ static void test_blocks(void **state)
         {"vdi", "vdi"}, {"vhd", "vpc"}, {"vmdk", "vmdk"}, {"vhdx", "vhdx -o block_size=1M"}};
 
     /* On top of others, from which blocks are copied. */
-    static const char *const differing[][2] = {{"vmdk", "vmdk"}, {"vhd", "vpc -o force_size=on"}};
+    static const char *const differing[][2] = {
+        {"vmdk", "vmdk"}, {"vhd", "vpc -o force_size=on"}, {"vhdx", "vhdx -o block_size=1M"}};
 
     for (unsigned i = 0; i < 4; i++) {
         char make[500];
@@ -144,14 +146,19 @@ static void test_blocks(void **state)
     }
     for (unsigned i = 0; i < ARRAY_SIZE(differing); i++) {
         const char *kind = differing[i][0];
-        const struct disk_create top = {
-            .format = kind, .backing = "below", .backing_format = kind, .size = 32u << 20};
+        const struct disk_create top = {.format = kind,
+                                        .backing = "below",
+                                        .backing_format = kind,
+                                        .cluster_size = strcmp(kind, "vhdx") == 0 ? 1 << 20 : 0,
+                                        .size = 32u << 20};
         assert_int_equal(shell("rm -f below above; qemu-img create -q -f %s below 32M", differing[i][1]), 0);
         assert_int_equal(disk_create(scratch_path("above"), &top, NULL), 0);
         format = kind;
+        on_top = true;
         for (unsigned n = 0; n < 2; n++)
             power_loss_of("cp above p.qcow2");
     }
+    on_top = false;
     format = "qcow2";
     size = SIZE;
 }
