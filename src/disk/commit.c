@@ -153,7 +153,7 @@ static int commit(struct commit *c, const char *path, const struct disk_commit *
     struct disk *top = c->layers[0].disk;
     int rc = 0;
 
-    c->buf = malloc(DISK_COPY_PIECE);
+    c->buf = disk_buffer_new(DISK_COPY_PIECE);
     if (!c->buf)
         return error_set_errno(err, ENOMEM, "copying");
     if (top->size > c->base.disk->size)

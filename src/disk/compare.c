@@ -88,7 +88,7 @@ int disk_compare(struct disk_files *a, struct disk_files *b, bool strict, const 
     *out = (struct disk_difference){0};
     for (int i = 0; i < 2 && rc == 0; i++) {
         rc = disk_open(&s[i].disk, files[i], NULL, err);
-        s[i].buf = malloc(CHUNK);
+        s[i].buf = disk_buffer_new(CHUNK);
         if (rc == 0 && !s[i].buf)
             rc = error_set_errno(err, ENOMEM, "comparing");
     }

@@ -185,7 +185,7 @@ static int open_target(struct target *t, const struct disk_copy_target *what, ui
 {
     int rc = loop_create(&t->loop, err);
 
-    t->buf = malloc(COPY_PIECE);
+    t->buf = disk_buffer_new(COPY_PIECE);
     if (rc == 0 && !t->buf)
         rc = error_set_errno(err, ENOMEM, "disk '%s'", what->path);
     if (rc)

@@ -57,7 +57,7 @@ static int open_both(struct merge *m, const char *from, const char *to, const ch
     /* What the image shows of it is the same before and after. */
     if (rc == 0 && m->from->size != m->to->size)
         rc = disk_resize(m->to, m->from->size, err);
-    m->buf = malloc(DISK_COPY_PIECE);
+    m->buf = disk_buffer_new(DISK_COPY_PIECE);
     return rc == 0 && !m->buf ? error_set_errno(err, ENOMEM, "disk '%s'", from) : rc;
 }
 

@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "disk/disk_priv.h"
 #include "disk/nbd_tls.h"
 #include "host/loop.h"
 
@@ -49,10 +50,10 @@ uint8_t *nbd_take_buffer(struct nbd_server *server, size_t size)
     unsigned i = size_class(size);
 
     if (i == NBD_SPARE_SIZES)
-        return malloc(size);
+        return size < SPARE_LEAST ? malloc(size) : disk_buffer_new(size);
     struct nbd_spare *spare = server->spare[i];
     if (!spare)
-        return malloc((size_t)SPARE_LEAST << i);
+        return disk_buffer_new((size_t)SPARE_LEAST << i);
     server->spare[i] = spare->next;
     server->spare_bytes -= (size_t)SPARE_LEAST << i;
     return (uint8_t *)spare;

@@ -129,8 +129,8 @@ static int rebase_open(struct rebase *r, const char *path, const struct disk_reb
 {
     int rc = 0;
 
-    r->before = malloc(CHUNK);
-    r->after = malloc(CHUNK);
+    r->before = disk_buffer_new(CHUNK);
+    r->after = disk_buffer_new(CHUNK);
     if (!r->before || !r->after)
         rc = error_set_errno(err, ENOMEM, "copying");
     if (rc == 0)
