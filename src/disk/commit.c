@@ -86,6 +86,13 @@ static int open_all(struct commit *c, const char *path, const char *format, cons
                 "disk '%s' is based on the file '%s': if it is from somebody you trust, let that be "
                 "written with --follow",
                 path, name);
+        /* A base that was written is another one for such an image. */
+        if (rc == 0 && !what->keep && !c->layers[0].disk->format->empty)
+            rc = error_set(
+                err, ENOTSUP,
+                "disk '%s': of the format %s an image can't be emptied: with -d it is committed, and "
+                "of no use afterwards",
+                path, c->layers[0].disk->format->name);
         if (rc)
             return rc;
         if (what->base && !is_same_file(what->base, name)) {
@@ -162,7 +169,7 @@ static int commit(struct commit *c, const char *path, const struct disk_commit *
         rc = copy(c, err);
     if (rc)
         return error_wrap(err, "disk '%s'", path);
-    return !what->keep && c->n == 1 && top->format->empty ? disk_empty(top, err) : 0;
+    return !what->keep && c->n == 1 ? disk_empty(top, err) : 0;
 }
 
 int disk_commit(const char *path, const char *format, const struct disk_commit *what,

@@ -270,3 +270,19 @@ def test_locators_of_vhdx_that_lie(tmp_path, vhdx):
         vhdx.write_bytes(bad)
         done = disk("convert", "--follow", vhdx, tmp_path / "x", status=0 if value == b"\xff\xff" else 1)
         assert part in done.stderr or value == b"\xff\xff"
+
+
+@pytest.mark.parametrize("name", ["vhd", "vhdx"])
+def test_commit(tmp_path, name, request):
+    """What a child has goes into its parent; that is another one then, so the child must not be kept unawares."""
+    image = Vhd(request.getfixturevalue("child")) if name == "vhd" else Vhdx(request.getfixturevalue("vhdx"))
+    path, model = image.path, bytearray((tmp_path / "base.raw").read_bytes())
+    image.add_block(1, {s: b"\6" * 512 for s in range(100, 200)})
+    image.save()
+    at = (BLOCK if name == "vhd" else MIB) + 100 * 512
+    model[at:at + 51200] = b"\6" * 51200
+    assert "with -d" in disk("commit", "--follow", path, status=1).stderr
+    assert reads(path, tmp_path / "x") == model
+    disk("commit", "--follow", "-d", path)
+    (tmp_path / "model").write_bytes(model)
+    qemu_img("compare", "-f", "raw", "-F", "vpc" if name == "vhd" else name, tmp_path / "model", tmp_path / f"base.{name}")
