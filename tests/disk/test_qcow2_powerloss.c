@@ -4,6 +4,7 @@
  * and what was flushed is there.
  */
 #include "base/bytes.h"
+#include "disk/maintain.h"
 #include "host/loop.h"
 #include "power.h"
 
@@ -163,6 +164,59 @@ static void test_blocks(void **state)
     size = SIZE;
 }
 
+/* The size is the old one or the new one, and what both have is there; what is new is zeros. */
+static void check_size(const char *kind, uint64_t before, uint64_t after)
+{
+    static uint8_t seen[1 << 20];
+    struct image image;
+
+    image_open(&image, scratch_path("cut"), kind, IMAGE_NO_URING);
+    uint64_t now = disk_size(image.disk);
+    assert_true(now == before || now == after);
+    for (uint64_t at = 0; at < now; at += sizeof(seen)) {
+        uint8_t wanted = at >> 20 == 1 || at >> 20 == 17 || at >> 20 == 37 ? 3 : 0;
+        assert_int_equal(image_read(&image, at, seen, sizeof(seen)), 0);
+        for (unsigned i = 0; i < sizeof(seen); i += 256)
+            assert_int_equal(seen[i], wanted);
+    }
+    assert_int_equal(image_write(&image, now - sizeof(seen), seen, sizeof(seen)), 0);
+    image_close(&image);
+}
+
+/* Power is lost before every write of a change of size. */
+static void test_sizes(void **state)
+{
+    static const char *const formats[][2] = {
+        {"vdi", "vdi"}, {"vhd", "vpc -o force_size=on"}, {"vmdk", "vmdk"}, {"vhdx", "vhdx -o block_size=1M"}};
+    static const uint64_t sizes[] = {90u << 20, 20u << 20};
+    struct stamps *s = stamps_new(16, (uint64_t)time(NULL) + (uint64_t)getpid());
+
+    for (unsigned i = 0; i < 2 * ARRAY_SIZE(formats); i++) {
+        const char *kind = formats[i / 2][0];
+        char start[200], cut_path[200];
+        struct image image;
+        assert_int_equal(
+            shell("rm -f start r; qemu-img create -q -f %s start 40M && qemu-io -f %.4s -c 'write -P 3 "
+                  "1M 1M' -c 'write -P 3 37M 1M' -c 'write -P 3 17M 1M' start >/dev/null && cp start r",
+                  formats[i / 2][1], formats[i / 2][1]),
+            0);
+        snprintf(start, sizeof(start), "%s", scratch_path("start"));
+        snprintf(cut_path, sizeof(cut_path), "%s", scratch_path("cut"));
+        image_open(&image, scratch_path("r"), kind, IMAGE_NO_URING);
+        power_log_begin();
+        assert_int_equal(disk_resize(image.disk, sizes[i % 2], NULL), 0);
+        image_close(&image);
+        power_log_end();
+        assert_true(power_log_length() > 2);
+        for (unsigned cut = 0; cut <= power_log_length(); cut++) {
+            power_build(s, start, cut_path, cut);
+            check_size(kind, 40u << 20, sizes[i % 2]);
+        }
+        power_log_free();
+    }
+    stamps_free(s);
+}
+
 static void test_plain(void **state)
 {
     power_loss("", "true");
@@ -236,10 +290,10 @@ static void test_sync_fails_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_blocks),          cmocka_unit_test(test_plain),
-        cmocka_unit_test(test_subclusters),     cmocka_unit_test(test_small_clusters),
-        cmocka_unit_test(test_overlay),         cmocka_unit_test(test_snapshot),
-        cmocka_unit_test(test_sync_fails_once),
+        cmocka_unit_test(test_blocks),         cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_plain),          cmocka_unit_test(test_subclusters),
+        cmocka_unit_test(test_small_clusters), cmocka_unit_test(test_overlay),
+        cmocka_unit_test(test_snapshot),       cmocka_unit_test(test_sync_fails_once),
     };
     return cmocka_run_group_tests_name("qcow2 power loss", tests, NULL, scratch_remove);
 }
