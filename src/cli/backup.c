@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* The verbs `backup` and `mirror`. */
+/* The verbs `backup`, `mirror` and `stream`. */
 #include "guest/backup.h"
 
 #include "base/error.h"
 #include "cli/disks.h"
 #include "cli/guests.h"
 #include "cli/options.h"
+#include "guest/stream.h"
 
 #include <errno.h>
 #include <string.h>
@@ -43,6 +44,22 @@ int cli_backup(const struct cli_values *values, int *status, struct error **err)
     what.full = !what.mirror && cli_bool(values, "full");
     cli_disk_job_begin(&j, "copying");
     rc = guest_backup(&home, &what, err);
+    cli_disk_job_end(&j);
+    *status = rc == 0 ? 0 : rc == -EINTR ? CLI_STATUS_INTERRUPTED : CLI_STATUS_FAILED;
+    return rc;
+}
+
+int cli_stream(const struct cli_values *values, int *status, struct error **err)
+{
+    cleanup_home struct home home = {0};
+    struct cli_disk_job j;
+    int rc = home_find(&home, err);
+
+    if (rc)
+        return rc;
+    cli_disk_job_begin(&j, "copying");
+    rc = guest_stream(&home, cli_string(values, "NAME"), cli_string(values, "disk"), cli_uint(values, "rate"),
+                      &j.job, err);
     cli_disk_job_end(&j);
     *status = rc == 0 ? 0 : rc == -EINTR ? CLI_STATUS_INTERRUPTED : CLI_STATUS_FAILED;
     return rc;

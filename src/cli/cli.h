@@ -153,6 +153,7 @@ int cli_cp(const struct cli_values *values, int *status, struct error **err);
 int cli_update(const struct cli_values *values, int *status, struct error **err);
 int cli_rm(const struct cli_values *values, int *status, struct error **err);
 int cli_backup(const struct cli_values *values, int *status, struct error **err);
+int cli_stream(const struct cli_values *values, int *status, struct error **err);
 int cli_snapshot(const struct cli_values *values, int *status, struct error **err);
 int cli_snapshots(const struct cli_values *values, int *status, struct error **err);
 int cli_restore(const struct cli_values *values, int *status, struct error **err);

@@ -118,6 +118,16 @@ static const struct cli_argument mirror_arguments[] = {
      .help = "A new file, a block device, or a server's disk (nbd://HOST/NAME)."},
 };
 
+static const struct cli_argument stream_arguments[] = {
+    {.name = "disk",
+     .type = CLI_STRING,
+     .metavar = "DISK",
+     .check = cli_check_disk_name,
+     .help = "The disk, as the guest calls it: vda is the first. It may be left out if there is one."},
+    RATE,
+    GUEST,
+};
+
 #define ARGUMENTS(a) .arguments = (a), .n_arguments = ARRAY_SIZE(a)
 #define STATUSES(a)  .statuses = (a), .n_statuses = ARRAY_SIZE(a)
 
@@ -194,6 +204,19 @@ const struct cli_operation cli_snapshot_operations[] = {
      STATUSES(backup_statuses),
      .example = "tabique mirror web --disk vda nbd://elsewhere/web",
      .run = cli_backup},
+    {.name = "stream",
+     .summary = "Have a disk of a guest that runs be based on nothing",
+     .description = "All that the disk's newest file does not have itself is copied into it from the files "
+                    "that it is based on: an "
+                    "image's, a clone's source's, snapshots'. From then on it stands alone, and reading it "
+                    "takes no way through others. "
+                    "What only it needed of them is deleted; snapshots stay. The guest runs meanwhile.\n\n"
+                    "If the command is interrupted, the disk is still based on them, and what was copied "
+                    "need not be copied again.",
+     ARGUMENTS(stream_arguments),
+     STATUSES(long_statuses),
+     .example = "tabique stream web --disk vda",
+     .run = cli_stream},
     {.name = "clone",
      .summary = "Make a guest like another",
      .description =

@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "disk/copy_priv.h"
+#include "disk/fill.h"
 #include "disk/maintain.h"
 #include "host/loop.h"
 
@@ -184,6 +185,7 @@ void disk_copy_cancel(struct disk *disk)
 {
     if (disk->copy)
         disk_copy_fail(disk->copy, ECANCELED, "the guest's disk is being closed");
+    disk_fill_cancel(disk);
 }
 
 void disk_copy_forget(struct disk_copy *c)
@@ -489,13 +491,19 @@ static int prepare(struct disk_copy *c, struct error **err)
 
 int disk_copy_begin(struct disk *disk, int fd, const struct disk_copying *what, struct error **err)
 {
-    struct disk_copy *c = disk->copy ? NULL : calloc(1, sizeof(*c));
+    if (what->fill)
+        return disk_fill_begin(
+            disk, fd,
+            &(const struct disk_filling){.rate = what->rate, .ended = what->ended, .opaque = what->opaque},
+            err);
+    bool busy = disk->copy || disk->fill;
+    struct disk_copy *c = busy ? NULL : calloc(1, sizeof(*c));
     struct error *why = NULL;
     int rc;
 
     if (!c) {
-        rc = disk->copy ? error_set(&why, EBUSY, "the disk is being copied already")
-                        : error_set_errno(&why, ENOMEM, "copying the disk");
+        rc = busy ? error_set(&why, EBUSY, "the disk is being copied already")
+                  : error_set_errno(&why, ENOMEM, "copying the disk");
         disk_copy_refuse(fd, -rc, error_message(why));
         close(fd);
         return hand_on(err, why);

@@ -32,6 +32,7 @@ struct error;
 
 struct disk_copying {
     bool mirror;
+    bool fill; /* no copy is sent, but the disk filled from behind (fill.h), at `rate` */
     /* Only what has changed by this bitmap of the image is copied, which goes when the copy is there; NULL:
      * all. */
     const char *since;

@@ -53,7 +53,7 @@ static int receive_bytes(int fd, const struct disk_job *job, void *buf, size_t l
 static int lost(int rc, struct error **err)
 {
     if (rc == -EINTR)
-        return error_set(err, EINTR, "interrupted: the guest goes on, and nothing is left of the copy");
+        return error_set(err, EINTR, "interrupted; the guest goes on");
     if (rc == -ECONNRESET)
         return error_set(
             err, ECONNRESET,
@@ -100,6 +100,22 @@ int disk_copy_meet(int fd, const struct disk_job *job, struct disk_copy_begun *o
                                     .repeats = r.value & COPY_REPEATS,
                                     .has_bitmap = r.value & COPY_HAS_BITMAP};
     return 0;
+}
+
+int disk_copy_follow(int fd, const struct disk_copy_begun *begun, const struct disk_job *job,
+                     struct error **err)
+{
+    for (;;) {
+        struct copy_record r;
+        int rc = receive_record(fd, job, begun->size, 0, &r, err);
+
+        if (rc || r.type == COPY_DONE)
+            return rc;
+        if (r.type != COPY_PASSED)
+            return lost(-EPROTO, err);
+        if (job->report)
+            job->report(job->opaque, (double)(r.offset + r.length) / (double)begun->size);
+    }
 }
 
 /* ---- the target ---- */

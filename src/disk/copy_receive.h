@@ -17,6 +17,10 @@ struct disk_copy_begun {
  * the sender's if that could not begin (-ENOENT: it has no such bitmap). */
 int disk_copy_meet(int fd, const struct disk_job *job, struct disk_copy_begun *out, struct error **err);
 
+/* Waits until an image that is filled (fill.h), and has begun, is based on nothing. 0 or -errno with *err. */
+int disk_copy_follow(int fd, const struct disk_copy_begun *begun, const struct disk_job *job,
+                     struct error **err);
+
 struct disk_copy_target {
     const char *path;   /* a new file, a block device or a server's disk (nbd://) */
     const char *format; /* of a new file */

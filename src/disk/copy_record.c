@@ -34,6 +34,7 @@ static bool is_sound(const struct copy_record *r, uint64_t size)
     case COPY_DATA:
         return is_within(r, size) && r->length <= COPY_PIECE;
     case COPY_ZEROS:
+    case COPY_PASSED:
         return is_within(r, size);
     case COPY_END:
     case COPY_DONE:

@@ -13,6 +13,7 @@
  *             value: COPY_HAS_BITMAP, COPY_REPEATS
  *     DATA    `length` bytes of the disk at `offset`, which follow
  *     ZEROS   `length` bytes at `offset` are zeros
+ *     PASSED  of an image that is filled (fill.h): `length` bytes at `offset` need nothing more
  *     END     all has come. The receiver answers one byte, COPY_KEPT, when it has it for good
  *     DONE    ... and the bitmaps are as they are to be
  *     FAILED  instead of all that would follow; value: an errno; `length` bytes of text follow
@@ -33,7 +34,16 @@
 #define COPY_HAS_BITMAP  1u
 #define COPY_REPEATS     2u /* a part may come again, and then counts instead of what it was before */
 
-enum copy_type { COPY_BEGUN = 1, COPY_DATA, COPY_ZEROS, COPY_END, COPY_DONE, COPY_FAILED, COPY_TYPES };
+enum copy_type {
+    COPY_BEGUN = 1,
+    COPY_DATA,
+    COPY_ZEROS,
+    COPY_END,
+    COPY_DONE,
+    COPY_FAILED,
+    COPY_PASSED,
+    COPY_TYPES
+};
 
 struct copy_record {
     enum copy_type type;

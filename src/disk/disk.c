@@ -2,6 +2,7 @@
 /* The face of disk/: finds the format, checks each request, hands it on. The disk's own thread; no locks. */
 #include "base/error.h"
 #include "disk/copy_priv.h"
+#include "disk/fill_priv.h"
 
 #include <errno.h>
 #include <string.h>
@@ -120,6 +121,8 @@ int disk_close(struct disk *disk)
         return 0;
     if (disk->copy)
         disk_copy_forget(disk->copy);
+    if (disk->fill)
+        disk_fill_forget(disk->fill);
     disk_io_attach(disk->io, NULL);
     disk_io_on_batch_end(disk->io, NULL, NULL);
     return disk->format->close(disk);
@@ -239,6 +242,8 @@ void disk_submit(struct disk *disk, struct disk_request *request)
     if (result == 0 && (request->length || request->kind == DISK_FLUSH)) {
         if (disk->copy)
             disk_copy_submit(disk->copy, request);
+        else if (disk->fill)
+            disk_fill_submit(disk->fill, request);
         else
             disk->format->submit(disk, request);
         return;

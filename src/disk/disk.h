@@ -244,6 +244,9 @@ struct disk_request {
     struct iovec piece;
     /* A copy's own: the caller's `done`. */
     void (*behind)(struct disk_request *request, int result);
+    /* Of an image that is being filled, likewise. */
+    void (*behind_fill)(struct disk_request *request, int result);
+    struct disk_request *passing;
 };
 
 /* Takes a request; it is sure to begin with the next disk_start. */

@@ -10,6 +10,7 @@
 #include <sys/types.h>
 
 struct disk_copy;
+struct disk_fill;
 struct disk_packer;
 struct disk_check;
 struct disk_snapshot_ops;
@@ -27,6 +28,7 @@ struct disk {
     bool read_only;
     struct disk *backing;   /* reads what this one does not have; NULL if there is none. Open before this one
                                is, and its own from then on */
+    struct disk_fill *fill; /* what is asked of the disk goes through it; NULL: it is not being filled */
     struct disk_copy *copy; /* what is asked of the disk goes through it; NULL: it is not being copied */
 };
 
@@ -257,6 +259,11 @@ char *disk_name_beside(const char *path, const char *name);
  * *err. */
 int disk_lock_file(int fd, const char *path, bool read_only, struct error **err);
 
+/* ---- files.c ---- */
+
+/* Closes all but the image itself, which is based on nothing any more. Nobody has them open. */
+void disk_files_keep_first(struct disk_files *files);
+
 /* ---- io.c ---- */
 
 enum disk_io_kind {
@@ -281,6 +288,8 @@ bool disk_io_is_idle(const struct disk_io *io);
 int disk_io_push(struct disk_io *io, int fd);
 void disk_io_pop(struct disk_io *io);
 void disk_io_avoid_uring(struct disk_io *io);
+/* Takes all but the first away. */
+void disk_io_keep_first(struct disk_io *io);
 bool disk_io_has_uring(const struct disk_io *io);
 /* Completions are delivered in `loop` from now on; NULL: no more. 0 or -errno. */
 int disk_io_attach(struct disk_io *io, struct loop *loop);

@@ -556,6 +556,13 @@ void disk_files_pop(struct disk_files *files)
         take_lock(files->files[0].lock_fd, false);
 }
 
+void disk_files_keep_first(struct disk_files *files)
+{
+    disk_io_keep_first(files->io);
+    while (files->n > 1)
+        close_file(&files->files[--files->n]);
+}
+
 int disk_hold(const char *path, struct error **err)
 {
     cleanup_close int fd = open(path, O_RDWR | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);

@@ -14,6 +14,7 @@
 #include "base/error.h"
 #include "disk/copy.h"
 #include "disk/copy_receive.h"
+#include "guest/backup_priv.h"
 #include "guest/control.h"
 #include "guest/end.h"
 #include "guest/guest.h"
@@ -169,30 +170,36 @@ static int is_taken(int fd, struct error **err)
     return rc ? rc : error_set(err, EPROTO, "the guest's supervisor does not make sense");
 }
 
+int backup_ask(const struct home *home, const char *guest, const struct control_request *request,
+               const struct disk_job *job, struct disk_copy_begun *begun, struct error **err)
+{
+    cleanup_close int fd = control_connect(home, guest, err);
+
+    if (fd < 0)
+        return fd;
+    int rc = control_send(fd, request, err);
+    if (rc == 0)
+        rc = is_taken(fd, err);
+    if (rc == 0)
+        rc = disk_copy_meet(fd, job, begun, err);
+    return rc ? rc : steal_fd(fd);
+}
+
 /* `since`: the id of an earlier backup, NULL for none. */
 static int ask(struct one *d, const char *since, struct error **err)
 {
     const struct guest_backup *what = d->all->what;
     struct control_request r = {
         .verb = CONTROL_BACKUP, .of_disk = true, .disk = d->number, .mirror = what->mirror};
-    cleanup_close int fd = control_connect(d->all->home, what->guest, err);
 
-    if (fd < 0)
-        return fd;
     if (since)
         snprintf(r.since, sizeof(r.since), DISK_COPY_BITMAP "%s", since);
     if (d->id[0])
         snprintf(r.bitmap, sizeof(r.bitmap), DISK_COPY_BITMAP "%s", d->id);
     r.has_limit[DISK_LIMIT_BPS] = true;
     r.limits.values[DISK_LIMIT_BPS] = what->rate;
-    int rc = control_send(fd, &r, err);
-    if (rc == 0)
-        rc = is_taken(fd, err);
-    if (rc == 0)
-        rc = disk_copy_meet(fd, what->job, &d->begun, err);
-    if (rc == 0)
-        d->fd = steal_fd(fd);
-    return rc;
+    d->fd = backup_ask(d->all->home, what->guest, &r, what->job, &d->begun, err);
+    return d->fd < 0 ? d->fd : 0;
 }
 
 /* That it was asked for a bitmap that is of no use is no reason not to ask for another. */
@@ -322,24 +329,30 @@ static int count_disks(const struct home *home, const char *guest, size_t *n, st
     return *n ? 0 : error_set(err, ENOENT, "it has no disk");
 }
 
+int backup_disk_number(const struct home *home, const char *guest, const char *disk, struct error **err)
+{
+    size_t n, number = disk ? (size_t)(disk[2] - 'a') : 0;
+    int rc = count_disks(home, guest, &n, err);
+
+    if (rc == 0 && number >= n)
+        rc = error_set(err, ENOENT, "it has no disk %s: it has %zu", disk, n);
+    if (rc == 0 && !disk && n > 1)
+        rc = error_set(err, EINVAL, "it has %zu disks: choose one with --disk", n);
+    return rc ? rc : (int)number;
+}
+
 static int choose_disks(struct backup *b, struct error **err)
 {
     const struct guest_backup *what = b->what;
-    size_t n, first = 0;
-    int rc = count_disks(b->home, what->guest, &n, err);
+    bool all = !what->disk && !what->mirror;
+    size_t n = 1;
+    int first = all ? 0 : backup_disk_number(b->home, what->guest, what->disk, err);
+    int rc = first < 0 ? first : all ? count_disks(b->home, what->guest, &n, err) : 0;
 
     if (rc)
         return rc;
-    if (what->disk) {
-        first = (size_t)(what->disk[2] - 'a');
-        if (first >= n)
-            return error_set(err, ENOENT, "it has no disk %s: it has %zu", what->disk, n);
-        n = 1;
-    }
     if (n > DISKS_MAX)
         return error_set(err, E2BIG, "it has more than %u disks: choose one with --disk", DISKS_MAX);
-    if (what->mirror && n > 1)
-        return error_set(err, EINVAL, "it has %zu disks: choose one with --disk", n);
     if (what->mirror && is_directory(what->target))
         return error_set(err, EISDIR,
                          "'%s' is a directory: a mirror is a file, a block device or a server's disk",
@@ -349,7 +362,7 @@ static int choose_disks(struct backup *b, struct error **err)
     for (b->n = 0; b->n < n; b->n++) {
         struct one *d = &b->disks[b->n];
 
-        *d = (struct one){.all = b, .number = (unsigned)(first + b->n), .fd = -1};
+        *d = (struct one){.all = b, .number = (unsigned)first + b->n, .fd = -1};
         snprintf(d->name, sizeof(d->name), "vd%c", (char)('a' + d->number));
     }
     return 0;

@@ -56,6 +56,16 @@ static int take_text(const json_t *object, const char *key, char *out, size_t si
     return 0;
 }
 
+static int take_flag(const json_t *object, const char *key, bool *out, struct error **err)
+{
+    const json_t *value = json_object_get(object, key);
+
+    if (value && !json_is_boolean(value))
+        return error_set(err, EINVAL, "'%s' is neither true nor false", key);
+    *out = json_is_true(value);
+    return 0;
+}
+
 /* The name of a bitmap, in a buffer of CONTROL_NAME_MAX + 1 bytes. */
 static int take_bitmap(const json_t *object, const char *key, char *out, struct error **err)
 {
@@ -126,16 +136,14 @@ static int parse_object(const json_t *object, struct control_request *out, struc
         rc = take_disk(object, &request, err);
     if (rc == 0 && request.verb == CONTROL_BACKUP && !request.of_disk)
         rc = error_set(err, EINVAL, "no 'disk': which one is to be copied");
-    const json_t *shutdown = json_object_get(object, "shutdown");
-    if (rc == 0 && shutdown && !json_is_boolean(shutdown))
-        rc = error_set(err, EINVAL, "'shutdown' is neither true nor false");
-    const json_t *mirror = json_object_get(object, "mirror");
-    if (rc == 0 && mirror && !json_is_boolean(mirror))
-        rc = error_set(err, EINVAL, "'mirror' is neither true nor false");
+    if (rc == 0)
+        rc = take_flag(object, "shutdown", &request.shutdown, err);
+    if (rc == 0)
+        rc = take_flag(object, "mirror", &request.mirror, err);
+    if (rc == 0)
+        rc = take_flag(object, "stream", &request.stream, err);
     if (rc)
         return rc;
-    request.mirror = json_is_true(mirror);
-    request.shutdown = json_is_true(shutdown);
     request.timeout_ms = timeout;
     request.columns = (uint16_t)columns;
     request.rows = (uint16_t)rows;
@@ -195,6 +203,7 @@ char *control_format(const struct control_request *r)
         json_object_set_new(object, "since", json_string(r->since));
         json_object_set_new(object, "bitmap", json_string(r->bitmap));
         json_object_set_new(object, "mirror", json_boolean(r->mirror));
+        json_object_set_new(object, "stream", json_boolean(r->stream));
     }
     if (r->verb == CONTROL_BALLOON || r->verb == CONTROL_UPDATE)
         json_object_set_new(object, "memory-bytes", json_integer((json_int_t)r->memory_bytes));

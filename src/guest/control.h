@@ -54,7 +54,7 @@ struct control_request {
     uint64_t disk, disk_bytes; /* 0: as it is */
     struct disk_limits limits;
     /* CONTROL_BACKUP: bitmaps, "" for none: what has changed by the first, and what will by a new one. */
-    bool mirror; /* CONTROL_BACKUP: as of its end */
+    bool mirror, stream; /* CONTROL_BACKUP: as of its end; no copy, but the disk is filled from behind */
     char since[CONTROL_NAME_MAX + 1], bitmap[CONTROL_NAME_MAX + 1];
     /* CONTROL_SNAPSHOT: "": the disks get new layers, and nothing a name */
     char snapshot[CONTROL_NAME_MAX + 1], description[CONTROL_DESCRIPTION_MAX + 1];

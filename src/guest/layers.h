@@ -49,6 +49,8 @@ int layers_freeze_locked(struct registry *registry, int64_t id, struct error **e
 int layers_take_out_locked(struct registry *registry, const struct layer *layer, struct error **err);
 /* Takes the active ones away, and with them all that nothing needs any more. */
 int layers_drop_active_locked(struct registry *registry, const char *guest, struct error **err);
+/* The active layer of a disk is based on nothing any more. */
+int layers_cut_off_locked(struct registry *registry, const char *guest, unsigned disk, struct error **err);
 int layers_drop_unneeded_locked(struct registry *registry, const char *guest, struct error **err);
 /* All of a guest, snapshots too. */
 int layers_forget_locked(struct registry *registry, const char *guest, struct error **err);

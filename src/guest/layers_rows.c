@@ -137,6 +137,13 @@ int layers_take_out_locked(struct registry *registry, const struct layer *layer,
     return rc ? rc : registry_execute(registry, err, "DELETE FROM layers WHERE id = ?", "i", layer->id);
 }
 
+int layers_cut_off_locked(struct registry *registry, const char *guest, unsigned disk, struct error **err)
+{
+    return registry_execute(registry, err,
+                            "UPDATE layers SET parent = 0 WHERE guest = ? AND disk = ? AND active", "si",
+                            guest, (int64_t)disk);
+}
+
 int layers_drop_unneeded_locked(struct registry *registry, const char *guest, struct error **err)
 {
     int rc;

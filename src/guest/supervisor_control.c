@@ -426,7 +426,12 @@ static void snapshot(struct connection *c, const struct control_request *r)
 static void backup(struct connection *c, const struct control_request *r)
 {
     struct supervisor *s = c->supervisor;
-    struct vm_message m = {.type = VM_DISK_COPY, .value = r->disk, .size = r->mirror, .limits = r->limits};
+    struct vm_message m = {.type = VM_DISK_COPY,
+                           .value = r->disk,
+                           .size = r->stream   ? VM_COPY_FILL
+                                   : r->mirror ? VM_COPY_MIRROR
+                                               : VM_COPY_BACKUP,
+                           .limits = r->limits};
 
     if (s->config.container) {
         answer_error(c, "a container has no disks");

@@ -299,7 +299,8 @@ static void copy_disk(struct vm *vm, struct vm_message *m, int fd)
     char *bitmap = strchr(m->text, ' ');
     struct disk_copying what = {.since = *m->text && m->text != bitmap ? m->text : NULL,
                                 .bitmap = bitmap && bitmap[1] ? bitmap + 1 : NULL,
-                                .mirror = m->size,
+                                .mirror = m->size == VM_COPY_MIRROR,
+                                .fill = m->size == VM_COPY_FILL,
                                 .rate = m->limits.values[DISK_LIMIT_BPS]};
 
     if (bitmap)

@@ -32,9 +32,9 @@ enum vm_message_type {
     VM_DISK_GO_ON,  /* let the vCPUs go on, with the new files (value 1) or the old ones (0); VM_DISK_DONE
                        answers */
     VM_DISK_LIMIT,  /* value: the number of a disk; limits: what it may be asked for from now on */
-    VM_DISK_COPY, /* value: the number of a disk; size: 1 for a mirror; limits: of reading for the copy; text:
-                     "SINCE BITMAP", names of bitmaps or nothing. The socket that it goes to comes along, and
-                     is answered there: disk/copy.h */
+    VM_DISK_COPY,   /* value: the number of a disk; size: VM_COPY_...; limits: of reading for the copy; text:
+                       "SINCE BITMAP", names of bitmaps or nothing. The socket that it goes to comes along, and
+                       is answered there: disk/copy.h */
     VM_DISK_RESIZE, /* value: the number of a disk; size: bytes; VM_DISK_RESIZED answers */
     VM_QUIT,        /* end in an orderly way, whatever the guest does; VM_ENDED answers */
     VM_TO_LAST = VM_QUIT,
@@ -57,6 +57,10 @@ enum vm_message_type {
     VM_ENDED,         /* the last one. end, status, text: why, for VM_END_FAILED and VM_END_ENGINE */
     VM_FROM_LAST = VM_ENDED,
 };
+
+/* What VM_DISK_COPY asks for: the disk as it is when that begins, as it is at the end; or no copy, but that
+ * it be filled from behind (disk/fill.h). */
+enum vm_copy { VM_COPY_BACKUP, VM_COPY_MIRROR, VM_COPY_FILL };
 
 /* How a VM can end. */
 enum vm_end {

@@ -4,6 +4,7 @@ Backups of a virtual machine that runs. In it a writer goes over both disks in t
 before the next, with the number of its round: so what the disks had at one moment is a round's number up to some block
 and the number before from there on, and nothing else is.
 """
+import json
 import os
 import random
 import re
@@ -233,3 +234,59 @@ def test_ends_in_the_middle(home, tmp_path, suite, content):
         qemu_img("check", "-q", tmp_path / f"d{i}.qcow2")
         names = [line.split()[0] for line in home.do("disk", "bitmap", "list", tmp_path / f"d{i}.qcow2").splitlines()[1:]]
         assert len(names) == 1 and names[0].startswith("backup-"), names
+
+
+@pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
+def test_stream(home, tmp_path, suite, content):
+    """A disk with two snapshots under it comes to stand alone while it is written; the snapshots stay."""
+    guest = run_guest(tmp_path, suite, content)
+    original = content.read_bytes()
+    assert "based on nothing" in home.fail("stream", "web", "--disk", "vda")
+    assert "2 disks: choose one with --disk" in home.fail("stream", "web")
+    begin_writing(guest)
+    for name in ("one", "two"):
+        time.sleep(0.7)
+        home.do("snapshot", "web", name)
+    path = home.inspect("web")["config"]["disk"][0]["path"]
+
+    child = home.popen("stream", "web", "--disk", "vda", "--rate", "16M")
+    time.sleep(1)
+    assert "a copy of it is being made" in home.fail("update", "web", "--disk", "vda,size=96M")
+    child.send_signal(signal.SIGINT)
+    assert child.wait(timeout=60) == 130
+    assert "backing file" in qemu_img("info", "-U", path)
+    home.do("stream", "web", "--disk", "vda", "--rate", "64M")
+    assert "backing file" not in qemu_img("info", "-U", path) and "backing file" in qemu_img(
+        "info", "-U", home.inspect("web")["config"]["disk"][1]["path"])
+    newest = rounds(guest_read(guest))[0]
+    home.do("snapshot", "web", "three")
+    time.sleep(1)
+
+    # Backups, snapshots and the guest itself find what there was.
+    (tmp_path / "after").mkdir()
+    done = backed_up(home.do("backup", "web", tmp_path / "after"))
+    assert check_moment([raw(done[disk][0], tmp_path) for disk in ("vda", "vdb")], original) >= newest
+    home.do("kill", "web")
+    qemu_img("check", "-q", path)
+    assert 0 < rounds(raw(path, tmp_path))[0] >= newest
+    assert [s["name"] for s in json.loads(home.do("snapshots", "web", "--json"))] == ["one", "two", "three"]
+    home.do("restore", "web", "one")
+    one = rounds(raw(home.inspect("web")["config"]["disk"][0]["path"], tmp_path))[0]
+    home.do("restore", "web", "three")
+    assert one <= newest <= rounds(raw(home.inspect("web")["config"]["disk"][0]["path"], tmp_path))[0]
+    # What only the snapshots needed goes with them.
+    for name in ("one", "two"):
+        home.do("snapshot-rm", "web", name)
+    layers = sorted(p.name for p in (home.path / "guests/web").glob("layer-*"))
+    assert len(layers) < 6, layers
+    assert rounds(raw(home.inspect("web")["config"]["disk"][0]["path"], tmp_path))[0] >= newest
+
+
+def guest_read(guest):
+    """The blocks' beginnings, as the guest reads them, at their places."""
+    data = bytearray(SIZE)
+    guest.ask("echo 3 >/proc/sys/vm/drop_caches")
+    for i in range(BLOCKS):
+        at = i * STRIDE * 4096
+        data[at:at + 8] = guest.ask(f"dd if=/dev/vda bs=4096 skip={i * STRIDE} count=1 2>/dev/null | head -c 8").encode()
+    return bytes(data)

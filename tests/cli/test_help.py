@@ -38,6 +38,7 @@ VERBS = {
     "snapshot-rm": [],
     "backup": ["--disk", "--full", "--output-format", "--rate"],
     "mirror": ["--disk", "--output-format", "--rate"],
+    "stream": ["--disk", "--rate"],
     "clone": ["--full", "--snapshot"],
     "check": ["--json"],
     "image build": ["--name", "--suite", "--size", "--package", "--arch", "--mirror", "--rebuild"],

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "disk/copy.h"
 #include "disk/copy_receive.h"
+#include "disk/fill.h"
 #include "disk/maintain.h"
 #include "host/loop.h"
 #include "image.h"
@@ -385,12 +386,102 @@ static void test_mirror(void **state)
     close_run(&run);
 }
 
+/* ---- filled from behind ---- */
+
+static void *follow(void *opaque)
+{
+    struct receiver *r = opaque;
+    const struct disk_job job = {0};
+    struct disk_copy_begun begun;
+    cleanup_error struct error *err = NULL;
+
+    r->rc = disk_copy_meet(r->fd, &job, &begun, &err);
+    if (r->rc == 0)
+        r->rc = r->deaf ? -ECANCELED : disk_copy_follow(r->fd, &begun, &job, &err);
+    snprintf(r->why, sizeof(r->why), "%s", err ? error_message(err) : "");
+    close(r->fd);
+    return NULL;
+}
+
+static void begin_filling(struct run *run, struct receiver *r, uint64_t rate)
+{
+    const struct disk_filling what = {.rate = rate, .ended = on_ended, .opaque = run};
+    int pair[2];
+
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    r->fd = pair[1];
+    run->copying = disk_fill_begin(run->image.disk, pair[0], &what, NULL) == 0;
+    assert_int_equal(pthread_create(&r->thread, NULL, follow, r), 0);
+}
+
+/* A chain of three, each with something of its own, and of other sizes. */
+static void open_chain(struct run *run)
+{
+    static const uint64_t sizes[] = {SIZE / 2 / DISK_SECTOR * DISK_SECTOR, SIZE, SIZE};
+    static const char *const names[] = {"low", "middle", "top"};
+
+    *run = (struct run){.model = calloc(1, SIZE), .frozen = malloc(SIZE), .buf = malloc(SIZE)};
+    for (unsigned i = 0; i < 3; i++) {
+        const struct disk_create create = {.format = "qcow2",
+                                           .size = sizes[i],
+                                           .backing = i ? names[i - 1] : NULL,
+                                           .backing_format = i ? "qcow2" : NULL};
+        unlink(scratch_path(names[i]));
+        assert_int_equal(disk_create(scratch_path(names[i]), &create, NULL), 0);
+        image_open(&run->image, scratch_path(names[i]), "qcow2", 0);
+        for (unsigned k = 0; k < 20; k++) {
+            uint64_t at = random_below(sizes[i] / DISK_SECTOR - 600) * DISK_SECTOR;
+            uint64_t length = (1 + random_below(600)) * DISK_SECTOR;
+            memset(run->model + at, (int)random_below(256), length);
+            assert_int_equal(image_write(&run->image, at, run->model + at, length), 0);
+        }
+        if (i < 2)
+            image_close(&run->image);
+    }
+}
+
+static void test_fill(void **state)
+{
+    for (unsigned i = 0; i < 8; i++) {
+        struct run run;
+        struct receiver gone = {.deaf = true}, r = {0};
+
+        open_chain(&run);
+        begin_filling(&run, &gone, 32u << 20);
+        batch(&run);
+        finish(&run, &gone);
+        begin_filling(&run, &r, random_below(2) ? 0 : 64u << 20);
+        for (uint64_t batches = random_below(60); batches > 0; batches--)
+            batch(&run);
+        finish(&run, &r);
+        if (r.rc)
+            fail_msg("%s", r.why);
+        batch(&run);
+        assert_int_equal(image_read(&run.image, 0, run.buf, SIZE), 0);
+        assert_memory_equal(run.buf, run.model, SIZE);
+        assert_int_equal(run.image.files->n, 1);
+        image_close(&run.image);
+        /* It needs the others no more. */
+        unlink(scratch_path("low"));
+        unlink(scratch_path("middle"));
+        compare(&run, scratch_path("top"), run.model);
+        image_open(&run.image, scratch_path("top"), "qcow2", 0);
+        struct receiver none = {0};
+        begin_filling(&run, &none, 0);
+        assert_false(run.copying);
+        pthread_join(none.thread, NULL);
+        assert_non_null(strstr(none.why, "based on nothing"));
+        close_run(&run);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_qcow2),         cmocka_unit_test(test_raw),
         cmocka_unit_test(test_receiver_gone), cmocka_unit_test(test_slow_receiver),
         cmocka_unit_test(test_refused),       cmocka_unit_test(test_mirror),
+        cmocka_unit_test(test_fill),
     };
     const char *seed = getenv("TABIQUE_SEED");
 
