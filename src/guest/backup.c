@@ -16,7 +16,6 @@
 #include "disk/copy_receive.h"
 #include "guest/backup_priv.h"
 #include "guest/control.h"
-#include "guest/end.h"
 #include "guest/guest.h"
 #include "host/thread.h"
 
@@ -368,12 +367,16 @@ static int choose_disks(struct backup *b, struct error **err)
     return 0;
 }
 
-static int pause_guest(const struct backup *b, bool pause, struct error **err)
+/* Over a connection with whose end the pause ends, however this command does. */
+static int pause_guest(int fd, bool pause, struct error **err)
 {
-    const struct control_request r = {.verb = pause ? CONTROL_PAUSE : CONTROL_RESUME};
+    const struct control_request r = {.verb = pause ? CONTROL_PAUSE : CONTROL_RESUME,
+                                      .while_connected = pause};
     json_t *answer = NULL;
-    int rc = guest_ask(b->home, b->what->guest, &r, &answer, err);
+    int rc = control_send(fd, &r, err);
 
+    if (rc == 0)
+        rc = control_receive(fd, ANSWER_MS, &answer, err);
     json_decref(answer);
     return rc;
 }
@@ -393,12 +396,13 @@ static bool is_paused(const struct backup *b)
 static int begin_all(struct backup *b, struct error **err)
 {
     bool pause = b->n > 1 && !is_paused(b);
-    int rc = pause ? pause_guest(b, true, err) : 0;
+    cleanup_close int fd = pause ? control_connect(b->home, b->what->guest, err) : -1;
+    int rc = !pause ? 0 : fd < 0 ? fd : pause_guest(fd, true, err);
 
     for (unsigned i = 0; i < b->n && rc == 0; i++)
         rc = begin(&b->disks[i], err);
-    if (pause) {
-        int resumed = pause_guest(b, false, rc ? NULL : err);
+    if (fd >= 0) {
+        int resumed = pause_guest(fd, false, rc ? NULL : err);
         rc = rc ? rc : resumed;
     }
     return rc;

@@ -139,6 +139,8 @@ static int parse_object(const json_t *object, struct control_request *out, struc
     if (rc == 0)
         rc = take_flag(object, "shutdown", &request.shutdown, err);
     if (rc == 0)
+        rc = take_flag(object, "while-connected", &request.while_connected, err);
+    if (rc == 0)
         rc = take_flag(object, "mirror", &request.mirror, err);
     if (rc == 0)
         rc = take_flag(object, "stream", &request.stream, err);
@@ -178,6 +180,8 @@ char *control_format(const struct control_request *r)
         json_object_set_new(object, "timeout-ms", json_integer((json_int_t)r->timeout_ms));
     if (r->verb == CONTROL_STOP && r->shutdown)
         json_object_set_new(object, "shutdown", json_true());
+    if (r->verb == CONTROL_PAUSE && r->while_connected)
+        json_object_set_new(object, "while-connected", json_true());
     if (r->verb == CONTROL_CONSOLE || r->verb == CONTROL_RESIZE) {
         json_object_set_new(object, "columns", json_integer(r->columns));
         json_object_set_new(object, "rows", json_integer(r->rows));

@@ -42,6 +42,7 @@ enum control_verb {
 struct control_request {
     enum control_verb verb;
     uint64_t timeout_ms;    /* CONTROL_STOP: after it the guest is killed */
+    bool while_connected;   /* CONTROL_PAUSE: it ends with the connection, if nobody ends it before */
     bool shutdown;          /* CONTROL_STOP: the host goes down; nobody stops this guest by hand */
     uint16_t columns, rows; /* CONTROL_CONSOLE, CONTROL_RESIZE: 0 for unknown */
     uint64_t frequency;     /* CONTROL_PROFILE: looks a second, 1..ENGINE_PROFILE_HZ_MAX */

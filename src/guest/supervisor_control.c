@@ -38,6 +38,7 @@ struct connection {
     struct stream *stream;
     char line[CONTROL_LINE_MAX]; /* a request, as far as it is there */
     size_t len;
+    bool pauses;   /* the guest, as long as it is there */
     bool attached; /* everything is the console's from now on */
     bool ended;    /* to be freed */
     bool input_ended;
@@ -295,10 +296,11 @@ static void ask_vm(struct connection *c, const struct vm_message *m, unsigned *w
         ++*waits_for;
 }
 
-static void pause_or_resume(struct connection *c, bool pause)
+static void pause_or_resume(struct connection *c, bool pause, bool while_connected)
 {
     struct supervisor *s = c->supervisor;
 
+    c->pauses = false;
     /* What the guest will be is what was asked for last, and not answered yet, if there is such. */
     if (s->pauses_asked == s->pauses_answered &&
         s->guest->row.state == (pause ? GUEST_PAUSED : GUEST_RUNNING))
@@ -306,6 +308,7 @@ static void pause_or_resume(struct connection *c, bool pause)
     else if (can_ask_vm(c) && asked_vm(c, supervisor_ask_pause(s, pause))) {
         s->pauses[s->pauses_asked % SUPERVISOR_PAUSES] = c;
         c->waits_for_pauses++;
+        c->pauses = pause && while_connected;
     }
 }
 
@@ -466,7 +469,7 @@ static void act_on(struct connection *c, const struct control_request *r)
         break;
     case CONTROL_PAUSE:
     case CONTROL_RESUME:
-        pause_or_resume(c, r->verb == CONTROL_PAUSE);
+        pause_or_resume(c, r->verb == CONTROL_PAUSE, r->while_connected);
         break;
     case CONTROL_STATS:
         ask_vm(c, &(const struct vm_message){.type = VM_STATS_WANTED}, &c->waits_for_stats);
@@ -570,6 +573,8 @@ static void on_output_broke(void *opaque)
 static void free_connection(struct connection *c, unsigned wait_ms)
 {
     wait_for_no_pause(c);
+    if (c->pauses && c->supervisor->vm.pid)
+        supervisor_ask_pause(c->supervisor, false);
     supervisor_snapshot_forget(c->supervisor, c, false);
     stream_close(c->stream, wait_ms);
     cleanup_close_fn(&c->fd);

@@ -9,6 +9,7 @@ import os
 import random
 import re
 import signal
+import socket
 import subprocess
 import time
 
@@ -130,6 +131,14 @@ def test_chain(home, tmp_path, suite, content):
             qemu_img("check", "-q", p)
     assert len(files(directory)) == 8
 
+    # What pauses it for the moment ends, however the command does.
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as control:
+        control.connect(str(home.path / "run/web/control.sock"))
+        control.sendall(b'{"request":"pause","while-connected":true}\n')
+        assert b'"ok":true' in control.recv(4096)
+        assert home.states()["web"] == "paused"
+    wait_until(lambda: home.states()["web"] == "running", "it goes on")
+
     # A file, and a server's disk.
     file = tmp_path / "one.img"
     assert backed_up(home.do("backup", "web", "--disk", "vdb", file))["vdb"] == (str(file), "in all")
@@ -137,11 +146,11 @@ def test_chain(home, tmp_path, suite, content):
     assert "is there already" in home.fail("backup", "web", "--disk", "vdb", file)
     assert "2 disks: choose one with --disk" in home.fail("backup", "web", tmp_path / "new")
     assert "has no disk vdc" in home.fail("backup", "web", "--disk", "vdc", tmp_path / "new")
-    exported, socket = tmp_path / "exported.raw", tmp_path / "nbd.sock"
+    exported, nbd = tmp_path / "exported.raw", tmp_path / "nbd.sock"
     exported.write_bytes(b"\xee" * SIZE)
-    with subprocess.Popen(["qemu-nbd", "-t", "-f", "raw", "-k", socket, exported]) as server:
-        wait_until(socket.exists, "qemu-nbd listens")
-        home.do("backup", "web", "--disk", "vda", f"nbd+unix:///?socket={socket}")
+    with subprocess.Popen(["qemu-nbd", "-t", "-f", "raw", "-k", nbd, exported]) as server:
+        wait_until(nbd.exists, "qemu-nbd listens")
+        home.do("backup", "web", "--disk", "vda", f"nbd+unix:///?socket={nbd}")
         server.terminate()
     assert len(set(rounds(exported.read_bytes()))) <= 2 and exported.read_bytes()[CONTENT:] == bytes(SIZE - CONTENT)
 
