@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * The value of --disk: FILE[,format=FORMAT][,readonly][,serial=TEXT][,secret-file=FILE]. A comma that belongs
- * to a name or a serial is written twice. No locks, no state.
+ * The value of --disk: FILE[,format=FORMAT][,readonly][,copy-on-read][,serial=TEXT][,secret-file=FILE]. A
+ * comma that belongs to a name or a serial is written twice. No locks, no state.
  */
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -15,7 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const words[] = {"format", "readonly", "serial", "secret-file", "bps", "iops"};
+static const char *const words[] = {"format",      "readonly", "copy-on-read", "serial",
+                                    "secret-file", "bps",      "iops"};
 
 char *cli_take_word(const char **text)
 {
@@ -88,6 +89,10 @@ static int take_option(struct vm_disk *disk, const char *option, struct error **
         disk->read_only = true;
         return 0;
     }
+    if (strcmp(option, "copy-on-read") == 0) {
+        disk->copy_on_read = true;
+        return 0;
+    }
     if (strncmp(option, "format=", 7) == 0 && !disk->format)
         return set_format(disk, value + 1, err);
     if (strncmp(option, "serial=", 7) == 0 && !disk->serial)
@@ -107,9 +112,10 @@ static int take_option(struct vm_disk *disk, const char *option, struct error **
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
         if (strcmp(words[i], name) == 0)
             return error_set(err, EINVAL,
-                             value && strcmp(name, "readonly") ? "--disk: '%s' is given twice"
-                             : value                           ? "--disk: '%s' takes no value"
-                                                               : "--disk: '%s' needs a value",
+                             value && strcmp(name, "readonly") && strcmp(name, "copy-on-read")
+                                 ? "--disk: '%s' is given twice"
+                             : value ? "--disk: '%s' takes no value"
+                                     : "--disk: '%s' needs a value",
                              name);
     const char *meant = suggest_nearest(name, words, sizeof(words) / sizeof(words[0]));
     return error_set(err, EINVAL,
@@ -137,6 +143,9 @@ int cli_parse_disk(const char *text, struct vm_disk *out, struct error **err)
         cleanup_free char *option = cli_take_word(&text);
         rc = option ? take_option(&disk, option, err) : error_set_errno(err, ENOMEM, "--disk");
     }
+    if (rc == 0 && disk.read_only && disk.copy_on_read)
+        rc = error_set(err, EINVAL,
+                       "--disk: copy-on-read writes the disk, which is to be readonly: choose one");
     if (rc) {
         cli_disk_free(&disk);
         return rc;

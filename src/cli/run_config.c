@@ -36,6 +36,8 @@ static json_t *disk_json(const char *text, struct error **err)
     json_t *json = json_pack("{s:s, s:o*, s:o*, s:o*, s:b}", "path", disk.path, "format",
                              text_or_null(disk.format), "serial", text_or_null(disk.serial), "secret-file",
                              text_or_null(disk.secret_file), "read-only", disk.read_only);
+    if (disk.copy_on_read)
+        json_object_set_new(json, "copy-on-read", json_true());
     for (unsigned i = 0; i < DISK_LIMITS; i++)
         if (disk.limits.values[i])
             json_object_set_new(json, disk_limit_name(i), json_integer((json_int_t)disk.limits.values[i]));

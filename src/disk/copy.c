@@ -9,7 +9,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "disk/copy_priv.h"
-#include "disk/fill.h"
+#include "disk/fill_priv.h"
 #include "disk/maintain.h"
 #include "host/loop.h"
 
@@ -87,7 +87,10 @@ static void pass(struct disk_copy *c, struct disk_request *r)
         r->done = on_passed;
         c->passing++;
     }
-    c->disk->format->submit(c->disk, r);
+    if (c->disk->fill)
+        disk_fill_submit(c->disk->fill, r);
+    else
+        c->disk->format->submit(c->disk, r);
 }
 
 /* ---- ending ---- */
@@ -496,7 +499,7 @@ int disk_copy_begin(struct disk *disk, int fd, const struct disk_copying *what, 
             disk, fd,
             &(const struct disk_filling){.rate = what->rate, .ended = what->ended, .opaque = what->opaque},
             err);
-    bool busy = disk->copy || disk->fill;
+    bool busy = disk->copy || disk_fill_is_busy(disk);
     struct disk_copy *c = busy ? NULL : calloc(1, sizeof(*c));
     struct error *why = NULL;
     int rc;

@@ -42,12 +42,15 @@ struct disk_fill {
 
     struct disk_request *held, **held_tail; /* wait for a slot, or for the end */
     struct disk_request *passing;           /* under way */
+    struct disk_fill *before;               /* on reads, which goes on if this one fails; NULL: none */
     unsigned n_passing;
 
     int fd;
     struct loop_watch *watch;
     struct loop_timer *pace, *end;
     struct disk_throttle throttle;
+    bool on_read; /* what is read, and no more; the end of it is the disk's */
+    bool broken;  /* could not be written: reads don't wait any more */
     bool paced, flushing, flushed, closing, ending;
     int failure;
     char text[COPY_TEXT_MAX];
@@ -67,6 +70,34 @@ static bool changes(const struct disk_request *r)
     return r->kind != DISK_READ && r->kind != DISK_FLUSH;
 }
 
+static int look(const struct disk_fill *f, uint64_t at, uint64_t end, uint64_t *length, bool *nothing);
+
+/* The first part of what is read, from *at on, that is not there yet; before `end`. */
+static bool find_missing(const struct disk_fill *f, uint64_t *at, uint64_t end, uint64_t *length)
+{
+    bool nothing;
+
+    for (; *at < end; *at += *length) {
+        if (look(f, *at, end, length, &nothing))
+            return false; /* reading it tells why */
+        if (!nothing)
+            return true;
+    }
+    return false;
+}
+
+static bool read_must_wait(const struct disk_fill *f, const struct disk_request *r)
+{
+    uint64_t at = r->offset, length;
+
+    if (!f->on_read || f->broken || r->kind != DISK_READ)
+        return false;
+    for (unsigned i = 0; i < SLOTS; i++)
+        if (f->slots[i].used && overlap(r, f->slots[i].offset, f->slots[i].length))
+            return true;
+    return find_missing(f, &at, r->offset + r->length, &length);
+}
+
 static bool must_wait(const struct disk_fill *f, const struct disk_request *r)
 {
     if (f->closing)
@@ -74,7 +105,7 @@ static bool must_wait(const struct disk_fill *f, const struct disk_request *r)
     for (unsigned i = 0; i < SLOTS && changes(r); i++)
         if (f->slots[i].used && overlap(r, f->slots[i].offset, f->slots[i].length))
             return true;
-    return false;
+    return read_must_wait(f, r);
 }
 
 static bool is_being_written(const struct disk_fill *f, uint64_t offset, uint64_t length)
@@ -141,6 +172,8 @@ void disk_fill_submit(struct disk_fill *f, struct disk_request *r)
         hold(f, r);
     else
         pass(f, r);
+    if (f->on_read && f->held)
+        go_on(f);
 }
 
 /* ---- the other end, and the end ---- */
@@ -159,7 +192,12 @@ static void tell(const struct disk_fill *f, enum copy_type type, uint64_t offset
 
 static void free_fill(struct disk_fill *f)
 {
-    f->disk->fill = NULL;
+    /* What is based on nothing any more has nothing to be filled with. */
+    struct disk_fill *before = f->before;
+
+    if (before && !f->disk->backing)
+        free_fill(steal_ptr(before));
+    f->disk->fill = before;
     loop_watch_remove(f->watch);
     cleanup_close_fn(&f->fd);
     loop_timer_free(f->pace);
@@ -208,8 +246,13 @@ static void finish(struct disk_fill *f, int error, const char *text)
 
 void disk_fill_cancel(struct disk *disk)
 {
-    if (disk->fill)
+    if (disk->fill && !disk->fill->on_read)
         finish(disk->fill, ECANCELED, "the guest's disk is being closed");
+}
+
+bool disk_fill_is_busy(const struct disk *disk)
+{
+    return disk->fill && !disk->fill->on_read;
 }
 
 void disk_fill_forget(struct disk_fill *f)
@@ -241,7 +284,8 @@ static void slot_done(struct slot *slot, int result, const char *what)
         return;
     }
     snprintf(why, sizeof(why), "%s: %s", what, strerror(-result));
-    if (result)
+    f->broken = f->broken || result;
+    if (result && !f->on_read)
         finish(f, -result, why);
     else
         go_on(f);
@@ -257,12 +301,13 @@ static void on_read(struct disk_request *request, int result)
     struct slot *slot = container_of(request, struct slot, request);
     struct disk_fill *f = slot->fill;
 
-    /* What is zeros behind it is zeros without that, too. */
-    if (result || f->ending || disk_is_zero(slot->data, slot->length)) {
+    bool zeros = result == 0 && disk_is_zero(slot->data, slot->length);
+    /* What is zeros behind it is zeros without that, too; but then it must be known here. */
+    if (result || f->ending || (zeros && !f->on_read)) {
         slot_done(slot, result, "reading what the guest's disk is based on");
         return;
     }
-    slot->request.kind = DISK_WRITE;
+    slot->request.kind = zeros ? DISK_WRITE_ZEROES : DISK_WRITE;
     slot->request.done = on_written;
     f->disk->format->submit(f->disk, &slot->request);
     disk_io_start(f->disk->io);
@@ -285,6 +330,15 @@ static void begin_slot(struct disk_fill *f, struct slot *slot, uint64_t offset, 
     f->disk->format->submit(f->disk, &slot->request);
 }
 
+static bool is_in_slot(const struct disk_fill *f, uint64_t offset, uint64_t length)
+{
+    for (unsigned i = 0; i < SLOTS; i++)
+        if (f->slots[i].used && f->slots[i].offset < offset + length &&
+            offset < f->slots[i].offset + f->slots[i].length)
+            return true;
+    return false;
+}
+
 static struct slot *free_slot(struct disk_fill *f)
 {
     for (unsigned i = 0; i < SLOTS; i++)
@@ -293,18 +347,18 @@ static struct slot *free_slot(struct disk_fill *f)
     return NULL;
 }
 
-/* From f->at on: how far there is nothing to be done (true), or what is to be read. 0 or -errno. */
-static int look(const struct disk_fill *f, uint64_t *length, bool *nothing)
+/* From `at` on: how far there is nothing to be done (true), or what is to be read. 0 or -errno. */
+static int look(const struct disk_fill *f, uint64_t at, uint64_t end, uint64_t *length, bool *nothing)
 {
     struct disk *disk = f->disk;
     struct disk_extent e;
-    int rc = disk->format->extent(disk, f->at, disk->size - f->at, &e);
+    int rc = disk->format->extent(disk, at, end - at, &e);
 
     *nothing = rc == 0 && e.allocated;
     *length = e.length;
     if (rc || e.allocated)
         return rc;
-    rc = disk_extent(disk, f->at, e.length, &e);
+    rc = disk_extent(disk, at, e.length, &e);
     *nothing = rc == 0 && e.kind == DISK_EXTENT_ZEROS;
     *length = e.length;
     return rc;
@@ -318,7 +372,7 @@ static int fill_on(struct disk_fill *f)
     bool nothing;
 
     while (f->at < f->disk->size && !f->paced && (slot = free_slot(f))) {
-        int rc = look(f, &length, &nothing);
+        int rc = look(f, f->at, f->disk->size, &length, &nothing);
         if (rc)
             return rc;
         if (!nothing && length > PIECE)
@@ -387,9 +441,38 @@ static void close_in(struct disk_fill *f)
     }
 }
 
+/* What reads wait for: in whole clusters as far as it is alike, so that no part has to be read again to be
+ * written. */
+static void fill_for_reads(struct disk_fill *f)
+{
+    struct slot *slot;
+
+    for (const struct disk_request *r = f->held; r && !f->broken; r = r->next) {
+        uint64_t at = r->offset, end = r->offset + r->length, length;
+
+        if (r->kind != DISK_READ)
+            continue;
+        for (; at < end && (slot = free_slot(f)) && find_missing(f, &at, end, &length); at += length) {
+            uint64_t first = at & ~(uint64_t)(f->disk->granularity - 1), last = at + length;
+
+            last = ALIGN_UP(last, (uint64_t)f->disk->granularity);
+            length = last - first < PIECE ? last - first : PIECE;
+            if (length > f->disk->size - first)
+                length = f->disk->size - first;
+            if (!is_being_written(f, first, length) && !is_in_slot(f, first, length))
+                begin_slot(f, slot, first, length);
+            length -= at - first;
+        }
+    }
+}
+
 static void go_on(struct disk_fill *f)
 {
-    if (f->ending)
+    if (f->on_read && !f->ending) {
+        fill_for_reads(f);
+        release_held(f);
+    }
+    if (f->ending || f->on_read)
         return;
     int rc = fill_on(f);
     if (rc) {
@@ -418,7 +501,7 @@ static void on_pace(void *opaque)
 
 static int refusal(const struct disk *disk, struct error **err)
 {
-    if (disk->fill || disk->copy)
+    if ((disk->fill && !disk->fill->on_read) || disk->copy)
         return error_set(err, EBUSY, "the disk is being copied already");
     if (disk->read_only)
         return error_set(err, EROFS, "the disk is only read");
@@ -430,6 +513,7 @@ static int refusal(const struct disk *disk, struct error **err)
     return 0;
 }
 
+/* `fd` -1: on reads. */
 static int make(struct disk *disk, int fd, const struct disk_filling *what, struct error **err)
 {
     struct disk_fill *f = calloc(1, sizeof(*f));
@@ -439,14 +523,15 @@ static int make(struct disk *disk, int fd, const struct disk_filling *what, stru
         return error_set_errno(err, ENOMEM, "filling the disk");
     f->disk = disk;
     f->what = *what;
+    f->on_read = fd < 0;
     f->held_tail = &f->held;
     f->fd = -1;
     f->buffers = malloc(DISK_FILL_MEMORY);
     f->pace = loop_timer_new(disk->loop, on_pace, f);
     f->end = loop_timer_new(disk->loop, on_end, f);
-    int rc = f->buffers && f->pace && f->end
-                 ? loop_watch_add(disk->loop, fd, EPOLLIN, on_socket, f, &f->watch)
-                 : -ENOMEM;
+    int rc = f->buffers && f->pace && f->end ? 0 : -ENOMEM;
+    if (rc == 0 && fd >= 0)
+        rc = loop_watch_add(disk->loop, fd, EPOLLIN, on_socket, f, &f->watch);
     if (rc) {
         free_fill(f);
         return error_set_errno(err, -rc, "filling the disk");
@@ -459,14 +544,24 @@ static int make(struct disk *disk, int fd, const struct disk_filling *what, stru
     return 0;
 }
 
+int disk_fill_on_read(struct disk *disk)
+{
+    const struct disk_filling what = {0};
+
+    return disk->read_only || !disk->backing || disk->fill ? 0 : make(disk, -1, &what, NULL);
+}
+
 int disk_fill_begin(struct disk *disk, int fd, const struct disk_filling *what, struct error **err)
 {
     struct error *why = NULL;
+    struct disk_fill *on_read = disk->fill;
     int rc = refusal(disk, &why);
 
+    disk->fill = rc ? on_read : NULL;
     if (rc == 0)
         rc = make(disk, fd, what, &why);
     if (rc) {
+        disk->fill = on_read;
         disk_copy_refuse(fd, -rc, error_message(why));
         close(fd);
         if (err)
@@ -475,6 +570,7 @@ int disk_fill_begin(struct disk *disk, int fd, const struct disk_filling *what, 
             error_free(why);
         return rc;
     }
+    disk->fill->before = on_read;
     tell(disk->fill, COPY_BEGUN, disk->size, disk->size, 0);
     go_on(disk->fill);
     disk_io_start(disk->io);

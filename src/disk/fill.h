@@ -5,6 +5,9 @@
  * and a part that is being written is left for later. At the end everything stands still for the moment in
  * which the header is changed. An end at any moment before leaves the image as it is, only larger.
  *
+ * Or, with copy-on-read, only what is read is filled, before the read goes on. Where that can't be written,
+ * as when the host has no space, reads go on without.
+ *
  * All of this is in the disk's thread; no locks.
  */
 #ifndef TABIQUE_DISK_FILL_H
@@ -26,6 +29,9 @@ struct disk_filling {
 /* Begins. Who is at the other end of `fd`, a stream socket that becomes its own, is told how far it is
  * (copy_record.h), and ends it by going. 0 or -errno with *err, which the other end is told too. */
 int disk_fill_begin(struct disk *disk, int fd, const struct disk_filling *what, struct error **err);
+/* From now on what is read is filled. Does nothing where the image is based on nothing, or only read. 0 or
+ * -errno. */
+int disk_fill_on_read(struct disk *disk);
 /* Has it end soon, with `ended`. Does nothing where there is none. */
 void disk_fill_cancel(struct disk *disk);
 

@@ -33,6 +33,9 @@
 #define ANSWER_MS 10000
 #define DISKS_MAX 26u
 
+#define BUSY_TRIES 20u
+#define BUSY_NS    50000000
+
 struct one {
     struct backup *all;
     unsigned number;
@@ -169,8 +172,8 @@ static int is_taken(int fd, struct error **err)
     return rc ? rc : error_set(err, EPROTO, "the guest's supervisor does not make sense");
 }
 
-int backup_ask(const struct home *home, const char *guest, const struct control_request *request,
-               const struct disk_job *job, struct disk_copy_begun *begun, struct error **err)
+static int ask_once(const struct home *home, const char *guest, const struct control_request *request,
+                    const struct disk_job *job, struct disk_copy_begun *begun, struct error **err)
 {
     cleanup_close int fd = control_connect(home, guest, err);
 
@@ -182,6 +185,24 @@ int backup_ask(const struct home *home, const char *guest, const struct control_
     if (rc == 0)
         rc = disk_copy_meet(fd, job, begun, err);
     return rc ? rc : steal_fd(fd);
+}
+
+int backup_ask(const struct home *home, const char *guest, const struct control_request *request,
+               const struct disk_job *job, struct disk_copy_begun *begun, struct error **err)
+{
+    for (unsigned tries = 1;; tries++) {
+        struct error *why = NULL;
+        int fd = ask_once(home, guest, request, job, begun, &why);
+
+        if (fd != -EBUSY || tries == BUSY_TRIES) {
+            if (fd < 0)
+                *err = why;
+            return fd;
+        }
+        /* One that was interrupted a moment ago may not have ended yet. */
+        error_free(why);
+        nanosleep(&(struct timespec){.tv_nsec = BUSY_NS}, NULL);
+    }
 }
 
 /* `since`: the id of an earlier backup, NULL for none. */

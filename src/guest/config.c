@@ -67,6 +67,7 @@ static int read_disks(struct vm_config *vm, const json_t *json)
             .serial = string_of(disk, "serial"),
             .secret_file = string_of(disk, "secret-file"),
             .read_only = is_true(disk, "read-only"),
+            .copy_on_read = is_true(disk, "copy-on-read"),
         };
         for (unsigned k = 0; k < DISK_LIMITS; k++)
             disks[i].limits.values[k] = number_of(disk, disk_limit_name(k));

@@ -23,7 +23,7 @@ struct vm_disk {
     const char *format;      /* NULL: told by the file's content (disk/disk.h) */
     const char *serial;      /* NULL: none */
     const char *secret_file; /* whose bytes open it if it is encrypted; NULL: none */
-    bool read_only;
+    bool read_only, copy_on_read;
     struct disk_limits limits;
 };
 

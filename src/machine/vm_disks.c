@@ -27,8 +27,10 @@ int vm_disks_open(struct vm_disks *disks, const struct vm_disk *wanted, size_t n
         }
         if (rc)
             return rc;
-        disks->configs[disks->n] = (struct virtio_block_config){
-            .files = disks->files[disks->n], .serial = w->serial, .limits = w->limits};
+        disks->configs[disks->n] = (struct virtio_block_config){.files = disks->files[disks->n],
+                                                                .serial = w->serial,
+                                                                .limits = w->limits,
+                                                                .copy_on_read = w->copy_on_read};
     }
     return 0;
 }

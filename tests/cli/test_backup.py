@@ -4,6 +4,7 @@ Backups of a virtual machine that runs. In it a writer goes over both disks in t
 before the next, with the number of its round: so what the disks had at one moment is a round's number up to some block
 and the number before from there on, and nothing else is.
 """
+import hashlib
 import json
 import os
 import random
@@ -289,6 +290,38 @@ def test_stream(home, tmp_path, suite, content):
     layers = sorted(p.name for p in (home.path / "guests/web").glob("layer-*"))
     assert len(layers) < 6, layers
     assert rounds(raw(home.inspect("web")["config"]["disk"][0]["path"], tmp_path))[0] >= newest
+
+
+@pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
+def test_copy_on_read(home, tmp_path, suite, content):
+    """What the guest has read is in its own file then, also after a snapshot; what it has not is not."""
+    top = tmp_path / "top.qcow2"
+    qemu_img("create", "-q", "-f", "qcow2", "-b", content, "-F", "raw", top)
+    guest = Shell("run", "--name", "web", "--engine", "soft", "--net", "none", "--kernel", GUESTS / suite / "vmlinuz",
+                  "--initrd", GUESTS / suite / "initrd.gz", "--append", "console=ttyS0 quiet",
+                  "--disk", f"{top},format=qcow2,copy-on-read").shell()
+    assert home.inspect("web")["config"]["disk"][0]["copy-on-read"] is True
+
+    def own(path, first, last):
+        """Whether the file itself has all of these MiB; or none."""
+        pieces = json.loads(qemu_img("map", "--output=json", path))
+        found = {p["depth"] == 0 for p in pieces if p["start"] < last << 20 and p["start"] + p["length"] > first << 20}
+        assert len(found) == 1, (path, first, last, pieces)
+        return found.pop()
+
+    read = "dd if=/dev/vda bs=1M skip={} count=4 2>/dev/null | md5sum"
+    assert guest.ask(read.format(8)).split()[0] == hashlib.md5(content.read_bytes()[8 << 20:12 << 20]).hexdigest()
+    guest.ask("dd if=/dev/zero of=/dev/vda bs=4096 seek=5000 count=1 conv=fsync 2>&1")
+    home.do("snapshot", "web", "one")
+    upper = home.inspect("web")["config"]["disk"][0]["path"]
+    assert guest.ask(read.format(30)).split()[0] == hashlib.md5(content.read_bytes()[30 << 20:34 << 20]).hexdigest()
+    guest.ask("dd if=/dev/zero of=/dev/vda bs=4096 seek=5000 count=1 conv=fsync 2>&1")
+    home.do("kill", "web")
+    assert own(top, 8, 12) and not own(top, 24, 40)
+    assert own(upper, 30, 34) and not own(upper, 36, 40)
+    for path in (top, upper):
+        qemu_img("check", "-q", path)
+    assert "choose one" in home.run("run", "--disk", f"{top},readonly,copy-on-read").stderr
 
 
 def guest_read(guest):

@@ -198,7 +198,7 @@ static void close_run(struct run *run)
 static void random_copies(const char *format, unsigned flags)
 {
     const char *count = getenv("TABIQUE_COPIES");
-    unsigned copies = count ? (unsigned)atoi(count) : 12;
+    unsigned copies = count ? (unsigned)atoi(count) : 8;
     struct run run;
     char since[32] = "", last[300] = "";
     bool bitmaps = strcmp(format, "qcow2") == 0;
@@ -364,7 +364,7 @@ static void test_mirror(void **state)
     struct run run;
 
     open_run(&run, "mirrored", "qcow2");
-    for (unsigned i = 0; i < 6; i++) {
+    for (unsigned i = 0; i < 4; i++) {
         const struct disk_copying what = {.mirror = true, .rate = random_below(2) ? 0 : 128u << 20};
         char name[32], path[300];
         struct receiver r = {.path = path, .gated = true};
@@ -442,7 +442,7 @@ static void open_chain(struct run *run)
 
 static void test_fill(void **state)
 {
-    for (unsigned i = 0; i < 8; i++) {
+    for (unsigned i = 0; i < 4; i++) {
         struct run run;
         struct receiver gone = {.deaf = true}, r = {0};
 
@@ -475,13 +475,61 @@ static void test_fill(void **state)
     }
 }
 
+/* Only what is read; then nothing of it is read from behind any more, and what was not read still is. */
+static void test_copy_on_read(void **state)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        struct image_request r[BATCH];
+        struct receiver copied = {.path = scratch_path("copied")}, filled = {0};
+        struct run run;
+
+        open_chain(&run);
+        assert_int_equal(disk_fill_on_read(run.image.disk), 0);
+        for (unsigned k = 0; k < 40; k++) {
+            for (unsigned n = 0; n < BATCH; n++) {
+                uint64_t at = random_below(SIZE / 2 / DISK_SECTOR - 700) * DISK_SECTOR;
+                image_submit(&run.image, &r[n], DISK_READ, at, run.frozen + n * (700ull << 9),
+                             (1 + random_below(700)) * DISK_SECTOR, false);
+            }
+            batch(&run);
+            for (unsigned n = 0; n < BATCH; n++)
+                assert_int_equal(r[n].result, 0);
+        }
+        assert_int_equal(image_read(&run.image, 0, run.buf, SIZE / 2 / DISK_SECTOR * DISK_SECTOR), 0);
+        assert_memory_equal(run.buf, run.model, SIZE / 2 / DISK_SECTOR * DISK_SECTOR);
+        for (uint64_t at = 0; at < SIZE / 2 / DISK_SECTOR * DISK_SECTOR;) {
+            struct disk_piece piece;
+            assert_int_equal(disk_map(run.image.disk, at, SIZE - at, &piece), 0);
+            assert_true(piece.file == 0 || piece.kind == DISK_EXTENT_ZEROS);
+            at += piece.length;
+        }
+        /* A copy and a filling go with it. */
+        unlink(copied.path);
+        begin(&run, &copied, NULL, NULL, 64u << 20);
+        batch(&run);
+        finish(&run, &copied);
+        assert_int_equal(copied.rc, 0);
+        compare(&run, copied.path, run.frozen);
+        if (i % 2) {
+            begin_filling(&run, &filled, 0);
+            batch(&run);
+            finish(&run, &filled);
+            assert_int_equal(filled.rc, 0);
+        }
+        assert_int_equal(image_read(&run.image, 0, run.buf, SIZE), 0);
+        assert_memory_equal(run.buf, run.model, SIZE);
+        close_run(&run);
+        check_image(scratch_path("top"), false);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_qcow2),         cmocka_unit_test(test_raw),
         cmocka_unit_test(test_receiver_gone), cmocka_unit_test(test_slow_receiver),
         cmocka_unit_test(test_refused),       cmocka_unit_test(test_mirror),
-        cmocka_unit_test(test_fill),
+        cmocka_unit_test(test_fill),          cmocka_unit_test(test_copy_on_read),
     };
     const char *seed = getenv("TABIQUE_SEED");
 

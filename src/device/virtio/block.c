@@ -15,6 +15,7 @@
 #include "device/virtio/virtio.h"
 #include "disk/copy.h"
 #include "disk/disk.h"
+#include "disk/fill.h"
 #include "disk/maintain.h"
 #include "host/confine.h"
 #include "host/loop.h"
@@ -114,7 +115,7 @@ struct virtio_block {
     struct disk *disk; /* NULL after an exchange that failed: the device is broken then */
     struct loop *loop;
     pthread_t thread;
-    bool thread_made;
+    bool thread_made, copy_on_read;
     char serial[VIRTIO_BLOCK_SERIAL_MAX];
 
     /* Under the device's lock: */
@@ -449,7 +450,7 @@ static int open_again(struct virtio_block *block)
 
     if (rc == 0)
         disk_on_batch_end(block->disk, batch_end, block);
-    return rc;
+    return rc || !block->copy_on_read ? rc : disk_fill_on_read(block->disk);
 }
 
 static void on_copy_ended(void *opaque)
@@ -743,7 +744,9 @@ static int prepare(struct virtio_block *block, const struct virtio_block_config 
     block->held_timer = loop_timer_new(block->loop, on_held_timer, block);
     if (!block->held_timer)
         return error_set_errno(err, ENOMEM, "virtio-block");
-    return disk_open(&block->disk, config->files, block->loop, err);
+    block->copy_on_read = config->copy_on_read;
+    rc = disk_open(&block->disk, config->files, block->loop, err);
+    return rc || !block->copy_on_read ? rc : disk_fill_on_read(block->disk);
 }
 
 static int block_create(struct device **out, const struct device_env *env, const void *opaque,

@@ -15,6 +15,7 @@ struct disk_files;
 struct virtio_block_config {
     struct disk_files *files; /* outlive the device */
     struct disk_limits limits;
+    bool copy_on_read;  /* what is read from behind the image is written into it */
     const char *serial; /* what the guest knows the disk by, VIRTIO_BLOCK_SERIAL_MAX bytes at most; or NULL */
 };
 
