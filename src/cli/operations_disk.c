@@ -20,8 +20,9 @@
                 "compat=0.10|1.1, refcount_bits=1..64, lazy_refcounts=on and extended_l2=on (qcow2), "       \
                 "preallocation=off|metadata|falloc|full (qcow2; raw, but for metadata), "                    \
                 "subformat=dynamic|fixed (vhd, vhdx), block_size (vhdx), "                                   \
-                "subformat=monolithicSparse|streamOptimized (vmdk), encrypt.key-file=FILE, whose bytes "     \
-                "are the secret, and encrypt.iter-time=MS (luks)."                                           \
+                "for vmdk subformat=monolithicSparse, monolithicFlat, twoGbMaxExtentSparse, "                \
+                "twoGbMaxExtentFlat or streamOptimized, encrypt.key-file=FILE, whose bytes are the "         \
+                "secret, and encrypt.iter-time=MS (luks)."                                                   \
     }
 #define FOLLOW                                                                                               \
     {                                                                                                        \
@@ -57,8 +58,9 @@ static const struct cli_argument create_arguments[] = {
      .letter = 'b',
      .type = CLI_PATH,
      .metavar = "BASE",
-     .help = "The image that has all that is never written to the new one (qcow2); as its name is seen from "
-             "the new one's directory. It must not change any more."},
+     .help = "The image that has all that is never written to the new one (qcow2; vmdk, vhd and vhdx on "
+             "one of the same format); as its name is seen from the new one's directory. It must not change "
+             "any more."},
     {.name = "backing-format",
      .letter = 'F',
      .type = CLI_ENUM,

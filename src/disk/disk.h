@@ -4,7 +4,7 @@
  * (disk_priv.h); raw.c is the smallest.
  *
  * Opening has two steps, because privileges go in between: disk_files_open takes the image and all that it
- * needs by path and reads no more of it than the name of its backing file; disk_open reads everything else,
+ * needs by path and reads no more of it than what tells the names of these; disk_open reads everything else,
  * from those file descriptors alone.
  *
  * Requests are asynchronous. All calls on an open disk, and the callbacks, are in the thread of its loop; a
@@ -135,8 +135,8 @@ enum disk_preallocation {
 struct disk_create {
     const char *format; /* one that disk_format_can_create */
     uint64_t size;      /* bytes, a multiple of DISK_SECTOR */
-    /* qcow2 only: the image that has all that is never written to the new one; NULL: none. As it is to be
-     * found from the new image's directory. */
+    /* The image that has all that is never written to the new one; NULL: none. As it is to be found from the
+     * new image's directory. Of vmdk, vhd and vhdx one of the same format; else qcow2 only. */
     const char *backing;
     const char *backing_format; /* must be given then */
     /* What -o says; disk_create_option sets it. 0, NULL: the format's own choice. */
