@@ -121,7 +121,7 @@ int disk_close(struct disk *disk)
         return 0;
     if (disk->copy)
         disk_copy_forget(disk->copy);
-    if (disk->fill)
+    while (disk->fill) /* one on reads may be behind one that goes on */
         disk_fill_forget(disk->fill);
     disk_io_attach(disk->io, NULL);
     disk_io_on_batch_end(disk->io, NULL, NULL);
