@@ -4,6 +4,7 @@
 #include "cli/disks.h"
 #include "cli/guests.h"
 #include "disk/maintain.h"
+#include "host/confine.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -84,7 +85,10 @@ static int check(const struct cli_values *values, enum disk_repair repair, int *
     struct cli_disk_job j;
 
     cli_disk_job_begin(&j, repair == DISK_REPAIR_NONE ? "checking" : "repairing");
-    struct disk_checking how = {.repair = repair, .say = json ? NULL : on_fault, .job = &j.job};
+    struct disk_checking how = {.repair = repair,
+                                .say = json ? NULL : on_fault,
+                                .job = &j.job,
+                                .opened = repair == DISK_REPAIR_NONE ? confine_reader : NULL};
     int rc = disk_check(path, cli_string(values, "format"), &how, &result, err);
     cli_disk_job_end(&j);
     *status = rc == -EINTR ? CLI_STATUS_INTERRUPTED : rc == -ENOTSUP ? STATUS_NOT_SUPPORTED : STATUS_ERROR;

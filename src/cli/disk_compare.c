@@ -2,6 +2,7 @@
 /* The verb `disk compare`. */
 #include "base/error.h"
 #include "cli/disks.h"
+#include "host/confine.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -38,6 +39,8 @@ int cli_disk_compare(const struct cli_values *values, int *status, struct error 
 
     if (rc == 0)
         rc = cli_disk_open(values, cli_string(values, "FILE2"), cli_string(values, "format2"), &b, err);
+    if (rc == 0)
+        rc = confine_reader(err);
     if (rc == 0)
         rc = compare(values, a, b, status, err);
     disk_files_close(a);

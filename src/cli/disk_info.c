@@ -4,6 +4,7 @@
 #include "base/text.h"
 #include "cli/disks.h"
 #include "cli/guests.h"
+#include "host/confine.h"
 
 #include <inttypes.h>
 #include <stdlib.h>
@@ -55,7 +56,7 @@ int cli_disk_info(const struct cli_values *values, int *status, struct error **e
 {
     const char *path = cli_string(values, "FILE");
     struct disk_info info;
-    int rc = disk_read_info(path, cli_string(values, "format"), &info, err);
+    int rc = disk_read_info(path, cli_string(values, "format"), confine_reader, &info, err);
 
     if (rc)
         return rc;

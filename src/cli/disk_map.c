@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "cli/disks.h"
 #include "cli/guests.h"
+#include "host/confine.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -60,6 +61,8 @@ int cli_disk_map(const struct cli_values *values, int *status, struct error **er
     struct disk *disk = NULL;
     int rc = cli_disk_open(values, cli_string(values, "FILE"), cli_string(values, "format"), &files, err);
 
+    if (rc == 0)
+        rc = confine_reader(err);
     if (rc == 0)
         rc = disk_open(&disk, files, NULL, err);
     if (rc == 0)

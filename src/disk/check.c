@@ -87,9 +87,10 @@ int disk_check(const char *path, const char *format, const struct disk_checking 
     if (rc)
         return rc;
     const struct disk_format *f = disk_format_find(files->files[0].format);
-    if (f->check)
+    rc = how->opened ? how->opened(err) : 0;
+    if (rc == 0 && f->check)
         rc = check_file(f, files, how, out, err);
-    else
+    else if (rc == 0)
         rc = error_set(err, ENOTSUP, "the format %s has nothing that could be checked", f->name);
     disk_files_close(files);
     return rc ? error_wrap(err, "disk '%s'", path) : 0;

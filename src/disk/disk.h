@@ -190,9 +190,11 @@ struct disk_info {
     unsigned n_details;
 };
 
-/* What the header of an image says; opens nothing else. `format` NULL: told by the content. 0 or -errno with
- * *err; then there is nothing to free. */
-int disk_read_info(const char *path, const char *format, struct disk_info *out, struct error **err);
+/* What the header of an image says; opens nothing else. `format` NULL: told by the content. `opened` (may be
+ * NULL) is called when the file is open, before more of it is read than that; -errno with *err ends it. 0 or
+ * -errno with *err; then there is nothing to free. */
+int disk_read_info(const char *path, const char *format, int (*opened)(struct error **err),
+                   struct disk_info *out, struct error **err);
 /* The same without the image's lock, for who holds it or knows who does. */
 int disk_look(const char *path, const char *format, struct disk_info *out, struct error **err);
 void disk_info_free(struct disk_info *info);

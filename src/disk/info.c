@@ -5,6 +5,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "host/libcrypto.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -105,8 +106,8 @@ void disk_info_free(struct disk_info *info)
     *info = (struct disk_info){0};
 }
 
-static int read_info(const char *path, const char *format, bool unlocked, struct disk_info *out,
-                     struct error **err)
+static int read_info(const char *path, const char *format, bool unlocked, int (*opened)(struct error **err),
+                     struct disk_info *out, struct error **err)
 {
     struct disk_info info = {0};
     struct disk_files *files;
@@ -119,7 +120,13 @@ static int read_info(const char *path, const char *format, bool unlocked, struct
     const struct disk_format *which = disk_format_find(f->format);
     bool other = false;
     snprintf(info.format, sizeof(info.format), "%s", which->name);
-    rc = fstat(f->fd, &st) < 0 ? error_set_errno(err, errno, "reading it") : 0;
+    /* What its header needs can't be loaded later. */
+    if (opened && which == &disk_format_luks && !libcrypto(err))
+        rc = -ENOPKG;
+    if (rc == 0 && opened)
+        rc = opened(err);
+    if (rc == 0 && fstat(f->fd, &st) < 0)
+        rc = error_set_errno(err, errno, "reading it");
     if (rc == 0) {
         info.file_size = (uint64_t)st.st_size;
         info.host_bytes = (uint64_t)st.st_blocks * 512;
@@ -137,21 +144,22 @@ static int read_info(const char *path, const char *format, bool unlocked, struct
     return rc;
 }
 
-int disk_read_info(const char *path, const char *format, struct disk_info *out, struct error **err)
+int disk_read_info(const char *path, const char *format, int (*opened)(struct error **err),
+                   struct disk_info *out, struct error **err)
 {
-    return read_info(path, format, false, out, err);
+    return read_info(path, format, false, opened, out, err);
 }
 
 int disk_look(const char *path, const char *format, struct disk_info *out, struct error **err)
 {
-    return read_info(path, format, true, out, err);
+    return read_info(path, format, true, NULL, out, err);
 }
 
 int disk_backing_size(const char *path, const struct disk_create *what, uint64_t *out, struct error **err)
 {
     cleanup_free char *name = disk_name_beside(path, what->backing);
     struct disk_info info;
-    int rc = name ? disk_read_info(name, what->backing_format, &info, err)
+    int rc = name ? disk_read_info(name, what->backing_format, NULL, &info, err)
                   : error_set_errno(err, ENOMEM, "disk '%s'", path);
 
     if (rc)

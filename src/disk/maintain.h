@@ -33,6 +33,9 @@ struct disk_checking {
     void (*say)(void *opaque, const char *line);
     void *opaque;
     const struct disk_job *job;
+    /* Called when all is open that is needed, before more of it is read than what tells the format. 0; or
+     * -errno with *err, which ends it. May be NULL. */
+    int (*opened)(struct error **err);
 };
 
 /*

@@ -159,6 +159,24 @@ int confine_process(const struct confine_config *config, struct confine_status *
     return 0;
 }
 
+int confine_reader(struct error **err)
+{
+    const struct confine_config config = {.kind = CONFINE_READ};
+    struct confine_status status = {0};
+    int rc = confined ? 0 : confine_seccomp_prepare_one(CONFINE_READ, err);
+
+    if (confined || rc)
+        return rc;
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return error_set_errno(err, errno, "no new privileges");
+    confine_landlock(&config, &status);
+    rc = confine_seccomp_enter(CONFINE_READ);
+    confined = rc == 0;
+    return rc ? error_set_errno(err, -rc,
+                                "list of system calls (a kernel with CONFIG_SECCOMP_FILTER is needed)")
+              : 0;
+}
+
 int confine_thread(enum confine_kind kind)
 {
     if (!confined)

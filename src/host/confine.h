@@ -32,6 +32,7 @@ enum confine_kind {
     CONFINE_NAT,       /* the process of a user-mode network: may make connections, has no files */
     CONFINE_SERVE,     /* serves disks that are open to whoever connects to a socket that is open */
     CONFINE_UNPACK,    /* unpacks a strange archive into a directory, which is its root */
+    CONFINE_READ,      /* a command that reads strange images that are open, and says what it found */
     CONFINE_KINDS
 };
 
@@ -96,6 +97,15 @@ int confine_process(const struct confine_config *config, struct confine_status *
  * process that is not confined. 0 or -errno; after a failure the thread must not touch guest data.
  */
 int confine_thread(enum confine_kind kind);
+
+/*
+ * For a command that has opened the images it is to read: from now on it can open, make and execute nothing,
+ * has no network, and reaches no other process; it reads what is open, and says what it found. What else it
+ * tries fails with -EPERM. It goes on as the user's own process, so what differs from confine_process is that
+ * its descriptors and its identity stay. Threads that are started already are not confined. 0 or -errno with
+ * *err.
+ */
+int confine_reader(struct error **err);
 
 /* Whether every step was done that makes a difference. */
 bool confine_complete(const struct confine_status *status);

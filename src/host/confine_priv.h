@@ -53,6 +53,8 @@ void confine_wipe(const char *title);
 /* ---- confine_seccomp.c ---- */
 /* Makes the programs of all lists, while files can be made. */
 int confine_seccomp_prepare(struct error **err);
+/* One list alone, which takes a tenth of the time. */
+int confine_seccomp_prepare_one(enum confine_kind kind, struct error **err);
 /* Puts `kind`'s list over the calling thread. 0 or -errno. */
 int confine_seccomp_enter(enum confine_kind kind);
 /* Whether a call outside the list is told on standard error before the process dies of it. */

@@ -40,6 +40,7 @@
 #define NAT            (1u << CONFINE_NAT)
 #define SERVE          (1u << CONFINE_SERVE)
 #define UNPACK         (1u << CONFINE_UNPACK)
+#define READ           (1u << CONFINE_READ)
 #define ALL            ((1u << CONFINE_KINDS) - 1)
 #define SOCK_TYPE_MASK 0xfu /* beside SOCK_CLOEXEC and SOCK_NONBLOCK */
 
@@ -182,7 +183,7 @@ static int add_rules(scmp_filter_ctx ctx, enum confine_kind kind)
     if (rc == 0)
         rc = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
     for (size_t i = 0; i < ARRAY_SIZE(rules) && rc == 0; i++) {
-        unsigned kinds = rules[i].kinds | (rules[i].kinds & ~(NAT | SERVE | UNPACK) ? START : 0);
+        unsigned kinds = rules[i].kinds | (rules[i].kinds & ~(NAT | SERVE | UNPACK | READ) ? START : 0);
 
         if (kinds & 1u << kind)
             rc = add_rule(ctx, &rules[i]);
@@ -192,7 +193,9 @@ static int add_rules(scmp_filter_ctx ctx, enum confine_kind kind)
 
 static int make_program(enum confine_kind kind)
 {
-    scmp_filter_ctx ctx = seccomp_init(logs ? SCMP_ACT_TRAP : SCMP_ACT_KILL_PROCESS);
+    /* A command goes on without what it does not get, and says so. */
+    uint32_t other = kind == CONFINE_READ ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_KILL_PROCESS;
+    scmp_filter_ctx ctx = seccomp_init(logs ? SCMP_ACT_TRAP : other);
     int rc = ctx ? add_rules(ctx, kind) : -ENOMEM;
 
     free(programs[kind].filter);
@@ -204,7 +207,7 @@ static int make_program(enum confine_kind kind)
     return rc;
 }
 
-int confine_seccomp_prepare(struct error **err)
+static int begin(struct error **err)
 {
     const char *mode = getenv("TABIQUE_SECCOMP");
 
@@ -213,12 +216,29 @@ int confine_seccomp_prepare(struct error **err)
     logs = confine_seccomp_logs();
     if (logs)
         tell_violations();
-    for (unsigned kind = 0; kind < CONFINE_KINDS; kind++) {
-        int rc = make_program((enum confine_kind)kind);
-        if (rc < 0)
-            return error_set_errno(err, -rc, "making a list of system calls");
-    }
     return 0;
+}
+
+int confine_seccomp_prepare_one(enum confine_kind kind, struct error **err)
+{
+    int rc = begin(err);
+
+    if (rc)
+        return rc;
+    rc = make_program(kind);
+    return rc ? error_set_errno(err, -rc, "making a list of system calls") : 0;
+}
+
+int confine_seccomp_prepare(struct error **err)
+{
+    int rc = begin(err);
+
+    for (unsigned kind = 0; kind < CONFINE_KINDS && rc == 0; kind++) {
+        rc = make_program((enum confine_kind)kind);
+        if (rc < 0)
+            rc = error_set_errno(err, -rc, "making a list of system calls");
+    }
+    return rc;
 }
 
 int confine_seccomp_enter(enum confine_kind kind)

@@ -474,3 +474,21 @@ def test_wrong_words(tmp_path, words, part):
 def test_options_that_a_format_has_not(tmp_path, source, words, part):
     assert part in disk("convert", *words, source, tmp_path / "out", status=1).stderr
     assert pathlib.Path.exists(tmp_path / "out") is False
+
+
+def test_strange_images_are_read_in_confinement(tmp_path):
+    """A map that nobody reads waits: meanwhile its process shows what it may do."""
+    path = tmp_path / "pieces.raw"
+    with open(path, "wb") as file:
+        for at in range(4000):
+            file.seek(at * 65536)
+            file.write(b"x")
+    with subprocess.Popen([TABIQUE, "disk", "map", "-f", "raw", path], stdout=subprocess.PIPE) as child:
+        deadline = time.monotonic() + 60
+        status = ""
+        while "Seccomp:\t2" not in status and time.monotonic() < deadline:
+            status = pathlib.Path(f"/proc/{child.pid}/status").read_text(encoding="ascii")
+            time.sleep(0.01)
+        assert "Seccomp:\t2" in status and "NoNewPrivs:\t1" in status, status
+        assert child.stdout.read().count(b"data") == 4000
+    assert child.returncode == 0
