@@ -10,7 +10,7 @@ import struct
 import subprocess
 import time
 
-from program import BUILD, TABIQUE
+from program import BUILD, TABIQUE, default_signals
 
 ECHO = BUILD / "tests/guest/echo.pvh.elf"
 POWER = BUILD / "tests/guest/power.pvh.elf"
@@ -67,7 +67,8 @@ class Home:
         options.setdefault("stdin", subprocess.DEVNULL)
         options.setdefault("stdout", subprocess.PIPE)
         options.setdefault("stderr", subprocess.PIPE)
-        return subprocess.Popen([TABIQUE, *map(str, args)], env=self.environment, text=True, **options)
+        return subprocess.Popen([TABIQUE, *map(str, args)], env=self.environment, text=True,
+                                preexec_fn=default_signals, **options)  # pylint: disable=subprocess-popen-preexec-fn
 
     def run(self, *args, timeout=LIMIT, **options):
         """Runs `tabique args...` to its end; the result, whatever it is."""
