@@ -86,11 +86,13 @@ static bool empties_what_is_open(void)
     return ftruncate(file, 4096) == 0;
 }
 
+#ifndef TABIQUE_SANITIZED /* whose list is wider */
 static bool makes_code(void)
 {
     return mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) !=
            MAP_FAILED;
 }
+#endif
 
 static bool makes_a_ring(void)
 {
@@ -128,7 +130,9 @@ static const struct {
     {"have a child", has_a_child},
     {"write an open file", writes_what_is_open},
     {"cut an open file", empties_what_is_open},
+#ifndef TABIQUE_SANITIZED
     {"make code", makes_code},
+#endif
     {"make a ring", makes_a_ring},
     {"run a program", runs_a_program},
 };
@@ -186,7 +190,7 @@ static void twice_is_once(void **state)
     if (pid == 0) {
         if (confine_reader(NULL) || confine_reader(NULL))
             _exit(2);
-        _exit(open("/etc/passwd", O_RDONLY | O_CLOEXEC) < 0 && errno == EPERM ? 0 : 1);
+        _exit(open("/etc/passwd", O_RDONLY | O_CLOEXEC) < 0 && (errno == EPERM || errno == EACCES) ? 0 : 1);
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
