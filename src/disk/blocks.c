@@ -247,26 +247,9 @@ void blocks_changed(struct blocks *b, uint32_t i)
 
 static void go_on(struct blocks *b, struct disk_request *r);
 
-static void completed(struct disk_io_op *op, int result)
-{
-    struct disk_request *r = container_of(op, struct disk_request, op);
-
-    r->done(r, result);
-}
-
-/* One part less. With the last one gone the request is done. */
 static void put(struct disk_request *r)
 {
-    struct blocks *b = blocks_of(r->disk);
-
-    if (--r->pending)
-        return;
-    if (!b->submitting) {
-        r->done(r, r->result);
-        return;
-    }
-    r->op = (struct disk_io_op){.kind = DISK_IO_NONE, .result = r->result, .done = completed};
-    disk_io_submit(b->disk.io, &r->op);
+    disk_request_put(r, blocks_of(r->disk)->submitting);
 }
 
 static void end_part(struct part *part, int result)
@@ -472,8 +455,10 @@ static void flush(struct blocks *b, struct disk_request *r)
 {
     int rc = b->disk.read_only ? 0 : blocks_write_map(b);
 
-    r->op = (struct disk_io_op){
-        .kind = rc ? DISK_IO_NONE : DISK_IO_SYNC, .file = b->disk.file, .result = rc, .done = completed};
+    r->op = (struct disk_io_op){.kind = rc ? DISK_IO_NONE : DISK_IO_SYNC,
+                                .file = b->disk.file,
+                                .result = rc,
+                                .done = disk_request_completed};
     disk_io_submit(b->disk.io, &r->op);
 }
 

@@ -207,13 +207,6 @@ int disk_read_now(struct disk *disk, uint64_t offset, void *buf, size_t len)
 
 /* ---- requests ---- */
 
-static void refused(struct disk_io_op *op, int result)
-{
-    struct disk_request *request = (struct disk_request *)((char *)op - offsetof(struct disk_request, op));
-
-    request->done(request, result);
-}
-
 static int check(const struct disk *disk, const struct disk_request *request)
 {
     uint64_t bytes = 0;
@@ -248,8 +241,7 @@ void disk_submit(struct disk *disk, struct disk_request *request)
             disk->format->submit(disk, request);
         return;
     }
-    request->op = (struct disk_io_op){.kind = DISK_IO_NONE, .result = result, .done = refused};
-    disk_io_submit(disk->io, &request->op);
+    disk_request_end(request, result);
 }
 
 void disk_start(struct disk *disk)

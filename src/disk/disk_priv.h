@@ -157,6 +157,16 @@ unsigned disk_part(const struct disk *disk, unsigned i);
 /* Names the disk in an error: rc, which is 0 or -errno with *err. */
 int disk_named(const struct disk *disk, int rc, struct error **err);
 
+/* ---- request.c ---- */
+
+/* The `done` of a request's own operation: the request has ended with its result. */
+void disk_request_completed(struct disk_io_op *op, int result);
+/* Has it end with `result`, from the loop: what a format's submit does for what is done already. */
+void disk_request_end(struct disk_request *request, int result);
+/* One of its `pending` parts less. With the last one gone it ends with its `result`; from the loop if the
+ * format's submit is under way, which must not call `done`. */
+void disk_request_put(struct disk_request *request, bool submitting);
+
 /* ---- info.c ---- */
 
 bool disk_is_zero(const uint8_t *p, size_t len);

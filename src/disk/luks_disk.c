@@ -156,13 +156,6 @@ static void piece_done(struct disk_io_op *op, int result)
     r->done(r, result);
 }
 
-static void completed(struct disk_io_op *op, int result)
-{
-    struct disk_request *r = container_of(op, struct disk_request, op);
-
-    r->done(r, result);
-}
-
 static void submit(struct disk *disk, struct disk_request *r)
 {
     bool moves = r->kind != DISK_FLUSH && r->kind != DISK_DISCARD;
@@ -180,7 +173,7 @@ static void submit(struct disk *disk, struct disk_request *r)
     r->op = (struct disk_io_op){.kind = r->kind == DISK_FLUSH ? DISK_IO_SYNC : DISK_IO_NONE,
                                 .file = disk->file,
                                 .result = rc,
-                                .done = completed};
+                                .done = disk_request_completed};
     disk_io_submit(disk->io, &r->op);
 }
 

@@ -49,21 +49,6 @@ static uint32_t there(const struct nbd_link *link, uint64_t offset, uint64_t len
 
 /* ---- requests of a loop ---- */
 
-static void completed(struct disk_io_op *op, int result)
-{
-    struct disk_request *request = container_of(op, struct disk_request, op);
-
-    request->done(request, result);
-}
-
-static void put(struct disk_request *r)
-{
-    if (--r->pending)
-        return;
-    r->op = (struct disk_io_op){.kind = DISK_IO_NONE, .result = r->result, .done = completed};
-    disk_io_submit(r->disk->io, &r->op);
-}
-
 static void go_on(struct nbd_disk *n, struct disk_request *r);
 
 static void part_ended(struct nbd_call *call)
@@ -79,7 +64,7 @@ static void part_ended(struct nbd_call *call)
         r->paused = false;
         go_on(nbd_of(r->disk), r);
     }
-    put(r);
+    disk_request_put(r, true);
 }
 
 static uint16_t command_of(const struct nbd_disk *n, const struct disk_request *r)
@@ -177,7 +162,7 @@ static void nbd_submit(struct disk *disk, struct disk_request *r)
         go_on(n, r);
     }
     update_events(n);
-    put(r);
+    disk_request_put(r, true);
 }
 
 static void on_socket(void *opaque, uint32_t events)

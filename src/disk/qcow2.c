@@ -269,26 +269,9 @@ static int qcow2_extent(struct disk *disk, uint64_t offset, uint64_t length, str
 
 /* ---- requests ---- */
 
-static void completed(struct disk_io_op *op, int result)
-{
-    struct disk_request *request = container_of(op, struct disk_request, op);
-
-    request->done(request, result);
-}
-
-/* One part less. With the last one gone the request is done. */
 static void put(struct disk_request *request)
 {
-    struct qcow2 *q = qcow2_of(request->disk);
-
-    if (--request->pending)
-        return;
-    if (!q->submitting) {
-        request->done(request, request->result);
-        return;
-    }
-    request->op = (struct disk_io_op){.kind = DISK_IO_NONE, .result = request->result, .done = completed};
-    disk_io_submit(q->disk.io, &request->op);
+    disk_request_put(request, qcow2_of(request->disk)->submitting);
 }
 
 static void hold(struct qcow2 *q, struct disk_request *request)

@@ -449,13 +449,6 @@ static int read_now(struct disk *disk, uint64_t offset, void *buf, size_t len)
     return 0;
 }
 
-static void completed(struct disk_io_op *op, int result)
-{
-    struct disk_request *r = container_of(op, struct disk_request, op);
-
-    r->done(r, result);
-}
-
 /* What is compressed is read at once, in the disk's thread. */
 static void submit(struct disk *disk, struct disk_request *r)
 {
@@ -472,8 +465,7 @@ static void submit(struct disk *disk, struct disk_request *r)
         rc = read_now(disk, at, r->iov[i].iov_base, r->iov[i].iov_len);
         at += r->iov[i].iov_len;
     }
-    r->op = (struct disk_io_op){.kind = DISK_IO_NONE, .result = rc, .done = completed};
-    disk_io_submit(disk->io, &r->op);
+    disk_request_end(r, rc);
 }
 
 /* ---- opening ---- */

@@ -62,26 +62,9 @@ static uint64_t rest_of(const struct piece *p, uint64_t at, uint64_t length)
 
 /* ---- requests ---- */
 
-static void completed(struct disk_io_op *op, int result)
-{
-    struct disk_request *r = container_of(op, struct disk_request, op);
-
-    r->done(r, result);
-}
-
-/* One part less. With the last one gone the request is done. */
 static void put(struct disk_request *r)
 {
-    const struct set *s = set_of(r->disk);
-
-    if (--r->pending)
-        return;
-    if (!s->submitting) {
-        r->done(r, r->result);
-        return;
-    }
-    r->op = (struct disk_io_op){.kind = DISK_IO_NONE, .result = r->result, .done = completed};
-    disk_io_submit(s->disk.io, &r->op);
+    disk_request_put(r, set_of(r->disk)->submitting);
 }
 
 static void child_done(struct disk_request *request, int result)
