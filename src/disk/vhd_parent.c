@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/utf16.h"
+#include "disk/windows_path.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -23,14 +24,6 @@
 #define LOCATOR_MAX 65536u
 
 enum { LOCATOR_CODE = 0, LOCATOR_SPACE = 4, LOCATOR_LENGTH = 8, LOCATOR_OFFSET = 16 };
-
-/* How a path of Windows is written here. */
-static void turn_slashes(char *path)
-{
-    for (char *p = path; *p; p++)
-        if (*p == '\\')
-            *p = '/';
-}
 
 /* The path in the first locator of this kind; NULL: there is none. To be freed. */
 static int read_locator(int fd, const uint8_t *header, uint32_t code, char **out, struct error **err)
@@ -66,9 +59,7 @@ int vhd_parent_name(int fd, const uint8_t *header, char **out, struct error **er
     int rc = name ? read_locator(fd, header, RELATIVE, &path, err) : error_set_errno(err, ENOMEM, "its name");
 
     if (rc == 0 && path && *path) {
-        turn_slashes(path);
-        const char *from = strncmp(path, "./", 2) == 0 ? path + 2 : path;
-        *out = strdup(from);
+        *out = windows_path_to_here(path);
         return *out ? 0 : error_set_errno(err, ENOMEM, "its name");
     }
     if (rc == 0 && !*name) {
@@ -80,9 +71,8 @@ int vhd_parent_name(int fd, const uint8_t *header, char **out, struct error **er
     }
     if (rc)
         return rc;
-    char *which = *name ? name : path;
-    turn_slashes(which);
-    *out = last_part(which);
+    cleanup_free char *which = windows_path_to_here(*name ? name : path);
+    *out = which ? last_part(which) : NULL;
     return *out ? 0 : error_set_errno(err, ENOMEM, "its name");
 }
 
@@ -129,19 +119,6 @@ int vhd_check_parent(const uint8_t *header, const struct disk *parent, struct er
 
 /* ---- making one ---- */
 
-/* Where `name` is in Windows' words, as a path from the image's directory. */
-static size_t put_relative(const char *name, uint8_t *out, size_t room)
-{
-    cleanup_free char *path = NULL;
-
-    if (asprintf(&path, "%s%s", name[0] == '/' || name[0] == '.' ? "" : "./", name) < 0)
-        return SIZE_MAX;
-    for (char *p = path; *p; p++)
-        if (*p == '/')
-            *p = '\\';
-    return utf16_encode(path, out, room, false);
-}
-
 int vhd_put_parent(const struct disk_build *build, uint8_t *header, uint64_t at, uint8_t *sector,
                    struct error **err)
 {
@@ -157,7 +134,8 @@ int vhd_put_parent(const struct disk_build *build, uint8_t *header, uint64_t at,
     int rc = vhd_find_footer(fd, footer, &file_end, err);
     if (rc)
         return error_wrap(err, "disk '%s'", path);
-    size_t len = put_relative(name, sector, VHD_LOCATOR_ROOM);
+    cleanup_free char *relative = windows_path_of(name);
+    size_t len = relative ? utf16_encode(relative, sector, VHD_LOCATOR_ROOM, false) : SIZE_MAX;
     if (len == SIZE_MAX || utf16_encode(slash ? slash + 1 : name, header + VHD_AT_PARENT_NAME,
                                         VHD_PARENT_NAME - 2, true) == SIZE_MAX)
         return error_set(err, EINVAL, "'%s' is too long, or no name that a VHD can have", name);

@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/utf16.h"
+#include "disk/windows_path.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -76,14 +77,6 @@ static int read_locator(int fd, const struct vhdx_header *h, const struct vhdx_l
     return 0;
 }
 
-static char *here(char *path)
-{
-    for (char *p = path; *p; p++)
-        if (*p == '\\')
-            *p = '/';
-    return strdup(strncmp(path, "./", 2) == 0 ? path + 2 : path);
-}
-
 int vhdx_parent_name(int fd, const struct vhdx_header *h, const struct vhdx_log *log, char **out,
                      struct error **err)
 {
@@ -94,10 +87,10 @@ int vhdx_parent_name(int fd, const struct vhdx_header *h, const struct vhdx_log 
     if (rc)
         return rc;
     cleanup_free char *path = find(locator, h->parent_length, RELATIVE);
-    *out = path && *path ? here(path) : NULL;
+    *out = path && *path ? windows_path_to_here(path) : NULL;
     for (unsigned i = 0; i < ARRAY_SIZE(others) && !*out; i++) {
         cleanup_free char *other = find(locator, h->parent_length, others[i]),
-                          *whole = other ? here(other) : NULL;
+                          *whole = other ? windows_path_to_here(other) : NULL;
         const char *slash = whole ? strrchr(whole, '/') : NULL, *last = slash ? slash + 1 : whole;
         *out = last && *last ? strdup(last) : NULL;
     }
@@ -151,7 +144,7 @@ static int put_pair(uint8_t *locator, uint32_t *end, const char *key, const char
 int vhdx_make_locator(const struct disk_build *build, uint8_t *locator, uint32_t *length, struct error **err)
 {
     const char *name = build->what->backing;
-    cleanup_free char *path = disk_name_beside(build->path, name), *relative = NULL;
+    cleanup_free char *path = disk_name_beside(build->path, name), *relative = windows_path_of(name);
     cleanup_close int fd = path ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     struct vhdx_header h;
     struct vhdx_log log;
@@ -159,15 +152,12 @@ int vhdx_make_locator(const struct disk_build *build, uint8_t *locator, uint32_t
     uint64_t file_end;
     uint32_t end = PAIRS_AT + 3 * PAIR;
 
-    if (fd < 0 || asprintf(&relative, "%s%s", name[0] == '/' || name[0] == '.' ? "" : "./", name) < 0)
-        return error_set_errno(err, path ? errno : ENOMEM, "disk '%s'", name);
+    if (fd < 0 || !relative)
+        return error_set_errno(err, path && relative ? errno : ENOMEM, "disk '%s'", name);
     int rc = vhdx_header_read(&h, &log, fd, &file_end, err);
     vhdx_log_free(&log);
     if (rc)
         return error_wrap(err, "disk '%s'", path);
-    for (char *p = relative; *p; p++)
-        if (*p == '/')
-            *p = '\\';
     memcpy(locator, kind_vhdx, sizeof(kind_vhdx));
     print_id(h.bytes + VHDX_AT_DATA_WRITE_ID, id);
     /* libvhdi looks for the name in the other path alone, and takes no more than the name from it. */
