@@ -452,17 +452,6 @@ static int choose_units(struct disk_copy *c, struct error **err)
     return 0;
 }
 
-static int hand_on(struct error **err, struct error *why)
-{
-    int rc = -error_errno(why);
-
-    if (err)
-        *err = why;
-    else
-        error_free(why);
-    return rc;
-}
-
 static int prepare(struct disk_copy *c, struct error **err)
 {
     uint64_t size = c->disk->size;
@@ -505,11 +494,13 @@ int disk_copy_begin(struct disk *disk, int fd, const struct disk_copying *what, 
     int rc;
 
     if (!c) {
-        rc = busy ? error_set(&why, EBUSY, "the disk is being copied already")
-                  : error_set_errno(&why, ENOMEM, "copying the disk");
-        disk_copy_refuse(fd, -rc, error_message(why));
+        if (busy)
+            error_set(&why, EBUSY, "the disk is being copied already");
+        else
+            error_set_errno(&why, ENOMEM, "copying the disk");
+        rc = disk_copy_refuse_for(fd, why, err);
         close(fd);
-        return hand_on(err, why);
+        return rc;
     }
     c->disk = disk;
     c->what = *what;
@@ -520,9 +511,9 @@ int disk_copy_begin(struct disk *disk, int fd, const struct disk_copying *what, 
     if (rc == 0)
         rc = prepare(c, &why);
     if (rc) {
-        disk_copy_refuse(fd, -rc, error_message(why));
+        rc = disk_copy_refuse_for(fd, why, err);
         free_copy(c);
-        return hand_on(err, why);
+        return rc;
     }
     c->has_bitmap = c->bitmap && disk_bitmap_add(disk, c->bitmap, 0, NULL) == 0;
     c->control.record = (struct copy_record){.type = COPY_BEGUN,

@@ -49,6 +49,8 @@ struct disk_copying {
 int disk_copy_begin(struct disk *disk, int fd, const struct disk_copying *what, struct error **err);
 /* Tells who is at the other end of the socket why there is no copy. Any thread. */
 void disk_copy_refuse(int fd, int error, const char *text);
+/* The same with an error, which is handed on to `err`. Its -errno. */
+int disk_copy_refuse_for(int fd, struct error *why, struct error **err);
 /* Has it end soon, with `ended`; before the disk is closed, if it is not to be lost in silence. Does nothing
  * where there is none. */
 void disk_copy_cancel(struct disk *disk);

@@ -2,6 +2,7 @@
 /* The sender's end of a copy's socket: copy_priv.h. Never waits. The disk's thread; no locks. */
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "base/error.h"
 #include "disk/copy_priv.h"
 #include "host/loop.h"
 
@@ -145,4 +146,16 @@ void disk_copy_refuse(int fd, int error, const char *text)
     /* Where even that has no room, the end of the connection tells enough. */
     if (send(fd, bytes, COPY_HEADER_SIZE + record.length, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
         return;
+}
+
+int disk_copy_refuse_for(int fd, struct error *why, struct error **err)
+{
+    int rc = -error_errno(why);
+
+    disk_copy_refuse(fd, -rc, error_message(why));
+    if (err)
+        *err = why;
+    else
+        error_free(why);
+    return rc;
 }

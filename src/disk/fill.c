@@ -86,26 +86,27 @@ static bool find_missing(const struct disk_fill *f, uint64_t *at, uint64_t end, 
     return false;
 }
 
+static bool is_in_slot(const struct disk_fill *f, uint64_t offset, uint64_t length)
+{
+    for (unsigned i = 0; i < SLOTS; i++)
+        if (f->slots[i].used && f->slots[i].offset < offset + length &&
+            offset < f->slots[i].offset + f->slots[i].length)
+            return true;
+    return false;
+}
+
 static bool read_must_wait(const struct disk_fill *f, const struct disk_request *r)
 {
     uint64_t at = r->offset, length;
 
     if (!f->on_read || f->broken || r->kind != DISK_READ)
         return false;
-    for (unsigned i = 0; i < SLOTS; i++)
-        if (f->slots[i].used && overlap(r, f->slots[i].offset, f->slots[i].length))
-            return true;
-    return find_missing(f, &at, r->offset + r->length, &length);
+    return is_in_slot(f, r->offset, r->length) || find_missing(f, &at, r->offset + r->length, &length);
 }
 
 static bool must_wait(const struct disk_fill *f, const struct disk_request *r)
 {
-    if (f->closing)
-        return true;
-    for (unsigned i = 0; i < SLOTS && changes(r); i++)
-        if (f->slots[i].used && overlap(r, f->slots[i].offset, f->slots[i].length))
-            return true;
-    return read_must_wait(f, r);
+    return f->closing || (changes(r) && is_in_slot(f, r->offset, r->length)) || read_must_wait(f, r);
 }
 
 static bool is_being_written(const struct disk_fill *f, uint64_t offset, uint64_t length)
@@ -328,15 +329,6 @@ static void begin_slot(struct disk_fill *f, struct slot *slot, uint64_t offset, 
                                           .disk = f->disk,
                                           .done = on_read};
     f->disk->format->submit(f->disk, &slot->request);
-}
-
-static bool is_in_slot(const struct disk_fill *f, uint64_t offset, uint64_t length)
-{
-    for (unsigned i = 0; i < SLOTS; i++)
-        if (f->slots[i].used && f->slots[i].offset < offset + length &&
-            offset < f->slots[i].offset + f->slots[i].length)
-            return true;
-    return false;
 }
 
 static struct slot *free_slot(struct disk_fill *f)
@@ -562,12 +554,8 @@ int disk_fill_begin(struct disk *disk, int fd, const struct disk_filling *what, 
         rc = make(disk, fd, what, &why);
     if (rc) {
         disk->fill = on_read;
-        disk_copy_refuse(fd, -rc, error_message(why));
+        rc = disk_copy_refuse_for(fd, why, err);
         close(fd);
-        if (err)
-            *err = why;
-        else
-            error_free(why);
         return rc;
     }
     disk->fill->before = on_read;
