@@ -79,6 +79,12 @@ static const struct cli_status backup_statuses[] = {
                 "is read at once."                                                                           \
     }
 
+#define ONE_DISK                                                                                             \
+    {                                                                                                        \
+        .name = "disk", .type = CLI_STRING, .metavar = "DISK", .check = cli_check_disk_name,                 \
+        .help = "The disk, as the guest calls it: vda is the first. It may be left out if there is one."     \
+    }
+
 static const struct cli_argument backup_arguments[] = {
     {.name = "disk",
      .type = CLI_STRING,
@@ -103,11 +109,7 @@ static const struct cli_argument backup_arguments[] = {
 };
 
 static const struct cli_argument mirror_arguments[] = {
-    {.name = "disk",
-     .type = CLI_STRING,
-     .metavar = "DISK",
-     .check = cli_check_disk_name,
-     .help = "The disk, as the guest calls it: vda is the first. It may be left out if there is one."},
+    ONE_DISK,
     OUTPUT_FORMAT,
     RATE,
     GUEST,
@@ -119,11 +121,7 @@ static const struct cli_argument mirror_arguments[] = {
 };
 
 static const struct cli_argument stream_arguments[] = {
-    {.name = "disk",
-     .type = CLI_STRING,
-     .metavar = "DISK",
-     .check = cli_check_disk_name,
-     .help = "The disk, as the guest calls it: vda is the first. It may be left out if there is one."},
+    ONE_DISK,
     RATE,
     GUEST,
 };
