@@ -2,6 +2,7 @@
 """What the end-to-end tests share. A test that takes `engine` runs once for each engine that this host can run."""
 import pytest
 
+import life
 import program
 
 
@@ -16,6 +17,15 @@ def echo_guest():
     path = program.BUILD / "tests/guest/echo.pvh.elf"
     assert path.exists(), f"{path} is not built"
     return path
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A state directory that is everybody's here, also a terminal's."""
+    made = life.Home(tmp_path / "home")
+    monkeypatch.setenv("TABIQUE_HOME", str(made.path))
+    yield made
+    made.clear()
 
 
 @pytest.fixture(params=["bookworm", "trixie"])

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`tabique disk` and QEMU's programs for images, run to their end."""
+"""`tabique disk`, and other programs that read and write images, run to their end."""
+import os
+import shutil
 import subprocess
+
+import pytest
 
 from program import run
 
@@ -20,3 +24,19 @@ def disk(*words, status=0):
     done = run("disk", *map(str, words), timeout=120)
     assert done.returncode == status, (done.returncode, done.stdout, done.stderr)
     return done
+
+
+def needs_libyal(program, package):
+    """A mark for tests that read an image by vhdimount or vmdkmount."""
+    return pytest.mark.skipif(not shutil.which(program) or not os.path.exists("/dev/fuse") or os.geteuid() != 0,
+                              reason=f"{package} and FUSE are not there")
+
+
+def read_by_libyal(program, image, mount, chain=1):
+    """What vhdimount or vmdkmount finds in an image that is the last of a chain: it shows them one by one."""
+    mount.mkdir()
+    subprocess.run([program, image, mount], check=True, capture_output=True, timeout=60)
+    try:
+        return (mount / f"{program.removesuffix('mount')}{chain}").read_bytes()
+    finally:
+        subprocess.run(["umount", mount], check=True, timeout=60)

@@ -10,7 +10,7 @@ import struct
 import subprocess
 import time
 
-from program import BUILD, TABIQUE, default_signals
+from program import BUILD, GUESTS, TABIQUE, Shell, default_signals
 
 ECHO = BUILD / "tests/guest/echo.pvh.elf"
 POWER = BUILD / "tests/guest/power.pvh.elf"
@@ -28,6 +28,13 @@ def wait_until(condition, what, limit=LIMIT):
             return value
         assert time.monotonic() < deadline, f"not within {limit} s: {what}"
         time.sleep(0.01)
+
+
+def run_with_disks(suite, *disks):
+    """A Debian named web at its shell on the soft engine, with these disks (each as --disk takes it) and no network."""
+    return Shell("run", "--name", "web", "--engine", "soft", "--net", "none", "--kernel", GUESTS / suite / "vmlinuz",
+                 "--initrd", GUESTS / suite / "initrd.gz", "--append", "console=ttyS0 quiet",
+                 *[word for disk in disks for word in ("--disk", disk)]).shell()
 
 
 def our_processes():

@@ -17,8 +17,8 @@ import time
 import pytest
 
 import program
-from life import Home, wait_until
-from program import GUESTS, Shell
+from disk_programs import qemu_img
+from life import run_with_disks, wait_until
 
 pytestmark = pytest.mark.skipif("soft" not in program.engines(), reason="this host can't run the engine soft")
 
@@ -31,14 +31,6 @@ for d in a b; do printf %08d $g | dd of=/dev/vd$d bs=4096 seek=$((i*{STRIDE})) c
 i=$((i+1)); done; g=$((g+1)); done""".replace("\n", " ")
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    made = Home(tmp_path / "home")
-    monkeypatch.setenv("TABIQUE_HOME", str(made.path))
-    yield made
-    made.clear()
-
-
 @pytest.fixture(scope="module")
 def content(tmp_path_factory):
     path = tmp_path_factory.mktemp("content") / "content.raw"
@@ -46,18 +38,11 @@ def content(tmp_path_factory):
     return path
 
 
-def qemu_img(*words):
-    return subprocess.run(["qemu-img", *map(str, words)], capture_output=True, text=True, check=True, timeout=120).stdout
-
-
 def run_guest(tmp_path, suite, content):
-    words = []
-    for i in range(2):
-        path = tmp_path / f"d{i}.qcow2"
+    paths = [tmp_path / f"d{i}.qcow2" for i in range(2)]
+    for path in paths:
         qemu_img("convert", "-f", "raw", "-O", "qcow2", content, path)
-        words += ["--disk", f"{path},format=qcow2"]
-    return Shell("run", "--name", "web", "--engine", "soft", "--net", "none", "--kernel", GUESTS / suite / "vmlinuz",
-                 "--initrd", GUESTS / suite / "initrd.gz", "--append", "console=ttyS0 quiet", *words).shell()
+    return run_with_disks(suite, *[f"{path},format=qcow2" for path in paths])
 
 
 def begin_writing(guest):
@@ -264,10 +249,10 @@ def test_stream(home, tmp_path, suite, content):
     assert "a copy of it is being made" in home.fail("update", "web", "--disk", "vda,size=96M")
     child.send_signal(signal.SIGINT)
     assert child.wait(timeout=60) == 130
-    assert "backing file" in qemu_img("info", "-U", path)
+    assert "backing file" in qemu_img("info", "-U", path).stdout
     home.do("stream", "web", "--disk", "vda", "--rate", "64M")
-    assert "backing file" not in qemu_img("info", "-U", path) and "backing file" in qemu_img(
-        "info", "-U", home.inspect("web")["config"]["disk"][1]["path"])
+    assert "backing file" not in qemu_img("info", "-U", path).stdout and "backing file" in qemu_img(
+        "info", "-U", home.inspect("web")["config"]["disk"][1]["path"]).stdout
     newest = rounds(guest_read(guest))[0]
     home.do("snapshot", "web", "three")
     time.sleep(1)
@@ -297,14 +282,12 @@ def test_copy_on_read(home, tmp_path, suite, content):
     """What the guest has read is in its own file then, also after a snapshot; what it has not is not."""
     top = tmp_path / "top.qcow2"
     qemu_img("create", "-q", "-f", "qcow2", "-b", content, "-F", "raw", top)
-    guest = Shell("run", "--name", "web", "--engine", "soft", "--net", "none", "--kernel", GUESTS / suite / "vmlinuz",
-                  "--initrd", GUESTS / suite / "initrd.gz", "--append", "console=ttyS0 quiet",
-                  "--disk", f"{top},format=qcow2,copy-on-read").shell()
+    guest = run_with_disks(suite, f"{top},format=qcow2,copy-on-read")
     assert home.inspect("web")["config"]["disk"][0]["copy-on-read"] is True
 
     def own(path, first, last):
         """Whether the file itself has all of these MiB; or none."""
-        pieces = json.loads(qemu_img("map", "--output=json", path))
+        pieces = json.loads(qemu_img("map", "--output=json", path).stdout)
         found = {p["depth"] == 0 for p in pieces if p["start"] < last << 20 and p["start"] + p["length"] > first << 20}
         assert len(found) == 1, (path, first, last, pieces)
         return found.pop()

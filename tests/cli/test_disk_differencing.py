@@ -2,30 +2,17 @@
 """Differencing VHD and VHDX images, which QEMU does not know: beside libvhdi's tools and a model of the format written here."""
 import os
 import random
-import shutil
 import struct
 import subprocess
 
 import pytest
 
-from disk_programs import disk, qemu_img
+from disk_programs import disk, needs_libyal, qemu_img, read_by_libyal
 
 MIB = 1 << 20
 BLOCK = 2 * MIB
 SIZE = 12 * MIB
-mounts = pytest.mark.skipif(not shutil.which("vhdimount") or not os.path.exists("/dev/fuse") or os.geteuid() != 0,
-                            reason="libvhdi-utils and FUSE are not there")
-
-
-def libvhdi_reads(image, mount):
-    """The last of the files there is the image, the one before that its parent."""
-    mount.mkdir()
-    subprocess.run(["vhdimount", image, mount], check=True, capture_output=True, timeout=60)
-    try:
-        files = sorted(mount.iterdir())
-        return files[-1].read_bytes()
-    finally:
-        subprocess.run(["umount", mount], check=True, timeout=60)
+mounts = needs_libyal("vhdimount", "libvhdi-utils")
 
 
 class Vhd:
@@ -109,12 +96,17 @@ def reads(image, out):
     return out.read_bytes()
 
 
+def check_new(tmp_path, image, base):
+    """One that was just made: it shows what it is based on."""
+    assert reads(image, tmp_path / "x") == (tmp_path / "base.raw").read_bytes()
+    said = disk("info", image).stdout
+    assert "type: differencing" in said and base in said
+    assert "No errors" in disk("check", image).stdout
+    assert "--follow" in disk("convert", image, tmp_path / "y", status=1).stderr
+
+
 def test_a_new_one(tmp_path, child):
-    assert reads(child, tmp_path / "x") == (tmp_path / "base.raw").read_bytes()
-    said = disk("info", child).stdout
-    assert "type: differencing" in said and "base.vhd" in said
-    assert "No errors" in disk("check", child).stdout
-    assert "--follow" in disk("convert", child, tmp_path / "y", status=1).stderr
+    check_new(tmp_path, child, "base.vhd")
     assert "can't have another size" in disk("resize", "--follow", child, "1G", status=1).stderr
     seen = subprocess.run(["vhdiinfo", child], capture_output=True, text=True, check=False, timeout=60).stdout
     assert "Differential" in seen and "base.vhd" in seen
@@ -138,7 +130,7 @@ def test_sectors(tmp_path, child, eights):
     assert reads(child, tmp_path / "x") == model
     assert "No errors" in disk("check", child).stdout
     if eights:
-        assert libvhdi_reads(child, tmp_path / "mount") == model
+        assert read_by_libyal("vhdimount", child, tmp_path / "mount", 2) == model
 
 
 @mounts
@@ -158,7 +150,7 @@ def test_written_and_read_by_libvhdi(tmp_path, child):
         for value, at, n in commands:
             model[at:at + n] = bytes([value]) * n
         assert reads(image, tmp_path / "x") == model
-    assert libvhdi_reads(top, tmp_path / "mount") == model
+    assert read_by_libyal("vhdimount", top, tmp_path / "mount", 3) == model
     assert len(json_map(top)) > 3
 
 
@@ -198,11 +190,7 @@ def test_without_locators(tmp_path, child):
 
 
 def test_a_new_vhdx(tmp_path, vhdx):
-    assert reads(vhdx, tmp_path / "x") == (tmp_path / "base.raw").read_bytes()
-    said = disk("info", vhdx).stdout
-    assert "type: differencing" in said and "base.vhdx" in said
-    assert "No errors" in disk("check", vhdx).stdout
-    assert "--follow" in disk("convert", vhdx, tmp_path / "y", status=1).stderr
+    check_new(tmp_path, vhdx, "base.vhdx")
     subprocess.run(["qemu-io", "-f", "vhdx", "-c", "write -P 1 0 64k", tmp_path / "base.vhdx"], check=True, capture_output=True,
                    timeout=60)
     assert "written since" in disk("convert", "--follow", vhdx, tmp_path / "y", status=1).stderr
@@ -223,7 +211,7 @@ def test_sectors_of_vhdx(tmp_path, vhdx, eights):
             model[block * MIB + sector * 512:block * MIB + sector * 512 + 512] = value
     if eights:
         image.save()
-        assert libvhdi_reads(vhdx, tmp_path / "mount") == model
+        assert read_by_libyal("vhdimount", vhdx, tmp_path / "mount", 2) == model
     # "Zeros" hides what is behind.
     struct.pack_into("<Q", image.bytes, image.table + 8 * 5, 2)
     model[5 * MIB:6 * MIB] = bytes(MIB)

@@ -13,7 +13,7 @@ import zlib
 
 import pytest
 
-from disk_programs import disk, qemu_img
+from disk_programs import disk, needs_libyal, qemu_img, read_by_libyal
 from program import TABIQUE, Terminal, run
 
 MIB = 1 << 20
@@ -169,19 +169,13 @@ def test_repair_a_number_of_blocks(tmp_path, source):
     qemu_img("check", "-q", "-f", "vdi", image)
 
 
-@pytest.mark.skipif(not shutil.which("vmdkmount") or not os.path.exists("/dev/fuse") or os.geteuid() != 0,
-                    reason="libvmdk-utils and FUSE are not there")
+@needs_libyal("vmdkmount", "libvmdk-utils")
 @pytest.mark.parametrize("options", ["", "-o subformat=streamOptimized"])
 def test_libvmdk_reads_our_vmdk(tmp_path, source, options):
     """A second reader of the format."""
-    image, mount = tmp_path / "a.vmdk", tmp_path / "mount"
+    image = tmp_path / "a.vmdk"
     disk("convert", "-O", "vmdk", *options.split(), source, image)
-    mount.mkdir()
-    subprocess.run(["vmdkmount", image, mount], check=True, capture_output=True, timeout=60)
-    try:
-        assert (mount / "vmdk1").read_bytes() == source.read_bytes()
-    finally:
-        subprocess.run(["umount", mount], check=True, timeout=60)
+    assert read_by_libyal("vmdkmount", image, tmp_path / "mount") == source.read_bytes()
 
 
 @pytest.mark.parametrize("at, value, part", [
@@ -253,20 +247,14 @@ def test_luks_both_ways(tmp_path, source, monkeypatch):
     assert pathlib.Path("x").read_bytes() == pathlib.Path("ours").read_bytes()
 
 
-@pytest.mark.skipif(not shutil.which("vhdimount") or not os.path.exists("/dev/fuse") or os.geteuid() != 0,
-                    reason="libvhdi-utils and FUSE are not there")
+@needs_libyal("vhdimount", "libvhdi-utils")
 @pytest.mark.parametrize("name, options", [("vhd", ""), ("vhd", "-o subformat=fixed"), ("vhdx", ""),
                                            ("vhdx", "-o subformat=fixed"), ("vhdx", "-o block_size=64M")])
 def test_libvhdi_reads_our_vhd(tmp_path, source, name, options):
     """A second reader of the formats, which looks at the bits of the sectors too."""
-    image, mount = tmp_path / "a", tmp_path / "mount"
+    image = tmp_path / "a"
     disk("convert", "-O", name, *options.split(), source, image)
-    mount.mkdir()
-    subprocess.run(["vhdimount", image, mount], check=True, capture_output=True, timeout=60)
-    try:
-        assert (mount / "vhdi1").read_bytes() == source.read_bytes()
-    finally:
-        subprocess.run(["umount", mount], check=True, timeout=60)
+    assert read_by_libyal("vhdimount", image, tmp_path / "mount") == source.read_bytes()
 
 
 def test_map_is_qemus(tmp_path, source):

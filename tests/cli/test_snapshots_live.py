@@ -10,8 +10,7 @@ import time
 import pytest
 
 import program
-from life import Home, wait_until
-from program import GUESTS, Shell
+from life import run_with_disks, wait_until
 from test_snapshots import check_files, expect, layers, rows, shows, snapshots
 
 pytestmark = pytest.mark.skipif("soft" not in program.engines(), reason="this host can't run the engine soft")
@@ -20,22 +19,11 @@ PAUSE_MS = 2000  # on a host that does ten other things; a few on an idle one
 KILLS = int(os.environ.get("TABIQUE_LIVE_SNAPSHOT_KILLS", "6"))
 
 
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    made = Home(tmp_path / "home")
-    monkeypatch.setenv("TABIQUE_HOME", str(made.path))
-    yield made
-    made.clear()
-
-
 def run_guest(tmp_path, suite):
-    words = []
-    for i in range(2):
-        path = tmp_path / f"d{i}.qcow2"
+    paths = [tmp_path / f"d{i}.qcow2" for i in range(2)]
+    for path in paths:
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "64M"], check=True, timeout=60)
-        words += ["--disk", f"{path},format=qcow2"]
-    return Shell("run", "--name", "web", "--engine", "soft", "--net", "none", "--kernel", GUESTS / suite / "vmlinuz",
-                 "--initrd", GUESTS / suite / "initrd.gz", "--append", "console=ttyS0 quiet", *words).shell()
+    return run_with_disks(suite, *[f"{path},format=qcow2" for path in paths])
 
 
 def put(guest, value):
