@@ -278,14 +278,7 @@ static int begin_slot(struct disk_copy *c, struct copy_slot *slot, uint64_t unit
     }
     slot->reading = true;
     slot->iov = (struct iovec){.iov_base = slot->data, .iov_len = length};
-    slot->request = (struct disk_request){.kind = DISK_READ,
-                                          .offset = offset,
-                                          .length = length,
-                                          .iov = &slot->iov,
-                                          .n_iov = 1,
-                                          .disk = c->disk,
-                                          .done = on_read};
-    c->disk->format->submit(c->disk, &slot->request);
+    disk_request_read(&slot->request, c->disk, offset, &slot->iov, on_read);
     return 1;
 }
 

@@ -167,6 +167,11 @@ void disk_request_end(struct disk_request *request, int result);
  * format's submit is under way, which must not call `done`. */
 void disk_request_put(struct disk_request *request, bool submitting);
 
+/* Reads one piece from `offset` on, past a copy or a filling that the disk is under: these read so
+ * themselves. */
+void disk_request_read(struct disk_request *request, struct disk *disk, uint64_t offset,
+                       const struct iovec *piece, void (*done)(struct disk_request *request, int result));
+
 /* ---- info.c ---- */
 
 bool disk_is_zero(const uint8_t *p, size_t len);

@@ -321,14 +321,7 @@ static void begin_slot(struct disk_fill *f, struct slot *slot, uint64_t offset, 
     slot->offset = offset;
     slot->length = length;
     slot->iov = (struct iovec){.iov_base = slot->data, .iov_len = length};
-    slot->request = (struct disk_request){.kind = DISK_READ,
-                                          .offset = offset,
-                                          .length = length,
-                                          .iov = &slot->iov,
-                                          .n_iov = 1,
-                                          .disk = f->disk,
-                                          .done = on_read};
-    f->disk->format->submit(f->disk, &slot->request);
+    disk_request_read(&slot->request, f->disk, offset, &slot->iov, on_read);
 }
 
 static struct slot *free_slot(struct disk_fill *f)

@@ -26,3 +26,16 @@ void disk_request_put(struct disk_request *r, bool submitting)
     else
         r->done(r, r->result);
 }
+
+void disk_request_read(struct disk_request *r, struct disk *disk, uint64_t offset, const struct iovec *piece,
+                       void (*done)(struct disk_request *request, int result))
+{
+    *r = (struct disk_request){.kind = DISK_READ,
+                               .offset = offset,
+                               .length = piece->iov_len,
+                               .iov = piece,
+                               .n_iov = 1,
+                               .disk = disk,
+                               .done = done};
+    disk->format->submit(disk, r);
+}
