@@ -37,6 +37,15 @@ int disk_named(const struct disk *disk, int rc, struct error **err)
     return rc ? error_wrap(err, "disk '%s'", disk->files->files[disk->file].name) : 0;
 }
 
+int disk_check_behind(const struct disk *disk, bool based, struct error **err)
+{
+    if (disk->backing && !based)
+        return error_set(err, EINVAL, "is based on nothing, but a file for that is given");
+    if (based && !disk->backing && disk->files && !disk->files->alone)
+        return error_set(err, EINVAL, "is based on a file that is not given");
+    return 0;
+}
+
 unsigned disk_part(const struct disk *disk, unsigned i)
 {
     const struct disk_files *files = disk->files;
@@ -69,11 +78,11 @@ static int open_file(struct disk **out, struct disk_files *files, unsigned file,
     if (!format)
         return error_set(err, EINVAL, "disk '%s': '%s' is no format", f->name, f->format);
     int rc = 0;
-    if (backing && !format->backing)
-        rc = error_set(err, EINVAL, "is based on nothing, but a file for that is given");
-    else if (disk_part(&common, 0) && !format->parts)
+    if (!format->backing)
+        rc = disk_check_behind(&common, false, err);
+    if (rc == 0 && disk_part(&common, 0) && !format->parts)
         rc = error_set(err, EINVAL, "has one file, but another is given");
-    else
+    if (rc == 0)
         rc = format->open(out, &common, err);
     return rc ? error_wrap(err, "disk '%s'", f->name) : 0;
 }

@@ -154,6 +154,9 @@ extern const struct disk_format disk_format_luks, disk_format_raw, disk_format_q
 /* The number of an image's further file `i` in its files, if it is there; else 0. */
 unsigned disk_part(const struct disk *disk, unsigned i);
 
+/* That a file for what the image is based on is given if it is based on one, and only then; of one that is
+ * opened alone none is. 0 or -errno with *err. */
+int disk_check_behind(const struct disk *disk, bool based, struct error **err);
 /* Names the disk in an error: rc, which is 0 or -errno with *err. */
 int disk_named(const struct disk *disk, int rc, struct error **err);
 

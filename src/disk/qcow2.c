@@ -442,15 +442,6 @@ static int prepare_writing(struct qcow2 *q)
     return rc;
 }
 
-static int check_behind(const struct qcow2 *q, const struct qcow2_header *h, struct error **err)
-{
-    if (!h->backing_offset == !q->disk.backing || q->disk.files->alone)
-        return 0;
-    return error_set(err, EINVAL,
-                     h->backing_offset ? "is based on a file that is not given"
-                                       : "is based on nothing, but a file for that is given");
-}
-
 /* A long chain has few tables of each file in memory: of all together as many as of one that stands alone, or
  * one each. */
 static uint32_t l2_cache_bytes(const struct disk *disk)
@@ -481,7 +472,7 @@ static int qcow2_open(struct disk **out, const struct disk *common, struct error
     if (rc)
         error_set_errno(err, -rc, "reading its tables");
     else
-        rc = check_behind(q, &header, err);
+        rc = disk_check_behind(&q->disk, header.backing_offset, err);
     if (rc) {
         q->disk.backing = NULL; /* the caller's */
         free_qcow2(q);

@@ -432,15 +432,6 @@ static int open_dynamic(struct vhd *v, const struct header *h, uint64_t file_end
     return rc || b->disk.read_only ? rc : prepare_writing(v, h, err);
 }
 
-static int check_given(const struct header *h, const struct disk *common, struct error **err)
-{
-    if (h->type != VHD_DIFFERENCING && common->backing)
-        return error_set(err, EINVAL, "is based on nothing, but a file for that is given");
-    if (h->type == VHD_DIFFERENCING && !common->backing && common->files && !common->files->alone)
-        return error_set(err, EINVAL, "is based on another image, which is not given");
-    return 0;
-}
-
 static int open_vhd(struct disk **out, const struct disk *common, struct error **err)
 {
     struct header h;
@@ -453,7 +444,7 @@ static int open_vhd(struct disk **out, const struct disk *common, struct error *
     if (rc == 0) {
         v->blocks.disk = *common;
         v->blocks.disk.size = h.size;
-        rc = check_given(&h, common, err);
+        rc = disk_check_behind(common, h.type == VHD_DIFFERENCING, err);
     }
     if (rc == 0 && h.type == VHD_FIXED) {
         v->blocks.ops = &fixed_blocks;

@@ -34,17 +34,6 @@ static bool probe(const uint8_t *head, size_t len)
     return len >= 8 && memcmp(head, VHDX_SIGNATURE, 8) == 0;
 }
 
-static int check_given(const struct vhdx_header *h, const struct disk *disk, struct error **err)
-{
-    bool differs = h->flags & VHDX_HAS_PARENT;
-
-    if (!differs && disk->backing)
-        return error_set(err, EINVAL, "is based on nothing, but a file for that is given");
-    if (differs && !disk->backing && disk->files && !disk->files->alone)
-        return error_set(err, EINVAL, "is based on another image, which is not given");
-    return 0;
-}
-
 /* The parent is a VHDX too. */
 static int backing(int fd, char **name, char **format, bool *other, struct error **err)
 {
@@ -533,7 +522,7 @@ static int prepare(struct vhdx *v, const struct vhdx_log *log, uint64_t file_end
 {
     struct blocks *b = &v->blocks;
     uint64_t sectors = v->header.table.length / VHDX_SECTOR;
-    int rc = check_given(&v->header, &b->disk, err);
+    int rc = disk_check_behind(&b->disk, v->header.flags & VHDX_HAS_PARENT, err);
 
     if (rc)
         return rc;

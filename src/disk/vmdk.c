@@ -662,11 +662,9 @@ static int prepare_all(struct vmdk *v, const struct header *h, const char *text,
 
     v->id_at = id ? h->descriptor * DISK_SECTOR + id : 0;
     b->differs = vmdk_text_number(text, "parentCID") != VMDK_NO_PARENT;
-    if (!b->differs && b->disk.backing)
-        return error_set(err, EINVAL, "is based on nothing, but a file for that is given");
-    if (b->differs && !b->disk.backing && b->disk.files && !b->disk.files->alone)
-        return error_set(err, EINVAL, "is based on another image, which is not given");
-    int rc = b->differs ? vmdk_check_parent(text, &b->disk, err) : 0;
+    int rc = disk_check_behind(&b->disk, b->differs, err);
+    if (rc == 0 && b->differs)
+        rc = vmdk_check_parent(text, &b->disk, err);
     return rc ? rc : prepare(v, h, file_end, err);
 }
 

@@ -233,14 +233,13 @@ static int open_pieces(struct set *s, const struct vmdk_extent *list, unsigned n
                        struct error **err)
 {
     uint64_t at = 0, grains = 0;
+    int rc = disk_check_behind(&s->disk, differs, err);
 
-    if (differs && !s->disk.backing && !s->disk.files->alone)
-        return error_set(err, EINVAL, "is based on another image, which is not given");
-    if (!differs && s->disk.backing)
-        return error_set(err, EINVAL, "is based on nothing, but a file for that is given");
+    if (rc)
+        return rc;
     for (s->n = 0; s->n < n;) {
         const struct vmdk_extent *e = &list[s->n];
-        int rc = open_piece(s, e, s->n, at, err);
+        rc = open_piece(s, e, s->n, at, err);
         if (rc == 0 && !e->flat && differs)
             base_on(&s->pieces[s->n], s->disk.backing);
         if (rc == 0 && !e->flat)
