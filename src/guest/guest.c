@@ -200,39 +200,65 @@ int guest_list(const struct home *home, struct guest_row **out, size_t *n_out, s
     return 0;
 }
 
-static int no_such_guest(const struct guest_row *rows, size_t n, const char *name, struct error **err)
+static int no_such_guest(const struct home *home, const char *name, struct error **err)
 {
-    cleanup_free const char **names = calloc(n + 1, sizeof(*names));
-
-    for (size_t i = 0; names && i < n; i++)
-        names[i] = rows[i].name;
-    const char *meant = names ? suggest_nearest(name, names, n) : NULL;
-    return error_set(err, ENOENT, "no guest '%s'%s%s%s", name, meant ? ": did you mean '" : "",
-                     meant ? meant
-                     : n   ? "; 'tabique ps -a' lists them"
-                           : ": there is none at all",
-                     meant ? "'?" : "");
-}
-
-int guest_find(const struct home *home, const char *name, struct guest_row *row, struct error **err)
-{
-    struct guest_row *rows;
-    size_t n;
-    int rc = guest_list(home, &rows, &n, err);
+    struct guest_row *rows = NULL;
+    size_t n = 0;
+    int rc = err ? guest_list(home, &rows, &n, err) : 0;
 
     if (rc)
         return rc;
-    rc = -ENOENT;
-    for (size_t i = 0; rc && i < n; i++)
-        if (strcmp(rows[i].name, name) == 0) {
-            *row = rows[i];
-            rows[i] = (struct guest_row){0};
-            rc = 0;
-        }
-    if (rc)
-        no_such_guest(rows, n, name, err);
+    cleanup_free const char **names = calloc(n + 1, sizeof(*names));
+    for (size_t i = 0; names && i < n; i++)
+        names[i] = rows[i].name;
+    const char *meant = names ? suggest_nearest(name, names, n) : NULL;
+    rc = error_set(err, ENOENT, "no guest '%s'%s%s%s", name, meant ? ": did you mean '" : "",
+                   meant ? meant
+                   : n   ? "; 'tabique ps -a' lists them"
+                         : ": there is none at all",
+                   meant ? "'?" : "");
     guest_list_free(rows, n);
     return rc;
+}
+
+static int read_one(const struct home *home, const char *name, struct guest_row *row, struct error **err)
+{
+    struct registry *registry = NULL;
+    int rc = registry_open(&registry, home->state, REGISTRY_READ, err);
+
+    if (rc == -ENOENT && (!err || !*err))
+        return 0;
+    if (rc == 0)
+        rc = registry_find(registry, name, row, err);
+    registry_close(registry);
+    return rc;
+}
+
+int guest_find(const struct home *home, const char *name, struct guest_row *out, struct error **err)
+{
+    struct guest_row row = {0};
+    int rc = read_one(home, name, &row, err);
+
+    if (rc > 0) {
+        wait_for_orphans(home, &row, 1);
+        if (guest_is_dead(home, &row)) {
+            bury_all(home, &row, 1);
+            guest_row_clear(&row);
+            rc = read_one(home, name, &row, err);
+        }
+    }
+    if (rc > 0 && guest_is_dead(home, &row)) {
+        make_crashed(&row);
+        if (leaves_nothing(&row)) {
+            guest_row_clear(&row);
+            rc = 0;
+        }
+    }
+    if (rc == 0)
+        return no_such_guest(home, name, err);
+    if (rc > 0)
+        *out = row;
+    return rc < 0 ? rc : 0;
 }
 
 /* ---- making ---- */

@@ -91,22 +91,30 @@ int registry_error(struct registry *registry, const char *what, struct error **e
     return error_set(err, EIO, "%s: '%s': %s", what, path, sqlite3_errmsg(registry->db));
 }
 
+/* The connection's own statements, which stay with it: to read SQL anew takes longer than to run most of it.
+ */
+static sqlite3_stmt *find_idle(const struct registry *registry, const char *sql)
+{
+    sqlite3_stmt *s = NULL;
+
+    while ((s = sqlite3_next_stmt(registry->db, s)) && (sqlite3_stmt_busy(s) || strcmp(sqlite3_sql(s), sql)))
+        ;
+    return s;
+}
+
 static int vprepare(struct registry *registry, sqlite3_stmt **out, struct error **err, const char *sql,
                     const char *types, va_list args)
 {
-    sqlite3_stmt *s;
+    sqlite3_stmt *s = find_idle(registry, sql);
 
-    if (sqlite3_prepare_v2(registry->db, sql, -1, &s, NULL) != SQLITE_OK)
+    if (!s && sqlite3_prepare_v2(registry->db, sql, -1, &s, NULL) != SQLITE_OK)
         return registry_error(registry, "state", err);
     for (int i = 0; types[i]; i++) {
         int rc = types[i] == 's'
                      ? sqlite3_bind_text(s, i + 1, va_arg(args, const char *), -1, SQLITE_TRANSIENT)
                      : sqlite3_bind_int64(s, i + 1, va_arg(args, int64_t));
-        if (rc != SQLITE_OK) {
-            rc = registry_error(registry, "state", err);
-            sqlite3_finalize(s);
-            return rc;
-        }
+        if (rc != SQLITE_OK)
+            return registry_error(registry, "state", err);
     }
     *out = s;
     return 0;
@@ -209,6 +217,13 @@ static int migrate(struct registry *registry, struct error **err)
     return rc ? rc : registry_commit(registry, err);
 }
 
+static void close_database(sqlite3 *db)
+{
+    for (sqlite3_stmt *s; db && (s = sqlite3_next_stmt(db, NULL));)
+        sqlite3_finalize(s);
+    sqlite3_close(db);
+}
+
 /*
  * Where nothing can be written, SQLite can't make the shared memory of a WAL: then, and only then, it reads
  * the file as one that nobody changes.
@@ -285,7 +300,7 @@ static int set_up(struct registry *registry, enum registry_access access, struct
     if (!version)
         return -ENOENT; /* somebody is about to make it */
     /* Who only looks finds what a newer Tabique would have written, and so does that first. */
-    sqlite3_close(steal_ptr(registry->db));
+    close_database(steal_ptr(registry->db));
     return set_up(registry, REGISTRY_WRITE, NULL) ? error_set(err, ENOTSUP,
                                                               "state: '%s' is of an older form and can't be "
                                                               "renewed: run 'tabique ps' as who may write it",
@@ -295,7 +310,7 @@ static int set_up(struct registry *registry, enum registry_access access, struct
 
 static void close_now(struct registry *registry)
 {
-    sqlite3_close(registry->db);
+    close_database(registry->db);
     free(registry->path);
     free(registry);
 }

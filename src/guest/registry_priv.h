@@ -23,17 +23,19 @@ int registry_error(struct registry *registry, const char *what, struct error **e
 
 /*
  * Prepares `sql` and binds its parameters by `types`, a letter each: s (const char *, NULL is NULL), i
- * (int64_t). 0 or -errno with *err. Finalize the statement.
+ * (int64_t). 0 or -errno with *err. The statement is the connection's and serves who next has the same text:
+ * it is stepped at once, and given back by cleanup_statement.
  */
 int registry_prepare(struct registry *registry, sqlite3_stmt **out, struct error **err, const char *sql,
                      const char *types, ...);
 /* The same for a statement that gives no rows, and runs it. */
 int registry_execute(struct registry *registry, struct error **err, const char *sql, const char *types, ...);
 
-static inline void registry_finalize_fn(sqlite3_stmt **s)
+static inline void registry_reset_fn(sqlite3_stmt **s)
 {
-    sqlite3_finalize(*s);
+    sqlite3_reset(*s);
+    sqlite3_clear_bindings(*s);
 }
-#define cleanup_statement __attribute__((cleanup(registry_finalize_fn)))
+#define cleanup_statement __attribute__((cleanup(registry_reset_fn)))
 
 #endif
