@@ -15,6 +15,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 /* ---- options ---- */
@@ -154,9 +155,28 @@ static int check_preallocation(const struct disk_create *what, const struct disk
     return 0;
 }
 
+static const uint8_t zeros[64u << 10];
+
+int disk_build_write(const struct disk_build *build, const void *bytes, uint64_t len, uint64_t room,
+                     uint64_t offset)
+{
+    int rc = disk_write_at(build->fd, bytes, len, offset);
+
+    if (rc == 0 && build->fresh) {
+        off_t end = lseek(build->fd, 0, SEEK_END);
+        return end < 0 || ((uint64_t)end < offset + room && ftruncate(build->fd, (off_t)(offset + room)) < 0)
+                   ? -errno
+                   : 0;
+    }
+    for (uint64_t n; rc == 0 && len < room; len += n) {
+        n = room - len < sizeof(zeros) ? room - len : sizeof(zeros);
+        rc = disk_write_at(build->fd, zeros, n, offset + len);
+    }
+    return rc;
+}
+
 static int fill_holes(int fd, uint64_t end)
 {
-    static const uint8_t zeros[256u << 10];
     bool hole;
     int rc = 0;
 
@@ -233,8 +253,11 @@ int disk_build_begin(struct disk_build *build, int fd, const char *path, const s
     const char *slash = strrchr(path, '/');
     const struct disk_format *format = disk_format_find(what->format);
 
+    struct stat st;
+
     *build = (struct disk_build){
         .format = format, .fd = fd, .what = what, .path = path, .name = slash ? slash + 1 : path};
+    build->fresh = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && !st.st_size;
     if (!format || !format->build)
         return error_set(err, EINVAL, "'%s' is no format that can be made", what->format);
     if (!what->size || what->size % DISK_SECTOR || what->size > INT64_MAX)

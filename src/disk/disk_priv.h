@@ -62,6 +62,7 @@ struct disk_build {
     bool whole;      /* a last unit that the disk ends in is written whole, with zeros */
     bool ordered;    /* units must be placed in the disk's order */
     bool every;      /* zeros are to be placed and written too */
+    bool fresh;      /* the file was empty, so what is not written there is zeros */
     size_t pack_max; /* bytes that `pack` may need; 0: units go in as they are */
     uint64_t end;    /* of what is in the file so far */
     void *own;
@@ -248,6 +249,10 @@ int disk_build_begin(struct disk_build *build, int fd, const char *path, const s
                      struct error **err);
 /* Writes the rest, if `ok`, and frees. 0 or -errno with *err. */
 int disk_build_end(struct disk_build *build, bool ok, struct error **err);
+
+/* Writes `len` bytes at `offset`, and zeros behind them up to `room`. 0 or -errno. */
+int disk_build_write(const struct disk_build *build, const void *bytes, uint64_t len, uint64_t room,
+                     uint64_t offset);
 
 /* Begins a further file, beside the image, where none of that name may be. 0 or -errno with *err. */
 int disk_build_add_part(struct disk_build *build, const char *name, struct error **err);

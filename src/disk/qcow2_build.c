@@ -218,13 +218,13 @@ struct layout {
 
 static int write_table(struct disk_build *build, const uint64_t *entries, uint64_t n, uint64_t offset)
 {
-    cleanup_free uint64_t *bytes = calloc(1, ALIGN_UP(n * 8, (uint64_t)build->unit));
+    cleanup_free uint64_t *bytes = malloc(n * 8);
 
     if (!bytes)
         return -ENOMEM;
     for (uint64_t i = 0; i < n; i++)
         bytes[i] = htobe64(entries[i]);
-    return disk_write_at(build->fd, bytes, ALIGN_UP(n * 8, (uint64_t)build->unit), offset);
+    return disk_build_write(build, bytes, n * 8, ALIGN_UP(n * 8, (uint64_t)build->unit), offset);
 }
 
 /* Of all that has a place, all subclusters are data. */
@@ -283,22 +283,24 @@ static void lay_out_refcounts(const struct builder *q, uint64_t end, struct layo
 static int write_refcounts(struct disk_build *build, struct layout *layout)
 {
     struct builder *q = build->own;
-    cleanup_free uint8_t *block = malloc(build->unit);
 
     lay_out_refcounts(q, build->end, layout);
     if (layout->n_reftable << q->bits > QCOW2_REFTABLE_MAX)
         return -EFBIG;
+    uint64_t all = (layout->reftable >> q->bits) + layout->n_reftable,
+             per_block = 8ull * build->unit >> q->refcount_order;
+    uint64_t bytes = ((all < per_block ? all : per_block) << q->refcount_order) / 8 + 1;
+    bytes = bytes < build->unit ? bytes : build->unit;
+    cleanup_free uint8_t *block = malloc(bytes);
     cleanup_free uint64_t *table = calloc(layout->n_blocks, sizeof(*table));
     if (!block || !table)
         return -ENOMEM;
-    uint64_t all = (layout->reftable >> q->bits) + layout->n_reftable,
-             per_block = 8ull * build->unit >> q->refcount_order;
     for (uint64_t b = 0; b < layout->n_blocks; b++) {
-        memset(block, 0, build->unit);
+        memset(block, 0, bytes);
         for (uint64_t i = 0, c = b * per_block; i < per_block && c < all; i++, c++)
             qcow2_set_count(q->refcount_order, block, i, c && c < q->n_counts ? q->counts[c] : 1);
         table[b] = layout->blocks + (b << q->bits);
-        int rc = disk_write_at(build->fd, block, build->unit, table[b]);
+        int rc = disk_build_write(build, block, bytes, build->unit, table[b]);
         if (rc)
             return rc;
     }
@@ -344,8 +346,9 @@ static int write_header(struct disk_build *build, const struct layout *layout)
         put_be64(h + QCOW2_AT_BACKING_OFFSET, at);
         put_be32(h + QCOW2_AT_BACKING_SIZE, (uint32_t)name);
         memcpy(h + at, what->backing, name);
+        at += (uint32_t)name;
     }
-    return disk_write_at(build->fd, h, build->unit, 0);
+    return disk_build_write(build, h, at, build->unit, 0);
 }
 
 static int end(struct disk_build *build)
