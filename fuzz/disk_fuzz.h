@@ -194,7 +194,7 @@ static inline void check_and_repair(const struct disk_format *which, const struc
 }
 
 /* Of an image in several files the input has first a sector or two that name them, and then what each of them
- * has, from another sector on. */
+ * has, from another sector on. Where the image has all but the content, the part has the same bytes. */
 #define PARTS_MAX 3u
 #define PARTS_AT  1024u
 
@@ -209,9 +209,14 @@ static inline unsigned add_parts(const struct disk_format *which, int fd, struct
         return 0;
     if (which->parts(fd, &names, NULL) < 0 || !names.n)
         return 0;
-    size -= PARTS_AT;
-    if (disk_read_at(fd, bytes, (size_t)size, PARTS_AT) < 0 || ftruncate(fd, PARTS_AT) < 0)
-        abort();
+    if (which->parts_apart) {
+        if (disk_read_at(fd, bytes, (size_t)size, 0) < 0)
+            abort();
+    } else {
+        size -= PARTS_AT;
+        if (disk_read_at(fd, bytes, (size_t)size, PARTS_AT) < 0 || ftruncate(fd, PARTS_AT) < 0)
+            abort();
+    }
     for (; n < names.n && n < PARTS_MAX && (off_t)(n * DISK_SECTOR) < size; n++)
         list[n] = (struct disk_file){.fd = file_with(bytes + n * DISK_SECTOR, (size_t)size - n * DISK_SECTOR),
                                      .name = (char *)"part",

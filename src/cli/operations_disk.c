@@ -17,7 +17,8 @@
         .name = "option", .letter = 'o', .type = CLI_STRING, .metavar = "NAME=VALUE[,...]",                  \
         .repeatable = true,                                                                                  \
         .help = "What the new format leaves open: cluster_size, compression_type=zlib|zstd, "                \
-                "compat=0.10|1.1, refcount_bits=1..64, lazy_refcounts=on and extended_l2=on (qcow2), "       \
+                "compat=0.10|1.1, refcount_bits=1..64, lazy_refcounts=on, extended_l2=on, "                  \
+                "data_file=NAME and data_file_raw=on (qcow2), "                                              \
                 "preallocation=off|metadata|falloc|full (qcow2; raw, but for metadata), "                    \
                 "subformat=dynamic|fixed (vhd, vhdx), block_size (vhdx), "                                   \
                 "for vmdk subformat=monolithicSparse, monolithicFlat, twoGbMaxExtentSparse, "                \

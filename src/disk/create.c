@@ -24,7 +24,7 @@
 static const char *const options[] = {
     "cluster_size",   "block_size",       "compression_type",  "subformat", "backing_file",
     "backing_fmt",    "encrypt.key-file", "encrypt.iter-time", "compat",    "refcount_bits",
-    "lazy_refcounts", "preallocation",    "extended_l2"};
+    "lazy_refcounts", "preallocation",    "extended_l2",       "data_file", "data_file_raw"};
 
 /* Bytes, with K or M behind the number. */
 static int parse_cluster(const char *text, uint32_t *out)
@@ -42,6 +42,13 @@ static int parse_cluster(const char *text, uint32_t *out)
     return 0;
 }
 
+static int switch_option(bool *out, const char *name, const char *value, struct error **err)
+{
+    *out = strcmp(value, "on") == 0;
+    return *out || strcmp(value, "off") == 0 ? 0
+                                             : error_set(err, EINVAL, "%s=%s: choose on or off", name, value);
+}
+
 /* Those that qcow2 alone has. 1: it is none of them. */
 static int qcow2_option(struct disk_create *what, const char *name, const char *value, struct error **err)
 {
@@ -52,17 +59,15 @@ static int qcow2_option(struct disk_create *what, const char *name, const char *
         what->version = old ? 2 : 3;
         return 0;
     }
-    if (strcmp(name, "lazy_refcounts") == 0) {
-        what->lazy_refcounts = strcmp(value, "on") == 0;
-        return what->lazy_refcounts || strcmp(value, "off") == 0
-                   ? 0
-                   : error_set(err, EINVAL, "lazy_refcounts=%s: choose on or off", value);
-    }
-    if (strcmp(name, "extended_l2") == 0) {
-        what->extended_l2 = strcmp(value, "on") == 0;
-        return what->extended_l2 || strcmp(value, "off") == 0
-                   ? 0
-                   : error_set(err, EINVAL, "extended_l2=%s: choose on or off", value);
+    if (strcmp(name, "lazy_refcounts") == 0)
+        return switch_option(&what->lazy_refcounts, name, value, err);
+    if (strcmp(name, "extended_l2") == 0)
+        return switch_option(&what->extended_l2, name, value, err);
+    if (strcmp(name, "data_file_raw") == 0)
+        return switch_option(&what->data_file_raw, name, value, err);
+    if (strcmp(name, "data_file") == 0) {
+        what->data_file = value;
+        return 0;
     }
     if (strcmp(name, "refcount_bits") == 0) {
         char *end;
@@ -191,20 +196,21 @@ static int fill_holes(int fd, uint64_t end)
     return rc;
 }
 
-/* Has the file take the space that it says to have. */
+/* Has the file that the content is in take the space that it says to have. */
 static int take_space(const struct disk_build *build)
 {
-    off_t end = lseek(build->fd, 0, SEEK_END);
+    int fd = build->n_parts ? build->parts[0].fd : build->fd;
+    off_t end = lseek(fd, 0, SEEK_END);
 
     if (end < 0)
         return -errno;
     if (build->what->preallocation == DISK_PREALLOCATE_FALLOC) {
-        if (fallocate(build->fd, 0, 0, end) == 0)
+        if (fallocate(fd, 0, 0, end) == 0)
             return 0;
         if (errno != EOPNOTSUPP && errno != ENOSYS)
             return -errno;
     }
-    return fill_holes(build->fd, (uint64_t)end);
+    return fill_holes(fd, (uint64_t)end);
 }
 
 int disk_build_add_part(struct disk_build *build, const char *name, struct error **err)
@@ -265,10 +271,13 @@ int disk_build_begin(struct disk_build *build, int fd, const char *path, const s
                          DISK_SECTOR);
     if (what->key_file && !format->build->encrypts)
         return error_set(err, EINVAL, "the format %s is not encrypted: choose luks", what->format);
-    if ((what->version || what->refcount_bits || what->lazy_refcounts || what->extended_l2) &&
+    if ((what->version || what->refcount_bits || what->lazy_refcounts || what->extended_l2 ||
+         what->data_file || what->data_file_raw) &&
         format != &disk_format_qcow2)
-        return error_set(err, EINVAL,
-                         "compat, refcount_bits, lazy_refcounts and extended_l2 are options of qcow2");
+        return error_set(
+            err, EINVAL,
+            "compat, refcount_bits, lazy_refcounts, extended_l2, data_file and data_file_raw are "
+            "options of qcow2");
     int rc = check_preallocation(what, format, err);
     if (rc)
         return rc;

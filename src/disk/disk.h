@@ -149,6 +149,8 @@ struct disk_create {
     bool extended_l2;                      /* qcow2: clusters have subclusters */
     enum disk_preallocation preallocation; /* qcow2; raw, but for metadata */
     bool compress;                         /* what is written while it is made */
+    const char *data_file;                 /* qcow2: a new file beside it has the clusters */
+    bool data_file_raw;                    /* and is a raw image of the disk at any moment */
     const char *key_file;                  /* encrypted, by a secret: all bytes of this file */
     unsigned iter_time;                    /* ms that opening it is to take */
 };
@@ -178,7 +180,7 @@ struct disk_piece {
  * requests change that are pending is told as it was or as it will be. 0 or -errno. */
 int disk_map(struct disk *disk, uint64_t start, uint64_t length, struct disk_piece *out);
 
-#define DISK_DETAILS_MAX 12u
+#define DISK_DETAILS_MAX 16u
 struct disk_info {
     char format[16];
     uint64_t size;                  /* of the disk */

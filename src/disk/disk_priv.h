@@ -113,6 +113,7 @@ struct disk_format {
      * finds them behind its own (disk_part). Optional. 0 or -errno with *err; then there is nothing to free.
      */
     int (*parts)(int fd, struct disk_names *out, struct error **err);
+    bool parts_apart; /* what is in the image itself can be looked at without them */
     /* Opens the file; of `common` all is set but size and granularity. 0 or -errno with *err. */
     int (*open)(struct disk **out, const struct disk *common, struct error **err);
     /* A request that disk_submit has checked. */
@@ -284,7 +285,7 @@ int disk_lock_file(int fd, const char *path, bool read_only, struct error **err)
 
 /* ---- files.c ---- */
 
-/* Closes all but the image itself, which is based on nothing any more. Nobody has them open. */
+/* Closes all but the image itself and its parts: it is based on nothing any more. Nobody has them open. */
 void disk_files_keep_first(struct disk_files *files);
 
 /* ---- io.c ---- */
@@ -311,8 +312,8 @@ bool disk_io_is_idle(const struct disk_io *io);
 int disk_io_push(struct disk_io *io, int fd);
 void disk_io_pop(struct disk_io *io);
 void disk_io_avoid_uring(struct disk_io *io);
-/* Takes all but the first away. */
-void disk_io_keep_first(struct disk_io *io);
+/* Takes all but the first `n` away. */
+void disk_io_keep_first(struct disk_io *io, unsigned n);
 bool disk_io_has_uring(const struct disk_io *io);
 /* Completions are delivered in `loop` from now on; NULL: no more. 0 or -errno. */
 int disk_io_attach(struct disk_io *io, struct loop *loop);

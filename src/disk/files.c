@@ -370,8 +370,14 @@ static int open_parts(struct disk_files *files, bool declared, enum follow follo
         return error_wrap(err, "disk '%s'", files->files[owner].name);
     for (unsigned i = 0; i < names.n && rc == 0; i++)
         rc = check_part(&files->files[owner], names.list[i], declared, follow, err);
+    if (rc == -EPERM && f->parts_apart && follow == FOLLOW_ALONE) {
+        disk_names_free(&names);
+        rc = 0;
+    }
     for (unsigned i = 0; i < names.n && rc == 0; i++)
-        rc = open_part(files, owner, names.list[i], err);
+        rc = open_part(files, owner, names.list[i], err)
+                 ? error_wrap(err, "what disk '%s' consists of", files->files[owner].name)
+                 : 0;
     disk_names_free(&names);
     return rc;
 }
@@ -558,8 +564,12 @@ void disk_files_pop(struct disk_files *files)
 
 void disk_files_keep_first(struct disk_files *files)
 {
-    disk_io_keep_first(files->io);
-    while (files->n > 1)
+    unsigned n = 1;
+
+    while (n < files->n && files->files[n].part)
+        n++;
+    disk_io_keep_first(files->io, n);
+    while (files->n > n)
         close_file(&files->files[--files->n]);
 }
 

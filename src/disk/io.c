@@ -189,14 +189,14 @@ void disk_io_pop(struct disk_io *io)
     memmove(io->files, io->files + 1, --io->n_files * sizeof(*io->files));
 }
 
-void disk_io_keep_first(struct disk_io *io)
+void disk_io_keep_first(struct disk_io *io, unsigned n)
 {
     const int none = -1;
 
-    for (unsigned i = 1; i < io->n_files; i++)
+    for (unsigned i = n; i < io->n_files; i++)
         if (io->has_ring && io->files[i].slot != NO_SLOT)
             io_uring_register_files_update(&io->ring, io->files[i].slot, &none, 1);
-    io->n_files = 1;
+    io->n_files = n;
 }
 
 /* ---- system calls ---- */

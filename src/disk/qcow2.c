@@ -60,7 +60,8 @@ int qcow2_begin_change(struct qcow2 *q)
     if (q->changed)
         return 0;
     int rc = qcow2_begin_recording(q, false);
-    uint64_t kept = q->bitmaps.n ? q->autoclear & QCOW2_BITMAPS_VALID : 0;
+    uint64_t kept = (q->bitmaps.n ? q->autoclear & QCOW2_BITMAPS_VALID : 0) |
+                    (q->data_raw ? q->autoclear & QCOW2_DATA_FILE_RAW : 0);
     if (rc == 0 && q->autoclear != kept) {
         put_be64(bits, kept);
         rc = disk_write_at(q->disk.fd, bits, sizeof(bits), QCOW2_AT_AUTOCLEAR);
@@ -118,12 +119,12 @@ static void io_done(struct disk_io_op *op, int result)
 int qcow2_start_io(struct qcow2 *q, struct disk_request *request, int kind, uint64_t offset, uint64_t length,
                    const struct iovec *iov, unsigned n)
 {
-    struct part *part = new_part(q, request, iov, n);
+    struct part *part = q->data_fd >= 0 ? new_part(q, request, iov, n) : NULL;
 
     if (!part)
-        return -ENOMEM;
+        return q->data_fd >= 0 ? -ENOMEM : -ENOENT;
     part->op = (struct disk_io_op){.kind = kind,
-                                   .file = q->disk.file,
+                                   .file = q->data_file,
                                    .offset = offset,
                                    .length = length,
                                    .iov = part->iov,
@@ -138,6 +139,24 @@ int qcow2_start_io(struct qcow2 *q, struct disk_request *request, int kind, uint
 static void behind_done(struct disk_request *behind, int result)
 {
     end_part(container_of(behind, struct part, behind), result);
+}
+
+int qcow2_hand_on(struct qcow2 *q, struct disk_request *r, uint64_t length)
+{
+    struct part *part = new_part(q, r, NULL, 0);
+
+    if (!part)
+        return -ENOMEM;
+    part->behind = (struct disk_request){.kind = r->kind,
+                                         .unmap = r->unmap,
+                                         .fast = r->fast,
+                                         .offset = r->at,
+                                         .length = length,
+                                         .disk = q->data,
+                                         .done = behind_done};
+    r->pending++;
+    q->data->format->submit(q->data, &part->behind);
+    return 0;
 }
 
 /* ---- reading ---- */
@@ -219,7 +238,7 @@ static int read_extent(struct qcow2 *q, const struct qcow2_extent *e, uint64_t a
         memset(buf, 0, e->length);
         return 0;
     case QCOW2_KIND_DATA:
-        return disk_read_at(q->disk.fd, buf, e->length, e->offset);
+        return qcow2_read_data(q, e->offset, buf, e->length);
     case QCOW2_KIND_PACKED:
         rc = qcow2_unpack(q, e->entry);
         if (rc == 0)
@@ -255,13 +274,12 @@ static int qcow2_extent(struct disk *disk, uint64_t offset, uint64_t length, str
         return rc;
     if (e.length > length)
         e.length = length;
-    *out = (struct disk_extent){.kind = e.kind == QCOW2_KIND_DATA     ? DISK_EXTENT_DATA
-                                        : e.kind == QCOW2_KIND_PACKED ? DISK_EXTENT_PACKED
-                                                                      : DISK_EXTENT_ZEROS,
+    if (e.kind == QCOW2_KIND_DATA)
+        return qcow2_data_extent(q, e.offset, e.length, out);
+    *out = (struct disk_extent){.kind = e.kind == QCOW2_KIND_PACKED ? DISK_EXTENT_PACKED : DISK_EXTENT_ZEROS,
                                 .allocated = e.kind != QCOW2_KIND_NONE,
                                 .disk = disk,
                                 .length = e.length,
-                                .offset = e.offset,
                                 .entry = e.entry,
                                 .skip = (uint32_t)qcow2_in_cluster(q, offset)};
     return 0;
@@ -359,6 +377,7 @@ static void free_qcow2(struct qcow2 *q)
 {
     if (q->disk.backing)
         q->disk.backing->format->close(q->disk.backing);
+    qcow2_close_data(q);
     loop_timer_free(q->freed_timer);
     qcow2_cache_free(&q->l2);
     qcow2_cache_free(&q->blocks);
@@ -417,6 +436,8 @@ static void set_geometry(struct qcow2 *q, const struct qcow2_header *h)
     q->disk.size = h->size;
     q->disk.granularity = q->cluster_size;
     q->held_tail = &q->held;
+    q->data_file = q->disk.file;
+    q->data_fd = q->disk.fd;
 }
 
 static void on_freed_timer(void *opaque)
@@ -473,6 +494,8 @@ static int qcow2_open(struct disk **out, const struct disk *common, struct error
         error_set_errno(err, -rc, "reading its tables");
     else
         rc = disk_check_behind(&q->disk, header.backing_offset, err);
+    if (rc == 0)
+        rc = qcow2_open_data(q, &header, err);
     if (rc) {
         q->disk.backing = NULL; /* the caller's */
         free_qcow2(q);
@@ -486,6 +509,8 @@ const struct disk_format disk_format_qcow2 = {
     .name = "qcow2",
     .probe = qcow2_probe,
     .backing = qcow2_backing,
+    .parts = qcow2_parts,
+    .parts_apart = true,
     .open = qcow2_open,
     .submit = qcow2_submit,
     .read = qcow2_read,

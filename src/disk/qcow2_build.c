@@ -5,20 +5,23 @@
  *     header | clusters, compressed ones close together | L2 tables | L1 table | refcount blocks | their
  * table
  *
- * Nothing before the end of the clusters is free, so the counts are known at the end and not before. All
- * calls but `pack` one at a time; no locks.
+ * Nothing before the end of the clusters is free, so the counts are known at the end and not before. Where
+ * the clusters are in a further file, they lie there as on the disk. All calls but `pack` one at a time; no
+ * locks.
  */
 #include "disk/qcow2_priv.h"
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "disk/new_file.h"
 #include "disk/pack.h"
 
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define CLUSTER_BITS   16u /* if nothing is said */
 #define REFCOUNT_ORDER 4u  /* the same */
@@ -27,6 +30,8 @@
  * in clusters of 64 KiB. */
 #define PREALLOCATED_MAX (1ull << 27)
 
+#define DATA_SIZE_BITS 48u /* what disk_build_in_part has room for */
+
 struct builder {
     unsigned version, bits, entry_bits, table_bits, refcount_order;
     uint16_t count_max; /* of references to one cluster */
@@ -34,6 +39,7 @@ struct builder {
     uint64_t **l2; /* by L1 index; NULL where nothing is */
     uint16_t *counts;
     uint64_t n_counts, room;
+    bool apart;                     /* clusters are in a further file */
     uint64_t packed_at, packed_end; /* where the next compressed cluster goes, and the space that is there */
 };
 
@@ -43,6 +49,53 @@ static uint64_t clusters_of(const struct builder *q, uint64_t bytes)
 }
 
 /* ---- before and during ---- */
+
+static uint64_t extension_bytes(size_t len)
+{
+    return 8 + ALIGN_UP((uint64_t)len, 8);
+}
+
+/* What the header says with all its extensions, the last of which ends their list. */
+static uint64_t header_bytes(const struct disk_create *what)
+{
+    uint64_t n = QCOW2_HEADER_LARGEST + extension_bytes(0);
+
+    if (what->data_file)
+        n += extension_bytes(strlen(what->data_file));
+    if (what->backing)
+        n += extension_bytes(strlen(what->backing_format)) + strlen(what->backing);
+    return n;
+}
+
+static int check_names(const struct disk_create *what, uint32_t cluster, struct error **err)
+{
+    if (what->backing && (!*what->backing || strlen(what->backing) > QCOW2_BACKING_MAX))
+        return error_set(err, ENAMETOOLONG, "the name of what it is based on has more than %u bytes",
+                         QCOW2_BACKING_MAX);
+    if (header_bytes(what) > cluster)
+        return error_set(err, ENAMETOOLONG,
+                         "the names that its header has to say take more than a cluster of %" PRIu32 " bytes",
+                         cluster);
+    return 0;
+}
+
+static int check_data_file(const struct disk_create *what, struct error **err)
+{
+    if (!what->data_file)
+        return what->data_file_raw ? error_set(err, EINVAL, "data_file_raw=on: say which by data_file=NAME")
+                                   : 0;
+    if (!*what->data_file || strchr(what->data_file, '/') || strcmp(what->data_file, ".") == 0 ||
+        strcmp(what->data_file, "..") == 0)
+        return error_set(err, EINVAL, "data_file=%s: give a name alone, of a file beside the image",
+                         what->data_file);
+    if (what->version == 2 || what->compress)
+        return error_set(err, EINVAL, "data_file: choose compat=1.1, and no compression");
+    if (what->data_file_raw && what->backing)
+        return error_set(err, EINVAL, "data_file_raw=on: such an image can't be based on another");
+    if (what->size >> DATA_SIZE_BITS)
+        return error_set(err, EFBIG, "data_file: a disk has less than 256 TiB there");
+    return 0;
+}
 
 static int check_options(const struct disk_create *what, unsigned *bits, struct error **err)
 {
@@ -64,20 +117,14 @@ static int check_options(const struct disk_create *what, unsigned *bits, struct 
     if (what->size > QCOW2_L1_MAX / 8 * reach)
         return error_set(err, EFBIG, "a size of %" PRIu64 " bytes is too large: %" PRIu64 " at most",
                          what->size, QCOW2_L1_MAX / 8 * reach);
-    if (what->preallocation && what->size >> *bits > PREALLOCATED_MAX)
+    if ((what->preallocation || what->data_file_raw) && what->size >> *bits > PREALLOCATED_MAX)
         return error_set(err, EFBIG,
-                         "preallocation of more than %llu clusters: choose a larger cluster_size, or "
-                         "preallocation=off",
+                         "preallocation of more than %llu clusters, as with data_file_raw: choose a larger "
+                         "cluster_size, or preallocation=off",
                          PREALLOCATED_MAX);
     if (what->backing && (!what->backing_format || !disk_format_find(what->backing_format)))
         return error_set(err, EINVAL, "the format of what it is based on is not given, or unknown");
-    uint64_t room = cluster < 2048 ? cluster - 256 : QCOW2_BACKING_MAX;
-    if (room > QCOW2_BACKING_MAX)
-        room = QCOW2_BACKING_MAX;
-    if (what->backing && (!*what->backing || strlen(what->backing) > room))
-        return error_set(err, ENAMETOOLONG, "the name of what it is based on has more than %" PRIu64 " bytes",
-                         room);
-    return 0;
+    return check_names(what, cluster, err);
 }
 
 static int begin(struct disk_build *build, struct error **err)
@@ -85,6 +132,8 @@ static int begin(struct disk_build *build, struct error **err)
     unsigned bits = 0;
     int rc = check_options(build->what, &bits, err);
 
+    if (rc == 0)
+        rc = check_data_file(build->what, err);
     if (rc)
         return rc;
     struct builder *q = calloc(1, sizeof(*q));
@@ -107,7 +156,8 @@ static int begin(struct disk_build *build, struct error **err)
     build->whole = true;
     build->pack_max = build->what->compress ? build->unit : 0;
     build->end = build->unit; /* the header's */
-    return 0;
+    q->apart = build->what->data_file;
+    return q->apart ? disk_build_add_part(build, build->what->data_file, err) : 0;
 }
 
 static int note_clusters(struct builder *q, uint64_t n)
@@ -172,6 +222,9 @@ static int place(struct disk_build *build, uint64_t index, uint32_t length, bool
         unsigned x = 62 - (q->bits - 8);
         rc = place_packed(build, length, &at);
         entry = QCOW2_COMPRESSED | at | ((at + length - 1) / DISK_SECTOR - at / DISK_SECTOR) << x;
+    } else if (q->apart) {
+        entry = QCOW2_COPIED | index << q->bits;
+        at = disk_build_in_part(0, index << q->bits);
     } else {
         rc = extend(build);
         if (rc == 0)
@@ -308,6 +361,16 @@ static int write_refcounts(struct disk_build *build, struct layout *layout)
     return write_table(build, table, layout->n_blocks, layout->reftable);
 }
 
+static uint32_t put_extension(uint8_t *p, uint32_t type, const char *text)
+{
+    size_t len = strlen(text);
+
+    put_be32(p, type);
+    put_be32(p + 4, (uint32_t)len);
+    memcpy(p + 8, text, len);
+    return (uint32_t)extension_bytes(len);
+}
+
 static int write_header(struct disk_build *build, const struct layout *layout)
 {
     const struct disk_create *what = build->what;
@@ -328,20 +391,21 @@ static int write_header(struct disk_build *build, const struct layout *layout)
     put_be64(h + QCOW2_AT_REFTABLE_OFFSET, layout->reftable);
     put_be32(h + QCOW2_AT_REFTABLE_CLUSTERS, (uint32_t)layout->n_reftable);
     if (!old) {
-        put_be64(h + QCOW2_AT_INCOMPATIBLE,
-                 (zstd ? QCOW2_COMPRESSION : 0) | (what->extended_l2 ? QCOW2_EXTENDED_L2 : 0));
+        put_be64(h + QCOW2_AT_INCOMPATIBLE, (zstd ? QCOW2_COMPRESSION : 0) |
+                                                (what->extended_l2 ? QCOW2_EXTENDED_L2 : 0) |
+                                                (q->apart ? QCOW2_DATA_FILE : 0));
+        put_be64(h + QCOW2_AT_AUTOCLEAR, what->data_file_raw ? QCOW2_DATA_FILE_RAW : 0);
         put_be64(h + QCOW2_AT_COMPATIBLE, what->lazy_refcounts ? QCOW2_LAZY_REFCOUNTS : 0);
         put_be32(h + QCOW2_AT_REFCOUNT_ORDER, q->refcount_order);
         put_be32(h + QCOW2_AT_HEADER_LENGTH, at);
     }
     if (zstd)
         h[QCOW2_AT_COMPRESSION] = QCOW2_ZSTD;
+    if (what->data_file)
+        at += put_extension(h + at, QCOW2_EXTENSION_DATA_FILE, what->data_file);
     if (what->backing) {
-        size_t format = strlen(what->backing_format), name = strlen(what->backing);
-        put_be32(h + at, QCOW2_EXTENSION_BACKING_FORMAT);
-        put_be32(h + at + 4, (uint32_t)format);
-        memcpy(h + at + 8, what->backing_format, format);
-        at += 8 + ALIGN_UP((uint32_t)format, 8);
+        size_t name = strlen(what->backing);
+        at += put_extension(h + at, QCOW2_EXTENSION_BACKING_FORMAT, what->backing_format);
         at += 8; /* the extension that ends the list: zeros */
         put_be64(h + QCOW2_AT_BACKING_OFFSET, at);
         put_be32(h + QCOW2_AT_BACKING_SIZE, (uint32_t)name);
@@ -353,9 +417,13 @@ static int write_header(struct disk_build *build, const struct layout *layout)
 
 static int end(struct disk_build *build)
 {
+    const struct disk_create *what = build->what;
     struct layout layout;
-    int rc = build->what->preallocation ? place_rest(build) : 0;
+    /* Who writes to a raw file past the image must find it there. */
+    int rc = what->preallocation || what->data_file_raw ? place_rest(build) : 0;
 
+    if (rc == 0 && what->data_file && ftruncate(build->parts[0].fd, (off_t)what->size) < 0)
+        rc = -errno;
     if (rc == 0)
         rc = write_map(build, &layout);
     if (rc == 0)

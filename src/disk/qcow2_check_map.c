@@ -268,7 +268,8 @@ static void tell_about(struct qcow2_check *k, const struct entry *e, uint64_t *n
     *next = e->kind == ENTRY_DATA ? e->offset + k->cluster_size : *next;
 }
 
-static int check_flags_of(struct qcow2_check *k, uint64_t offset)
+/* `disk_at`: the byte of the disk that the table begins with. */
+static int check_flags_of(struct qcow2_check *k, uint64_t offset, uint64_t disk_at)
 {
     bool empty, dirty = false;
     uint64_t next = 0;
@@ -280,6 +281,11 @@ static int check_flags_of(struct qcow2_check *k, uint64_t offset)
         if (read_entry(k, at, &e) || e.kind == ENTRY_NONE)
             continue;
         tell_about(k, &e, &next);
+        if (!k->own_data && e.offset != disk_at + (uint64_t)i * k->cluster_size)
+            disk_check_corrupt(k->c, false,
+                               "entry %" PRIu32 " of the L2 table at byte %" PRIu64
+                               " has another place in the data's file than on the disk (%#" PRIx64 ")",
+                               i, offset, e.word);
         bool copied = e.word & QCOW2_COPIED;
         if (e.kind == ENTRY_PACKED || !k->own_data || copied == is_single(k, e.offset))
             continue;
@@ -319,7 +325,7 @@ int qcow2_check_flags(struct qcow2_check *k)
                                i, copied ? "once, which it is not" : "more than once, which it is not");
         }
         if (rc == 0)
-            rc = check_flags_of(k, offset);
+            rc = check_flags_of(k, offset, (uint64_t)i * k->n_entries * k->cluster_size);
         if (i % 64 == 0 && disk_check_progress(k->c, 0.8 + 0.2 * i / k->h.l1_size))
             return -EINTR;
     }

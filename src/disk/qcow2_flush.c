@@ -72,14 +72,32 @@ int qcow2_flush_to_close(struct qcow2 *q)
 
 static void on_synced(struct disk_io_op *op, int result);
 
+/* The clusters' file is synced: then the image itself, if that is another one. */
+static void sync_image(struct qcow2 *q, struct disk_io_op *op, int result,
+                       void (*done)(struct disk_io_op *op, int result))
+{
+    if (result || q->data_file == q->disk.file) {
+        done(op, result);
+        return;
+    }
+    op->file = q->disk.file;
+    op->done = done;
+    disk_io_submit(q->disk.io, op);
+}
+
+static void on_clusters_synced(struct disk_io_op *op, int result)
+{
+    sync_image(container_of(op, struct qcow2, sync), op, result, on_synced);
+}
+
 /* Has on_synced called with `result`, and if that is 0, after a sync. */
 static void sync_then(struct qcow2 *q, enum qcow2_flush_stage stage, int result)
 {
     q->stage = stage;
     q->sync = (struct disk_io_op){.kind = result ? DISK_IO_NONE : DISK_IO_SYNC,
-                                  .file = q->disk.file,
+                                  .file = q->data_file,
                                   .result = result,
-                                  .done = on_synced};
+                                  .done = on_clusters_synced};
     disk_io_submit(q->disk.io, &q->sync);
 }
 
@@ -156,18 +174,18 @@ void qcow2_data_done(struct qcow2 *q)
         release_and_finish(q);
 }
 
-static void on_data_synced(struct disk_io_op *op, int result)
+static void on_own_synced(struct disk_io_op *op, int result)
 {
     struct disk_request *request = container_of(op, struct disk_request, op);
 
-    request->done(request, result);
+    sync_image(container_of(request->disk, struct qcow2, disk), op, result, disk_request_completed);
 }
 
 void qcow2_submit_flush(struct qcow2 *q, struct disk_request *request)
 {
     /* Data alone: nobody has to wait. */
     if (q->stage == QCOW2_IDLE && !q->damaged && tables_are_clean(q) && !q->n_freed) {
-        request->op = (struct disk_io_op){.kind = DISK_IO_SYNC, .file = q->disk.file, .done = on_data_synced};
+        request->op = (struct disk_io_op){.kind = DISK_IO_SYNC, .file = q->data_file, .done = on_own_synced};
         disk_io_submit(q->disk.io, &request->op);
         return;
     }

@@ -179,6 +179,37 @@ int qcow2_backing(int fd, char **name, char **format, bool *other, struct error 
     return 0;
 }
 
+/* The name of the file that has the clusters; NULL if it is not said. */
+static int data_file_name(int fd, const struct qcow2_header *h, char **out, struct error **err)
+{
+    uint64_t at;
+    uint32_t len;
+    int rc = h->incompatible & QCOW2_DATA_FILE
+                 ? qcow2_find_extension(fd, h, QCOW2_EXTENSION_DATA_FILE, &at, &len)
+                 : 0;
+
+    *out = NULL;
+    if (rc == -EINVAL || (rc > 0 && (!len || len > QCOW2_BACKING_MAX)))
+        return error_set(err, EINVAL, "is damaged: the name of the file that has its data");
+    if (rc <= 0)
+        return rc ? error_set_errno(err, -rc, "reading its header") : 0;
+    *out = read_text(fd, at, len, "the name of the file that has its data", err);
+    return *out ? 0 : -EINVAL;
+}
+
+int qcow2_parts(int fd, struct disk_names *out, struct error **err)
+{
+    struct qcow2_header h;
+    cleanup_free char *name = NULL;
+    int rc = qcow2_read_fields(fd, &h, err);
+
+    if (rc == 0)
+        rc = data_file_name(fd, &h, &name, err);
+    if (rc || !name)
+        return rc;
+    return disk_names_add(out, name) ? error_set_errno(err, ENOMEM, "the file that has its data") : 0;
+}
+
 /* ---- all of it ---- */
 
 static int check_features(const struct qcow2_header *h, bool read_only, struct error **err)
@@ -188,8 +219,6 @@ static int check_features(const struct qcow2_header *h, bool read_only, struct e
     if (unknown)
         return error_set(err, ENOTSUP,
                          "needs features that are not known here (incompatible bits 0x%" PRIx64 ")", unknown);
-    if (h->incompatible & QCOW2_DATA_FILE)
-        return error_set(err, ENOTSUP, "keeps its data in another file, which is not supported");
     if (h->incompatible & QCOW2_EXTENDED_L2 && h->cluster_bits < QCOW2_WIDE_CLUSTER_MIN)
         return error_set(err, EINVAL, "is damaged: it has subclusters in clusters of %u bytes",
                          1u << h->cluster_bits);
@@ -277,8 +306,11 @@ static uint32_t count_bitmaps(int fd, const struct qcow2_header *h)
 int qcow2_describe(int fd, struct disk_info *info, struct error **err)
 {
     struct qcow2_header h;
+    cleanup_free char *data = NULL;
     int rc = qcow2_read_fields(fd, &h, err);
 
+    if (rc == 0)
+        rc = data_file_name(fd, &h, &data, err);
     if (rc)
         return rc;
     info->size = h.size;
@@ -292,6 +324,9 @@ int qcow2_describe(int fd, struct disk_info *info, struct error **err)
     disk_info_add(info, "corrupt", h.incompatible & QCOW2_CORRUPT ? "yes" : "no");
     disk_info_add(info, "dirty", h.incompatible & QCOW2_DIRTY ? "yes" : "no");
     disk_info_add(info, "extended-l2", h.incompatible & QCOW2_EXTENDED_L2 ? "yes" : "no");
-    disk_info_add(info, "data-file", h.incompatible & QCOW2_DATA_FILE ? "yes" : "no");
+    if (h.incompatible & QCOW2_DATA_FILE) {
+        disk_info_add(info, "data-file", "%s", data ? data : "(not named)");
+        disk_info_add(info, "data-file-raw", h.autoclear & QCOW2_DATA_FILE_RAW ? "yes" : "no");
+    }
     return 0;
 }

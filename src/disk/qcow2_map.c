@@ -32,6 +32,12 @@ static bool is_in_file(const struct qcow2 *q, uint64_t offset)
     return qcow2_in_cluster(q, offset) == 0 && offset && offset < q->file_end;
 }
 
+/* Whether an entry that is not compressed has a cluster. */
+static bool has_place(const struct qcow2 *q, uint64_t entry)
+{
+    return entry & QCOW2_OFFSET || (qcow2_is_apart(q) && entry & QCOW2_COPIED);
+}
+
 bool qcow2_read_entry(const struct qcow2 *q, uint64_t entry, enum qcow2_kind *kind, uint64_t *offset)
 {
     bool zero = entry & QCOW2_ZERO;
@@ -41,12 +47,14 @@ bool qcow2_read_entry(const struct qcow2 *q, uint64_t entry, enum qcow2_kind *ki
         uint32_t length;
         *kind = QCOW2_KIND_PACKED;
         qcow2_packed_place(q, entry, offset, &length);
-        return !(entry & QCOW2_COPIED) && *offset >= q->cluster_size && *offset < q->file_end;
+        return !(entry & QCOW2_COPIED) && !qcow2_is_apart(q) && *offset >= q->cluster_size &&
+               *offset < q->file_end;
     }
     if (zero && qcow2_is_wide(q))
         return false;
-    *kind = zero ? QCOW2_KIND_ZEROS : *offset ? QCOW2_KIND_DATA : QCOW2_KIND_NONE;
-    return !(entry & QCOW2_RESERVED) && !(zero && q->version < 3) && (!*offset || is_in_file(q, *offset));
+    *kind = zero ? QCOW2_KIND_ZEROS : has_place(q, entry) ? QCOW2_KIND_DATA : QCOW2_KIND_NONE;
+    return !(entry & QCOW2_RESERVED) && !(zero && q->version < 3) &&
+           (!*offset || (qcow2_is_apart(q) ? !qcow2_in_cluster(q, *offset) : is_in_file(q, *offset)));
 }
 
 /* The L2 table for byte `at`, NULL if there is none. */
@@ -92,7 +100,8 @@ static bool read_subcluster(const struct qcow2 *q, const uint8_t *bytes, unsigne
         return false;
     if (*kind == QCOW2_KIND_PACKED)
         return !status;
-    if ((status & status >> QCOW2_SUBCLUSTERS & UINT32_MAX) || (!*offset && (uint32_t)status))
+    if ((status & status >> QCOW2_SUBCLUSTERS & UINT32_MAX) ||
+        (!has_place(q, get_be64(bytes)) && (uint32_t)status))
         return false;
     *kind = status >> sub & 1                         ? QCOW2_KIND_DATA
             : status >> (QCOW2_SUBCLUSTERS + sub) & 1 ? QCOW2_KIND_ZEROS
@@ -172,6 +181,8 @@ int qcow2_map(struct qcow2 *q, uint64_t at, uint64_t length, struct qcow2_extent
             extend(q, table->bytes, i, most, &e);
         if (e.kind == QCOW2_KIND_DATA)
             e.offset += qcow2_in_cluster(q, at);
+        if (e.kind == QCOW2_KIND_DATA && qcow2_is_apart(q) && e.offset != at)
+            return qcow2_damaged(q);
         e.own_table = q->l1[l1_index(q, at)] & QCOW2_COPIED;
         e.in_place = e.kind == QCOW2_KIND_DATA && e.own_table && e.entry & QCOW2_COPIED;
     } else {
@@ -246,7 +257,7 @@ bool qcow2_entry_place(const struct qcow2 *q, uint64_t entry, uint64_t *offset, 
     if (entry & QCOW2_COMPRESSED)
         qcow2_packed_place(q, entry, offset, &length);
     *len = length;
-    return *offset;
+    return *offset && !qcow2_is_apart(q);
 }
 
 void qcow2_release_entry(struct qcow2 *q, uint64_t entry)

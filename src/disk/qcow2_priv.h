@@ -72,7 +72,8 @@ enum {
 #define QCOW2_EXTENSION_DATA_FILE      0x44415441u
 
 #define QCOW2_LAZY_REFCOUNTS (1ull << 0) /* a compatible bit */
-#define QCOW2_BITMAPS_VALID  (1ull << 0) /* an autoclear bit */
+#define QCOW2_BITMAPS_VALID  (1ull << 0) /* autoclear bits */
+#define QCOW2_DATA_FILE_RAW  (1ull << 1)
 
 /*
  * An entry of an L2 table:
@@ -86,6 +87,9 @@ enum {
  * An extended entry is one without ZERO and 64 bits more, two for each of 32 subclusters of the cluster: the
  * lower half says which are data, the upper half which are zeros. One that is neither is in the backing file,
  * even if the cluster has a place. A compressed cluster has none of these bits.
+ *
+ * With the clusters in a further file each has its place there where the disk has it, so place 0 is one too:
+ * COPIED tells that there is one.
  */
 #define QCOW2_SUBCLUSTERS     32u
 #define QCOW2_SUBCLUSTER_BITS 5u
@@ -180,9 +184,13 @@ struct qcow2 {
     unsigned block_bits; /* a refcount block has 2^block_bits counts */
     uint64_t file_end;   /* nothing was ever written from here on */
     uint64_t autoclear, incompatible;
-    bool behind;  /* the header names a backing file */
-    bool changed; /* since it was opened */
-    bool damaged; /* found to be inconsistent: not written any more */
+    struct disk *data; /* the further file that the clusters are in; NULL: they are in this one */
+    int data_fd;       /* where they are; -1: that file was not opened */
+    unsigned data_file;
+    bool data_raw; /* that file alone has the disk's content at any moment */
+    bool behind;   /* the header names a backing file */
+    bool changed;  /* since it was opened */
+    bool damaged;  /* found to be inconsistent: not written any more */
 
     uint64_t *l1; /* as in the file, but for the byte order */
     uint32_t l1_entries;
@@ -221,6 +229,8 @@ struct qcow2 {
 
 bool qcow2_probe(const uint8_t *head, size_t len);
 int qcow2_backing(int fd, char **name, char **format, bool *other, struct error **err);
+/* disk_format's `parts`: the file that has the clusters. */
+int qcow2_parts(int fd, struct disk_names *out, struct error **err);
 /* Reads what the header says, checked for what can't be, but against nothing else of the file. 0 or -errno
  * with *err. */
 int qcow2_read_fields(int fd, struct qcow2_header *out, struct error **err);
@@ -305,7 +315,7 @@ bool qcow2_read_entry(const struct qcow2 *q, uint64_t entry, enum qcow2_kind *ki
 void qcow2_set_subclusters(const struct qcow2 *q, uint8_t *entry, uint64_t from, uint64_t to, bool as_zeros);
 /* Notes that an entry of the L1 table was changed. */
 void qcow2_l1_changed(struct qcow2 *q, uint32_t i);
-/* The bytes of the file that an L2 entry refers to; false if there are none. */
+/* The bytes of this file that an L2 entry refers to; false if there are none. */
 bool qcow2_entry_place(const struct qcow2 *q, uint64_t entry, uint64_t *offset, uint64_t *len);
 /* Remembers that what an L2 entry refers to is used once less. */
 void qcow2_release_entry(struct qcow2 *q, uint64_t entry);
@@ -450,11 +460,35 @@ int qcow2_check(struct disk_check *check, struct error **err);
 
 extern const struct disk_build_ops qcow2_build;
 
+/* ---- qcow2_data.c: the file that the clusters are in ---- */
+
+/* Looks for it among the image's files. 0 or -errno with *err. */
+int qcow2_open_data(struct qcow2 *q, const struct qcow2_header *header, struct error **err);
+void qcow2_close_data(struct qcow2 *q);
+/* At once; `offset` is one of that file. 0 or -errno. */
+int qcow2_read_data(struct qcow2 *q, uint64_t offset, void *buf, size_t len);
+int qcow2_write_data(struct qcow2 *q, const struct iovec *iov, unsigned n, uint64_t offset);
+/* disk_format's `extent` of clusters that are data. 0 or -errno. */
+int qcow2_data_extent(struct qcow2 *q, uint64_t offset, uint64_t length, struct disk_extent *out);
+/* A cluster of a further file is not needed any more, or reads as zeros by its entry: both is so already if
+ * the file's content is seen again after a crash. */
+void qcow2_punch_data(struct qcow2 *q, uint64_t offset);
+/* Gives a further file the disk's new size. What is behind its end now is zeros if it becomes larger. 0 or
+ * -errno. */
+int qcow2_resize_data(struct qcow2 *q, uint64_t size);
+/* All of a further file becomes a hole. 0 or -errno. */
+int qcow2_empty_data(struct qcow2 *q);
+/* Syncs the clusters' file and the image at once. 0 or -errno. */
+int qcow2_sync(const struct qcow2 *q);
+
 /* ---- qcow2.c ---- */
 
 /* Starts an operation on data of the file, part of a request: `iov` has `n` pieces of it. 0 or -errno. */
 int qcow2_start_io(struct qcow2 *q, struct disk_request *request, int kind, uint64_t offset, uint64_t length,
                    const struct iovec *iov, unsigned n);
+/* Has the further file that the clusters are in make zeros of `length` bytes at r->at, or discard them, as
+ * the request says, which it is a part of. 0 or -errno. */
+int qcow2_hand_on(struct qcow2 *q, struct disk_request *r, uint64_t length);
 /* Goes on with what a flush has held up. */
 void qcow2_resume_held(struct qcow2 *q);
 /* Reads the disk at once. */
@@ -464,9 +498,10 @@ int qcow2_begin_change(struct qcow2 *q);
 /* The image is inconsistent: says so in the file, and allows no more writing. Always -EIO. */
 int qcow2_damaged(struct qcow2 *q);
 
-static inline int qcow2_sync(const struct qcow2 *q)
+/* Whether the clusters are in a further file. */
+static inline bool qcow2_is_apart(const struct qcow2 *q)
 {
-    return disk_sync_now(q->disk.io, q->disk.file);
+    return q->incompatible & QCOW2_DATA_FILE;
 }
 
 /* Whether entries are extended: clusters have subclusters. */

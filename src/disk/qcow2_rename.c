@@ -127,6 +127,10 @@ int qcow2_set_backing(struct disk *disk, const char *name, const char *format, s
     if (name && (!*name || strlen(name) > QCOW2_BACKING_MAX))
         return error_set(err, ENAMETOOLONG, "the name of what it is based on has 1 to %u bytes",
                          QCOW2_BACKING_MAX);
+    if (name && q->data_raw)
+        return error_set(err, EINVAL,
+                         "has its data in a raw file (data_file_raw), which can't be based on "
+                         "another");
     if (!old || !new)
         return error_set_errno(err, ENOMEM, "writing its header");
     int rc = qcow2_read_fields(disk->fd, &r.h, err);

@@ -208,6 +208,8 @@ static int grow(struct qcow2 *q, uint64_t size)
         rc = qcow2_flush_to_close(q);
     if (rc == 0)
         rc = grow_l1(q, size);
+    if (rc == 0)
+        rc = qcow2_resize_data(q, size);
     /* What is new is zeros in the file before it can be seen there. */
     q->disk.size = size;
     if (rc == 0)
@@ -233,7 +235,9 @@ static int shrink(struct qcow2 *q, uint64_t size)
         rc = qcow2_switch_l1(q, size, q->l1_offset, q->l1_entries);
     if (rc == 0)
         rc = qcow2_drop_from(q, ALIGN_UP(size, (uint64_t)q->cluster_size));
-    return rc ? rc : qcow2_flush_to_close(q);
+    if (rc == 0)
+        rc = qcow2_flush_to_close(q);
+    return rc ? rc : qcow2_resize_data(q, size);
 }
 
 int qcow2_resize(struct disk *disk, uint64_t size, struct error **err)
@@ -270,7 +274,13 @@ int qcow2_empty(struct disk *disk)
 
     if (rc == 0)
         rc = qcow2_flush_to_close(q);
+    /* A further file that shows the same must never have what the image has not. */
+    if (rc == 0 && q->data_raw)
+        rc = qcow2_empty_data(q);
     if (rc == 0)
         rc = qcow2_drop_from(q, 0);
-    return rc ? rc : qcow2_flush_to_close(q);
+    if (rc == 0)
+        rc = qcow2_flush_to_close(q);
+    /* Any other keeps its content until nothing refers to that. */
+    return rc || q->data_raw ? rc : qcow2_empty_data(q);
 }

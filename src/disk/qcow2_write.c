@@ -118,7 +118,7 @@ static int fill_clusters(struct qcow2 *q, const struct disk_request *r, uint64_t
     add_data(&p, r, r->at, len);
     if (!skip_tail)
         add_piece(&p, q->copy + q->cluster_size, tail);
-    return disk_writev_at(q->disk.fd, p.iov, p.n, host + qcow2_in_cluster(q, r->at) - (skip_head ? 0 : head));
+    return qcow2_write_data(q, p.iov, p.n, host + qcow2_in_cluster(q, r->at) - (skip_head ? 0 : head));
 }
 
 /* Makes `n` entries from `index` on point to the clusters at `host`, of which the units around [at, at + len)
@@ -173,15 +173,17 @@ static int write_to_new(struct qcow2 *q, struct disk_request *r, const struct qc
     struct qcow2_table *table;
     uint32_t index;
     uint64_t host, n = clusters_wanted(q, r, e);
-    bool fresh = false, kept = has_kept(e);
+    bool fresh = false, kept = qcow2_is_apart(q) || has_kept(e);
     /* What is shared, or packed, is copied whole. */
-    bool apart = qcow2_is_wide(q) && (kept || !(e->entry & (QCOW2_OFFSET | QCOW2_COMPRESSED)));
-    uint32_t unit = apart ? qcow2_subcluster_size(q) : q->cluster_size;
+    bool alone = qcow2_is_wide(q) && (kept || !(e->entry & (QCOW2_OFFSET | QCOW2_COMPRESSED)));
+    uint32_t unit = alone ? qcow2_subcluster_size(q) : q->cluster_size;
     int rc = qcow2_writable_table(q, r->at, &table, &index);
 
     if (rc)
         return rc;
-    if (kept) {
+    if (qcow2_is_apart(q)) {
+        host = ALIGN_DOWN(r->at, (uint64_t)q->cluster_size);
+    } else if (kept) {
         host = e->entry & QCOW2_OFFSET;
         n = 1;
     } else {
@@ -266,6 +268,8 @@ static int set_entry(struct qcow2 *q, struct disk_request *r, bool say_zeros, bo
         value |= old;
     else
         qcow2_release_entry(q, old);
+    if (!keep_cluster && qcow2_is_apart(q) && old & QCOW2_COPIED)
+        qcow2_punch_data(q, r->at);
     put_be64(entry, value);
     if (qcow2_is_wide(q))
         put_be64(entry + 8, say_zeros ? QCOW2_ALL_ZEROS : 0);
@@ -323,6 +327,16 @@ static uint64_t in_this_cluster(const struct qcow2 *q, const struct disk_request
     return len;
 }
 
+/* The further file shows the same as the image, so it does what is asked for. */
+static int hand_on(struct qcow2 *q, struct disk_request *r, const struct qcow2_extent *e)
+{
+    uint64_t len = e->length < left(r) ? e->length : left(r);
+    int rc = qcow2_hand_on(q, r, len);
+
+    r->at += len;
+    return rc ? rc : 1;
+}
+
 int qcow2_zero_step(struct qcow2 *q, struct disk_request *r)
 {
     struct qcow2_extent e;
@@ -337,6 +351,8 @@ int qcow2_zero_step(struct qcow2 *q, struct disk_request *r)
         r->at += beyond || e.length < len ? e.length : len;
         return 1;
     }
+    if (q->data_raw && e.kind == QCOW2_KIND_DATA)
+        return hand_on(q, r, &e);
     if (!whole && qcow2_is_wide(q) && e.kind != QCOW2_KIND_PACKED) {
         uint64_t n = whole_subclusters(q, r, len);
         if (n)
@@ -371,7 +387,7 @@ static int zero_part_now(struct qcow2 *q, struct disk_request *r)
 
     if (rc)
         return rc;
-    if (whole && q->version >= 3 && !reads_as_zeros(q, &e, r->at)) {
+    if (whole && q->version >= 3 && !q->data_raw && !reads_as_zeros(q, &e, r->at)) {
         rc = set_entry(q, r, true, false);
         r->at += len;
         return rc ? rc : 1;
@@ -382,7 +398,7 @@ static int zero_part_now(struct qcow2 *q, struct disk_request *r)
         if (!e.in_place)
             return write_to_new(q, r, &e);
         add_zeros(&p, len);
-        rc = disk_writev_at(q->disk.fd, p.iov, p.n, e.offset);
+        rc = qcow2_write_data(q, p.iov, p.n, e.offset);
     }
     r->at += len;
     return rc ? rc : 1;
@@ -412,6 +428,8 @@ int qcow2_discard_step(struct qcow2 *q, struct disk_request *r)
         r->at += e.length;
         return 1;
     }
+    if (q->data_raw && e.kind == QCOW2_KIND_DATA)
+        return hand_on(q, r, &e);
     /* Version 2 can't say "zeros", and what is behind should not come to light again. */
     if (!whole || (has_backing && q->version < 3)) {
         r->at += len;

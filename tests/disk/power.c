@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -16,6 +17,7 @@
 
 static struct entry {
     enum { WRITTEN, PUNCHED, TRUNCATED, SYNCED } what;
+    bool second; /* of the file that power_also names */
     uint64_t offset, length;
     uint8_t *bytes;
 } log_entries[ENTRIES];
@@ -23,8 +25,24 @@ static unsigned n_entries;
 static bool logging;
 static unsigned syncs_to_fail;
 
-static void log_entry(struct entry e)
+static char also_path[200], also_start[200];
+
+void power_also(const char *path, const char *start)
 {
+    snprintf(also_path, sizeof(also_path), "%s", path ? path : "");
+    snprintf(also_start, sizeof(also_start), "%s", path ? start : "");
+}
+
+static bool is_second(int fd)
+{
+    struct stat a, b;
+
+    return *also_path && fstat(fd, &a) == 0 && stat(also_path, &b) == 0 && a.st_ino == b.st_ino;
+}
+
+static void log_entry(int fd, struct entry e)
+{
+    e.second = is_second(fd);
     assert_in_range(n_entries, 0, ENTRIES - 1);
     log_entries[n_entries++] = e;
 }
@@ -40,7 +58,7 @@ ssize_t pwritev(int fd, const struct iovec *iov, int n, off_t offset)
             memcpy(e.bytes + e.length, iov[i].iov_base, iov[i].iov_len);
             e.length += iov[i].iov_len;
         }
-        log_entry(e);
+        log_entry(fd, e);
     }
     return syscall(SYS_pwritev, fd, iov, (long)n, (long)offset, 0l);
 }
@@ -53,21 +71,22 @@ int fdatasync(int fd)
         return -1;
     }
     if (logging)
-        log_entry((struct entry){.what = SYNCED});
+        log_entry(fd, (struct entry){.what = SYNCED});
     return 0;
 }
 
 int fallocate(int fd, int mode, off_t offset, off_t length)
 {
     if (logging)
-        log_entry((struct entry){.what = PUNCHED, .offset = (uint64_t)offset, .length = (uint64_t)length});
+        log_entry(fd,
+                  (struct entry){.what = PUNCHED, .offset = (uint64_t)offset, .length = (uint64_t)length});
     return (int)syscall(SYS_fallocate, fd, mode, offset, length);
 }
 
 int ftruncate(int fd, off_t length)
 {
     if (logging)
-        log_entry((struct entry){.what = TRUNCATED, .length = (uint64_t)length});
+        log_entry(fd, (struct entry){.what = TRUNCATED, .length = (uint64_t)length});
     return (int)syscall(SYS_ftruncate, fd, length);
 }
 
@@ -131,7 +150,8 @@ unsigned power_syncs_to_fail(void)
     return syncs_to_fail;
 }
 
-void power_build(struct stamps *s, const char *start, const char *path, unsigned cut)
+/* One of the files. */
+static void build(struct stamps *s, const char *start, const char *path, unsigned cut, bool second)
 {
     size_t room = 64u << 20;
     uint8_t *file = mmap(NULL, room, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -144,12 +164,14 @@ void power_build(struct stamps *s, const char *start, const char *path, unsigned
     close(fd);
     size_t end = (size_t)got;
     for (unsigned i = 0; i < cut; i++)
-        if (log_entries[i].what == SYNCED)
+        if (log_entries[i].what == SYNCED && log_entries[i].second == second)
             synced = i;
     /* Few of the later writes, most of them, or half. */
     uint64_t chance = 1 + stamps_random(s, 3);
     for (unsigned i = 0; i < cut; i++) {
         const struct entry *e = &log_entries[i];
+        if (e->second != second)
+            continue;
         if (e->what == TRUNCATED) {
             if (i < synced || stamps_random(s, 4) < chance)
                 truncate_to(file, room, &end, e->length);
@@ -170,4 +192,11 @@ void power_build(struct stamps *s, const char *start, const char *path, unsigned
     assert_int_equal(write(fd, file, end), end);
     close(fd);
     munmap(file, room);
+}
+
+void power_build(struct stamps *s, const char *start, const char *path, unsigned cut)
+{
+    build(s, start, path, cut, false);
+    if (*also_path)
+        build(s, also_start, also_path, cut, true);
 }

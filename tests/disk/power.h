@@ -22,6 +22,9 @@ unsigned power_log_length(void);
 void power_fail_syncs(unsigned n);
 unsigned power_syncs_to_fail(void);
 
+/* The image has a second file at `path`, which was a copy of `start`; NULL: it has one alone. power_build
+ * makes it anew under its own name. */
+void power_also(const char *path, const char *start);
 /* Makes `path` what the file `start` may be when power went before log entry `cut`. */
 void power_build(struct stamps *s, const char *start, const char *path, unsigned cut);
 

@@ -275,7 +275,50 @@ static void test_opening_rule(void **state)
     image_refused(scratch_path("over"), "qcow2", 0, "say format=qcow2");
     make("data.qcow2", "-o data_file=data.raw");
     image_refused(scratch_path("data.qcow2"), NULL, 0, "names another file");
-    image_refused(scratch_path("data.qcow2"), "qcow2", 0, "data in another file");
+    image_open(&image, scratch_path("data.qcow2"), "qcow2", 0);
+    assert_int_equal(image.files->n, 2);
+    assert_true(image.files->files[1].part);
+    image_close(&image);
+}
+
+/* What names the file of its data may be anyone's. */
+static void test_hostile_data_files(void **state)
+{
+    static const char *const names[] = {"/etc/x",   "../a.raw", "..",      "d/a.raw",
+                                        "link.raw", "h.qcow2",  "gone.raw"};
+    static const char *const faults[] = {"plain names", "plain names", "plain names",        "plain names",
+                                         "symbolic",    "twice",       "No such file or dir"};
+    struct image image;
+
+    assert_int_equal(shell("mkdir -p d; truncate -s 64M d/a.raw; ln -sf d/a.raw link.raw"), 0);
+    for (unsigned i = 0; i < 7; i++) {
+        make("h.qcow2", "-o data_file=data.raw");
+        /* The extension comes first: its length, then the name. */
+        assert_int_equal(read64("h.qcow2", 112) >> 32, 0x44415441);
+        assert_int_equal(shell("printf '%%s' '%s' | dd of=h.qcow2 bs=1 seek=120 "
+                               "conv=notrunc status=none",
+                               names[i]),
+                         0);
+        patch32("h.qcow2", 116, (uint32_t)strlen(names[i]));
+        image_refused(scratch_path("h.qcow2"), "qcow2", 0, faults[i]);
+    }
+    make("h.qcow2", "-o data_file=data.raw");
+    patch32("h.qcow2", 116, 0x7fffffff);
+    image_refused(scratch_path("h.qcow2"), "qcow2", 0, "the name of the file that has its data");
+    make("h.qcow2", "-o data_file=data.raw");
+    patch32("h.qcow2", 112, 0x12345678);
+    image_refused(scratch_path("h.qcow2"), "qcow2", 0, "is not given");
+    /* A cluster that lies where another one does. */
+    make("h.qcow2", "-o data_file=data.raw");
+    assert_int_equal(shell("qemu-io -c 'write 64k 64k' h.qcow2 >/dev/null"), 0);
+    uint64_t l2 = read64("h.qcow2", read64("h.qcow2", 40)) & ~(1ull << 63);
+    patch32("h.qcow2", l2 + 8 + 4, 0x30000);
+    image_open(&image, scratch_path("h.qcow2"), "qcow2", 0);
+    assert_int_equal(image_read(&image, 65536, seen, 512), -EIO);
+    assert_int_equal(image_write(&image, 65536, seen, 512), -EIO);
+    disk_close(image.disk);
+    image.disk = NULL;
+    image_close(&image);
 }
 
 static void test_bad_chains(void **state)
@@ -589,6 +632,7 @@ int main(void)
         cmocka_unit_test(test_bad_tables),
         cmocka_unit_test(test_refcounts_that_lie),
         cmocka_unit_test(test_opening_rule),
+        cmocka_unit_test(test_hostile_data_files),
         cmocka_unit_test(test_bad_chains),
         cmocka_unit_test(test_where_names_point),
         cmocka_unit_test(test_locks),

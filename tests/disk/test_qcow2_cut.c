@@ -30,6 +30,7 @@ struct state {
 };
 
 static unsigned rounds = 1, cuts;
+static bool raw; /* the clusters are in a file that shows the same: what goes is gone there, by sectors */
 
 static void must(int rc, struct error *err)
 {
@@ -149,7 +150,7 @@ static bool reads_as(struct image *image, uint64_t size, const uint8_t *bytes)
 static bool reads_between(struct image *image, const struct operation *o, const struct state *before)
 {
     static uint8_t seen[ROOM];
-    uint64_t size = disk_size(image->disk), cluster = disk_granularity(image->disk);
+    uint64_t size = disk_size(image->disk), cluster = raw ? 512 : disk_granularity(image->disk);
 
     if (size != before->size)
         return false;
@@ -275,7 +276,7 @@ static void live(const char *options, const struct operation *operations, unsign
     struct image image;
 
     assert_non_null(now.bytes);
-    assert_int_equal(shell("rm -f p.qcow2; qemu-img create -q -f qcow2 %s p.qcow2 4M", options), 0);
+    assert_int_equal(shell("rm -f p.qcow2 p-data; qemu-img create -q -f qcow2 %s p.qcow2 4M", options), 0);
     snprintf(path, sizeof(path), "%s", scratch_path("p.qcow2"));
     snprintf(start, sizeof(start), "%s", scratch_path("start.qcow2"));
     for (unsigned i = 0; i < n; i++) {
@@ -285,7 +286,7 @@ static void live(const char *options, const struct operation *operations, unsign
             write_some(s, &image, &now);
         image_close(&image);
         copy_state(&before, &now);
-        assert_int_equal(shell("cp p.qcow2 start.qcow2"), 0);
+        assert_int_equal(shell("cp p.qcow2 start.qcow2; [ ! -e p-data ] || cp p-data start-data"), 0);
         image_open(&image, path, "qcow2", IMAGE_NO_URING);
         power_log_begin();
         do_operation(&image, &operations[i]);
@@ -294,7 +295,9 @@ static void live(const char *options, const struct operation *operations, unsign
         model_operation(&now, &operations[i]);
         check_image(path, false);
         assert_true(power_log_length() > 1);
+        assert_int_equal(shell("[ ! -e p-data ] || cp p-data end-data"), 0);
         cut_everywhere(s, &operations[i], start, &before, &now);
+        assert_int_equal(shell("[ ! -e p-data ] || cp end-data p-data"), 0);
         power_log_free();
         free_state(&before);
     }
@@ -319,6 +322,28 @@ static const struct operation sizes[] = {
     {.what = APPLY, .name = "a"},
 };
 
+static const struct operation sizes_alone[] = {
+    {.what = RESIZE, .size = 3000 << 9},
+    {.what = RESIZE, .size = 6 << 20},
+    {.what = RESIZE, .size = (1 << 20) + 512},
+    {.what = RESIZE, .size = 5 << 20},
+    {.what = EMPTY},
+};
+
+/* The clusters are in a file of their own. */
+static void test_data_file(void **state)
+{
+    char start[200];
+
+    snprintf(start, sizeof(start), "%s", scratch_path("start-data"));
+    power_also(scratch_path("p-data"), start);
+    live("-o data_file=p-data", sizes_alone, 5);
+    raw = true;
+    live("-o data_file=p-data,data_file_raw=on,cluster_size=8k", sizes_alone, 5);
+    raw = false;
+    power_also(NULL, NULL);
+}
+
 static void test_snapshots(void **state)
 {
     live("", snapshots, 8);
@@ -334,7 +359,8 @@ static void test_sizes(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_snapshots), cmocka_unit_test(test_sizes)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_snapshots), cmocka_unit_test(test_sizes),
+                                       cmocka_unit_test(test_data_file)};
     const char *wanted = getenv("TABIQUE_ROUNDS");
 
     if (wanted)

@@ -25,8 +25,9 @@
 #define CUTS 25u
 
 static const char *format = "qcow2";
-static uint32_t size = SIZE; /* of the disk */
-static bool on_top;          /* a VHDX that QEMU does not know */
+static uint32_t size = SIZE;  /* of the disk */
+static bool on_top;           /* a VHDX that QEMU does not know */
+static bool apart, apart_raw; /* the clusters are in a file of their own; which shows the same */
 
 #define FLUSHES_MAX 64u
 
@@ -81,9 +82,19 @@ static void cut_and_check(struct stamps *s, const struct history *h, const char 
         image_close(&image);
         assert_int_equal(shell("cp cut.qcow2 theirs && qemu-img check -q -r all -f vhdx theirs"), 0);
     }
+    if (apart_raw) {
+        struct stamps *raw = stamps_new(then->n, 1);
+        memcpy(raw->sectors, then->sectors, then->n * sizeof(struct stamp));
+        image_open(&image, scratch_path("p-data"), "raw", IMAGE_READ_ONLY);
+        stamps_check(raw, &image);
+        image_close(&image);
+        stamps_free(raw);
+    }
     image_open(&image, path, format, 0);
     stamps_check(then, &image);
     image_close(&image);
+    if (apart_raw)
+        assert_int_equal(shell("qemu-img compare -q -f qcow2 -F raw cut.qcow2 p-data"), 0);
     if (has_log)
         assert_int_equal(shell("qemu-img check -q -f vhdx cut.qcow2 && qemu-img compare -q cut.qcow2 theirs"),
                          0);
@@ -103,6 +114,8 @@ static void power_loss_of(const char *make)
     struct stamps *s = stamps_new(size / 512, (uint64_t)time(NULL) * 40503u + (uint64_t)getpid());
 
     assert_int_equal(shell("rm -f p.qcow2; %s && cp p.qcow2 start.qcow2", make), 0);
+    if (apart)
+        assert_int_equal(shell("cp p-data start-data"), 0);
     snprintf(path, sizeof(path), "%s", scratch_path("p.qcow2"));
     snprintf(start, sizeof(start), "%s", scratch_path("start.qcow2"));
     write_with_history(s, path, &h);
@@ -217,6 +230,23 @@ static void test_sizes(void **state)
     stamps_free(s);
 }
 
+static void test_data_file(void **state)
+{
+    char start[200];
+
+    assert_int_equal(shell("rm -f zeros; qemu-img create -q -f raw zeros 6M"), 0);
+    snprintf(start, sizeof(start), "%s", scratch_path("start-data"));
+    power_also(scratch_path("p-data"), start);
+    apart = true;
+    power_loss("-o data_file=p-data", "true");
+    power_loss("-o data_file=p-data,cluster_size=4k -b zeros -F raw", "true");
+    power_loss("-o data_file=p-data,extended_l2=on", "true");
+    apart_raw = true;
+    power_loss("-o data_file=p-data,data_file_raw=on", "true");
+    apart = apart_raw = false;
+    power_also(NULL, NULL);
+}
+
 static void test_plain(void **state)
 {
     power_loss("", "true");
@@ -290,10 +320,11 @@ static void test_sync_fails_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_blocks),         cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_plain),          cmocka_unit_test(test_subclusters),
-        cmocka_unit_test(test_small_clusters), cmocka_unit_test(test_overlay),
-        cmocka_unit_test(test_snapshot),       cmocka_unit_test(test_sync_fails_once),
+        cmocka_unit_test(test_blocks),          cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_data_file),       cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_subclusters),     cmocka_unit_test(test_small_clusters),
+        cmocka_unit_test(test_overlay),         cmocka_unit_test(test_snapshot),
+        cmocka_unit_test(test_sync_fails_once),
     };
     return cmocka_run_group_tests_name("qcow2 power loss", tests, NULL, scratch_remove);
 }

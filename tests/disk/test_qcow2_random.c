@@ -60,6 +60,28 @@ static void test_subclusters(void **state)
     random_qcow2("extended_l2=on,preallocation=metadata", "16M", 50);
 }
 
+/* The clusters in a file of their own, which is a raw image of the disk or not. */
+static void test_data_file(void **state)
+{
+    static const char *const kinds[] = {
+        "data_file=r-data", "data_file=r-data,cluster_size=4k", "data_file=r-data,extended_l2=on",
+        "data_file=r-data,data_file_raw=on", "data_file=r-data,data_file_raw=on,extended_l2=on"};
+    const struct disk_create ours = {
+        .format = "qcow2", .size = 13 << 20, .data_file = "made-data", .data_file_raw = true};
+
+    for (unsigned i = 0; i < 5; i++) {
+        random_qcow2(kinds[i], "12M", 50);
+        assert_int_equal(i < 3 ? 0 : shell("qemu-img compare -q -f qcow2 -F raw r.qcow2 r-data"), 0);
+        assert_int_equal(shell("rm r.qcow2 r-data; qemu-img create -q -f qcow2 -o %s r.qcow2 9M", kinds[i]),
+                         0);
+        random_life(scratch_path("r.qcow2"), "qcow2", true, false, 60);
+        assert_int_equal(i < 3 ? 0 : shell("cmp r-data model.raw"), 0);
+    }
+    assert_int_equal(disk_create(scratch_path("made-apart"), &ours, NULL), 0);
+    random_run(scratch_path("made-apart"), "qcow2", 50);
+    assert_int_equal(shell("cmp made-data model.raw"), 0);
+}
+
 /* On top of an image that is shorter, longer, raw, compressed. */
 static void random_overlay(const char *base_options, const char *base_format, const char *options,
                            const char *size)
@@ -85,6 +107,8 @@ static void test_overlays(void **state)
     random_overlay("-o compat=0.10", "qcow2", "-o cluster_size=2k", "13M");
     random_overlay("", "raw", "-o extended_l2=on", "13M");
     random_overlay("-o extended_l2=on,cluster_size=16k", "qcow2", "-o extended_l2=on,cluster_size=32k", "7M");
+    random_overlay("", "qcow2", "-o data_file=r-data", "13M");
+    random_overlay("-o data_file=base-data", "qcow2", "-o extended_l2=on,data_file=r-data", "13M");
 }
 
 static void test_compressed(void **state)
@@ -179,6 +203,7 @@ int main(void)
         cmocka_unit_test(test_refcount_sizes),
         cmocka_unit_test(test_preallocation_and_lazy_refcounts),
         cmocka_unit_test(test_subclusters),
+        cmocka_unit_test(test_data_file),
         cmocka_unit_test(test_overlays),
         cmocka_unit_test(test_compressed),
         cmocka_unit_test(test_internal_snapshot),
