@@ -6,7 +6,7 @@
 #include "driver.h"
 #include "fuzz_input.h"
 
-#define FUZZ_QUEUES 5u
+#define FUZZ_QUEUES 6u
 
 struct fuzz_guest {
     struct fixture f;

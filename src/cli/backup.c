@@ -25,6 +25,11 @@ static void on_done(void *opaque, const char *disk, const char *path, uint64_t b
     printf("%s  %s  %s %s\n", disk, path, cli_human_size(bytes, size), incremental ? "changed" : "in all");
 }
 
+static void on_frozen(void *opaque, const char *note)
+{
+    printf("%s\n", note);
+}
+
 int cli_backup(const struct cli_values *values, int *status, struct error **err)
 {
     cleanup_home struct home home = {0};
@@ -35,12 +40,14 @@ int cli_backup(const struct cli_values *values, int *status, struct error **err)
                                 .format = cli_string(values, "output-format"),
                                 .rate = cli_uint(values, "rate"),
                                 .job = &j.job,
-                                .done = on_done};
+                                .done = on_done,
+                                .frozen = on_frozen};
     int rc = home_find(&home, err);
 
     if (rc)
         return rc;
     what.mirror = strcmp(cli_verb(values), "mirror") == 0;
+    what.freeze = what.mirror ? CONTROL_FREEZE_NEVER : cli_freeze(values);
     what.full = !what.mirror && cli_bool(values, "full");
     cli_disk_job_begin(&j, "copying");
     rc = guest_backup(&home, &what, err);

@@ -4,6 +4,7 @@
 #define TABIQUE_CLI_GUESTS_H
 
 #include "cli/cli.h"
+#include "guest/control.h"
 #include "guest/guest.h"
 
 #include <jansson.h>
@@ -26,6 +27,9 @@ void cli_format_bytes(char *buf, size_t len, uint64_t bytes, bool exact);
 char *cli_run_config(const struct cli_values *values, struct error **err);
 /* 1500 is 1.5, and 2000 is 2. */
 json_t *cli_decimal_json(uint64_t thousandths);
+
+/* snapshot.c: what --freeze says. */
+enum control_freeze cli_freeze(const struct cli_values *values);
 
 /* start.c: starts a guest that does not run. 0 or -errno with *err. */
 int cli_start_guest(const struct home *home, const char *name, struct error **err);

@@ -5,6 +5,7 @@
 #include "base/bytes.h"
 #include "cli/disks.h"
 #include "cli/options.h"
+#include "guest/control.h"
 
 #define GUEST                                                                                                \
     {                                                                                                        \
@@ -14,6 +15,14 @@
 #define SNAPSHOT(text)                                                                                       \
     {                                                                                                        \
         .name = "SNAPSHOT", .type = CLI_STRING, .positional = true, .required = true, .help = (text)         \
+    }
+
+#define FREEZE                                                                                               \
+    {                                                                                                        \
+        .name = "freeze", .type = CLI_ENUM, .metavar = "WHEN", .choice = control_freeze_name,                \
+        .help = "Whether a guest that runs is to freeze its file systems for that moment, so that they are " \
+                "as after unmounting; qemu-guest-agent in it does. 'try', which is the default: if it can; " \
+                "'always': or it is an error."                                                               \
     }
 
 static const struct cli_status statuses[] = {
@@ -29,6 +38,7 @@ static const struct cli_status long_statuses[] = {
 
 static const struct cli_argument snapshot_arguments[] = {
     {.name = "description", .type = CLI_STRING, .metavar = "TEXT", .help = "A line to remember it by."},
+    FREEZE,
     GUEST,
     SNAPSHOT("What it is to be called: letters, digits, '-', '_' and '.'."),
 };
@@ -47,6 +57,7 @@ static const struct cli_argument clone_arguments[] = {
     {.name = "full",
      .type = CLI_BOOL,
      .help = "Copy the disks: the new guest needs nothing of the other's, which may then be removed."},
+    FREEZE,
     {.name = "snapshot",
      .type = CLI_STRING,
      .metavar = "SNAPSHOT",
@@ -96,6 +107,7 @@ static const struct cli_argument backup_arguments[] = {
      .type = CLI_BOOL,
      .help = "All of each disk, also where the directory has an earlier backup that only a part has changed "
              "since."},
+    FREEZE,
     OUTPUT_FORMAT,
     RATE,
     GUEST,

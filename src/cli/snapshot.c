@@ -11,6 +11,16 @@
 #include <errno.h>
 #include <string.h>
 
+enum control_freeze cli_freeze(const struct cli_values *values)
+{
+    const char *given = cli_string(values, "freeze");
+    size_t i = 0;
+
+    while (given && control_freeze_name(i) && strcmp(control_freeze_name(i), given))
+        i++;
+    return given ? (enum control_freeze)i : CONTROL_FREEZE_TRY;
+}
+
 int cli_snapshot(const struct cli_values *values, int *status, struct error **err)
 {
     cleanup_home struct home home = {0};
@@ -20,7 +30,7 @@ int cli_snapshot(const struct cli_values *values, int *status, struct error **er
 
     if (rc == 0)
         rc = guest_snapshot(&home, cli_string(values, "NAME"), cli_string(values, "SNAPSHOT"),
-                            description ? description : "", &pause, err);
+                            description ? description : "", cli_freeze(values), &pause, err);
     if (rc)
         return rc;
     if (pause.running)
@@ -201,6 +211,7 @@ int cli_clone(const struct cli_values *values, int *status, struct error **err)
         .source = cli_string(values, "NAME"),
         .name = cli_string(values, "NEW"),
         .snapshot = cli_string(values, "snapshot"),
+        .freeze = cli_freeze(values),
         .full = cli_bool(values, "full"),
         .job = &j.job,
     };

@@ -59,6 +59,8 @@ struct backup {
     pthread_mutex_t lock; /* of the fractions */
     struct one disks[DISKS_MAX];
     unsigned n;
+    char note[160]; /* how freezing went */
+    bool may_be_frozen;
 };
 
 /* ---- names ---- */
@@ -389,15 +391,21 @@ static int choose_disks(struct backup *b, struct error **err)
 }
 
 /* Over a connection with whose end the pause ends, however this command does. */
-static int pause_guest(int fd, bool pause, struct error **err)
+static int pause_guest(struct backup *b, int fd, bool pause, struct error **err)
 {
+    const struct guest_backup *what = b->what;
     const struct control_request r = {.verb = pause ? CONTROL_PAUSE : CONTROL_RESUME,
-                                      .while_connected = pause};
+                                      .while_connected = pause,
+                                      .freeze = pause ? what->freeze : CONTROL_FREEZE_NEVER};
     json_t *answer = NULL;
     int rc = control_send(fd, &r, err);
 
     if (rc == 0)
-        rc = control_receive(fd, ANSWER_MS, &answer, err);
+        rc = control_receive(fd, what->freeze ? CONTROL_FREEZE_MS : ANSWER_MS, &answer, err);
+    const char *note = json_string_value(json_object_get(answer, "note"));
+    if (note)
+        snprintf(b->note, sizeof(b->note), "%s", note);
+    b->may_be_frozen = note && !pause; /* of the end that is all that is told */
     json_decref(answer);
     return rc;
 }
@@ -416,14 +424,22 @@ static bool is_paused(const struct backup *b)
 
 static int begin_all(struct backup *b, struct error **err)
 {
-    bool pause = b->n > 1 && !is_paused(b);
+    bool paused = is_paused(b), pause = (b->n > 1 || b->what->freeze) && !paused;
+
+    if (paused && b->what->freeze == CONTROL_FREEZE_ALWAYS)
+        return error_set(
+            err, EBUSY,
+            "its file systems can't be frozen while it is paused: 'tabique resume %s' has it go on",
+            b->what->guest);
+    if (paused && b->what->freeze)
+        snprintf(b->note, sizeof(b->note), "its file systems were not frozen (it is paused)");
     cleanup_close int fd = pause ? control_connect(b->home, b->what->guest, err) : -1;
-    int rc = !pause ? 0 : fd < 0 ? fd : pause_guest(fd, true, err);
+    int rc = !pause ? 0 : fd < 0 ? fd : pause_guest(b, fd, true, err);
 
     for (unsigned i = 0; i < b->n && rc == 0; i++)
         rc = begin(&b->disks[i], err);
     if (fd >= 0) {
-        int resumed = pause_guest(fd, false, rc ? NULL : err);
+        int resumed = pause_guest(b, fd, false, rc ? NULL : err);
         rc = rc ? rc : resumed;
     }
     return rc;
@@ -445,6 +461,8 @@ int guest_backup(const struct home *home, const struct guest_backup *what, struc
         receive_all(b);
         rc = take_results(b, err);
     }
+    if (b->note[0] && (rc == 0 || b->may_be_frozen) && what->frozen)
+        what->frozen(what->opaque, b->note);
     for (unsigned i = 0; i < b->n; i++) {
         cleanup_close_fn(&b->disks[i].fd);
         free(b->disks[i].path);

@@ -8,6 +8,7 @@
 #define TABIQUE_GUEST_BACKUP_H
 
 #include "disk/job.h"
+#include "guest/control.h"
 
 struct error;
 struct home;
@@ -23,11 +24,14 @@ struct guest_backup {
     const char *target;
     const char *format; /* of a new file; NULL: by the end of its name */
     bool full;
-    bool mirror;   /* of one disk, as it is at the end; not to a directory */
-    uint64_t rate; /* bytes a second of each disk; 0: no limit */
+    bool mirror;                /* of one disk, as it is at the end; not to a directory */
+    enum control_freeze freeze; /* of the guest's file systems, while a backup begins */
+    uint64_t rate;              /* bytes a second of each disk; 0: no limit */
     const struct disk_job *job;
     /* Called for each disk that is there. */
     void (*done)(void *opaque, const char *disk, const char *path, uint64_t bytes, bool incremental);
+    /* How freezing went, in words. */
+    void (*frozen)(void *opaque, const char *note);
     void *opaque;
 };
 

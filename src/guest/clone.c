@@ -212,11 +212,12 @@ static int prepare_stopped(struct hand *hand, const struct guest *clone, struct 
     return layers_prepare(clone, hand->config, out, err);
 }
 
-static int prepare_running(const struct home *home, const char *source, const struct guest *clone,
+static int prepare_running(const struct home *home, const struct guest_clone *what, const struct guest *clone,
                            struct layer_changes *out, struct guest_pause *pause, struct error **err)
 {
+    const char *source = what->source;
     cleanup_chain struct chain c = {0};
-    int rc = snapshot_ask(home, source, NULL, "", pause, err);
+    int rc = snapshot_ask(home, source, NULL, "", what->freeze, pause, err);
 
     if (rc == 0)
         rc = find_chain(home, source, &c, err);
@@ -333,7 +334,7 @@ static int make(struct hand *hand, const struct guest_clone *what, struct guest 
     }
     if (rc == 0)
         rc = what->snapshot  ? prepare_snapshot(clone->home, what, clone, &changes, err)
-             : hand->running ? prepare_running(clone->home, what->source, clone, &changes, pause, err)
+             : hand->running ? prepare_running(clone->home, what, clone, &changes, pause, err)
                              : prepare_stopped(hand, clone, &own, &changes, err);
     if (rc == 0 && what->full) {
         layers_done(&own, false); /* the source need not know */

@@ -56,6 +56,27 @@ static int take_text(const json_t *object, const char *key, char *out, size_t si
     return 0;
 }
 
+const char *control_freeze_name(size_t i)
+{
+    static const char *const names[] = {
+        [CONTROL_FREEZE_NEVER] = "never", [CONTROL_FREEZE_TRY] = "try", [CONTROL_FREEZE_ALWAYS] = "always"};
+
+    return i < CONTROL_FREEZES ? names[i] : NULL;
+}
+
+static int take_freeze(const json_t *object, enum control_freeze *out, struct error **err)
+{
+    char name[8] = "never";
+    int rc = take_text(object, "freeze", name, sizeof(name), err);
+
+    for (size_t i = 0; rc == 0 && i < CONTROL_FREEZES; i++)
+        if (strcmp(name, control_freeze_name(i)) == 0) {
+            *out = (enum control_freeze)i;
+            return 0;
+        }
+    return rc ? rc : error_set(err, EINVAL, "'freeze' is none of never, try and always");
+}
+
 static int take_flag(const json_t *object, const char *key, bool *out, struct error **err)
 {
     const json_t *value = json_object_get(object, key);
@@ -141,6 +162,8 @@ static int parse_object(const json_t *object, struct control_request *out, struc
     if (rc == 0)
         rc = take_flag(object, "while-connected", &request.while_connected, err);
     if (rc == 0)
+        rc = take_freeze(object, &request.freeze, err);
+    if (rc == 0)
         rc = take_flag(object, "mirror", &request.mirror, err);
     if (rc == 0)
         rc = take_flag(object, "stream", &request.stream, err);
@@ -182,6 +205,8 @@ char *control_format(const struct control_request *r)
         json_object_set_new(object, "shutdown", json_true());
     if (r->verb == CONTROL_PAUSE && r->while_connected)
         json_object_set_new(object, "while-connected", json_true());
+    if (r->freeze)
+        json_object_set_new(object, "freeze", json_string(control_freeze_name(r->freeze)));
     if (r->verb == CONTROL_CONSOLE || r->verb == CONTROL_RESIZE) {
         json_object_set_new(object, "columns", json_integer(r->columns));
         json_object_set_new(object, "rows", json_integer(r->rows));

@@ -39,15 +39,20 @@ enum control_verb {
     CONTROL_VERBS,
 };
 
+/* Whether the guest's file systems are to be frozen for a moment by its agent: if it can, or else not at all.
+ */
+enum control_freeze { CONTROL_FREEZE_NEVER, CONTROL_FREEZE_TRY, CONTROL_FREEZE_ALWAYS, CONTROL_FREEZES };
+
 struct control_request {
     enum control_verb verb;
-    uint64_t timeout_ms;    /* CONTROL_STOP: after it the guest is killed */
-    bool while_connected;   /* CONTROL_PAUSE: it ends with the connection, if nobody ends it before */
-    bool shutdown;          /* CONTROL_STOP: the host goes down; nobody stops this guest by hand */
-    uint16_t columns, rows; /* CONTROL_CONSOLE, CONTROL_RESIZE: 0 for unknown */
-    uint64_t frequency;     /* CONTROL_PROFILE: looks a second, 1..ENGINE_PROFILE_HZ_MAX */
-    uint64_t memory_bytes;  /* CONTROL_BALLOON: what the guest is to keep; always given. CONTROL_UPDATE: 0 for
-                               as it is */
+    uint64_t timeout_ms;        /* CONTROL_STOP: after it the guest is killed */
+    bool while_connected;       /* CONTROL_PAUSE: it ends with the connection, if nobody ends it before */
+    enum control_freeze freeze; /* CONTROL_PAUSE, with while_connected; CONTROL_SNAPSHOT */
+    bool shutdown;              /* CONTROL_STOP: the host goes down; nobody stops this guest by hand */
+    uint16_t columns, rows;     /* CONTROL_CONSOLE, CONTROL_RESIZE: 0 for unknown */
+    uint64_t frequency;         /* CONTROL_PROFILE: looks a second, 1..ENGINE_PROFILE_HZ_MAX */
+    uint64_t memory_bytes; /* CONTROL_BALLOON: what the guest is to keep; always given. CONTROL_UPDATE: 0 for
+                              as it is */
     uint64_t pids, io_weight; /* CONTROL_UPDATE: likewise */
     double cpus;              /* likewise */
     /* CONTROL_UPDATE of a disk, CONTROL_BACKUP: by its number */
@@ -61,9 +66,15 @@ struct control_request {
     char snapshot[CONTROL_NAME_MAX + 1], description[CONTROL_DESCRIPTION_MAX + 1];
 };
 
+/* An answer to a request with `freeze` may take so long. */
+#define CONTROL_FREEZE_MS 60000u
+
 #define CONTROL_FREQUENCY      99u
 #define CONTROL_TIMEOUT_MS     30000u
 #define CONTROL_TIMEOUT_MS_MAX 86400000u
+
+/* "never", "try", "always"; NULL beyond the last. */
+const char *control_freeze_name(size_t i);
 
 /* Reads a request without its newline. 0; or -EINVAL with *err. */
 int control_parse(const char *line, size_t len, struct control_request *out, struct error **err);

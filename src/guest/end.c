@@ -175,6 +175,6 @@ int guest_ask(const struct home *home, const char *name, const struct control_re
         return fd;
     rc = control_send(fd, request, err);
     if (rc == 0)
-        rc = control_receive(fd, ANSWER_MS, answer, err);
+        rc = control_receive(fd, request->freeze ? CONTROL_FREEZE_MS : ANSWER_MS, answer, err);
     return rc ? error_wrap(err, "guest '%s'", name) : 0;
 }

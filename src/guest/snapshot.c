@@ -9,7 +9,6 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "guest/control.h"
 #include "guest/end.h"
 #include "guest/guest_priv.h"
 #include "guest/names.h"
@@ -133,9 +132,9 @@ static int snapshot_stopped(struct hand *hand, const char *name, const char *des
 }
 
 int snapshot_ask(const struct home *home, const char *guest, const char *name, const char *description,
-                 struct guest_pause *pause, struct error **err)
+                 enum control_freeze freeze, struct guest_pause *pause, struct error **err)
 {
-    struct control_request request = {.verb = CONTROL_SNAPSHOT};
+    struct control_request request = {.verb = CONTROL_SNAPSHOT, .freeze = freeze};
     json_t *answer = NULL;
 
     if (strlen(description) > CONTROL_DESCRIPTION_MAX)
@@ -154,7 +153,7 @@ int snapshot_ask(const struct home *home, const char *guest, const char *name, c
 }
 
 int guest_snapshot(const struct home *home, const char *guest, const char *name, const char *description,
-                   struct guest_pause *pause, struct error **err)
+                   enum control_freeze freeze, struct guest_pause *pause, struct error **err)
 {
     cleanup_hand struct hand hand = HAND_NONE;
     int rc = name_check(name, err);
@@ -166,7 +165,7 @@ int guest_snapshot(const struct home *home, const char *guest, const char *name,
     if (rc)
         return rc;
     pause->running = hand.running;
-    return hand.running ? snapshot_ask(home, guest, name, description, pause, err)
+    return hand.running ? snapshot_ask(home, guest, name, description, freeze, pause, err)
                         : snapshot_stopped(&hand, name, description, err);
 }
 
@@ -427,7 +426,7 @@ int guest_snapshot_remove(const struct home *home, const char *guest, const char
         return rc;
     /* What a guest writes at this moment can't be merged: it writes into a new layer from now on. */
     if (hand.running)
-        rc = snapshot_ask(home, guest, NULL, "", &pause, err);
+        rc = snapshot_ask(home, guest, NULL, "", CONTROL_FREEZE_NEVER, &pause, err);
     if (rc == 0)
         rc = layers_merge(home, guest, hand.running, job, err);
     return rc ? error_wrap(err, "the snapshot is gone, but its space is not all given back") : 0;

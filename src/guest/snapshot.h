@@ -6,6 +6,7 @@
 #ifndef TABIQUE_GUEST_SNAPSHOT_H
 #define TABIQUE_GUEST_SNAPSHOT_H
 
+#include "guest/control.h"
 #include "guest/layers.h"
 
 /* How the disks of a guest that runs were kept. */
@@ -16,9 +17,10 @@ struct guest_pause {
                      */
 };
 
-/* Keeps what the guest's disks have now under a name. `description` "" for none. 0 or -errno with *err. */
+/* Keeps what the guest's disks have now under a name. `description` "" for none; `freeze`: of a guest that
+ * runs. 0 or -errno with *err. */
 int guest_snapshot(const struct home *home, const char *guest, const char *name, const char *description,
-                   struct guest_pause *pause, struct error **err);
+                   enum control_freeze freeze, struct guest_pause *pause, struct error **err);
 /* Takes the guest's disks back to it; the guest must not run. What they had since is lost, unless another
  * snapshot has it. 0 or -errno with *err. */
 int guest_restore(const struct home *home, const char *guest, const char *name, struct error **err);
@@ -41,9 +43,10 @@ int guest_snapshots(const struct home *home, const char *guest, struct snapshot_
 void snapshot_tree_free(struct snapshot_tree *tree);
 
 struct guest_clone {
-    const char *source, *name; /* name NULL: one is made up */
-    const char *snapshot;      /* of the source; NULL: as it is now */
-    bool full;                 /* disks of its own, for which everything is copied */
+    const char *source, *name;  /* name NULL: one is made up */
+    const char *snapshot;       /* of the source; NULL: as it is now */
+    enum control_freeze freeze; /* of a source that runs */
+    bool full;                  /* disks of its own, for which everything is copied */
     const struct disk_job *job;
 };
 

@@ -34,7 +34,7 @@ int snapshot_find(const struct home *home, const char *guest, const char *name, 
 
 /* Has a guest that runs go on with new layers; with a name it becomes a snapshot. 0 or -errno with *err. */
 int snapshot_ask(const struct home *home, const char *guest, const char *name, const char *description,
-                 struct guest_pause *pause, struct error **err);
+                 enum control_freeze freeze, struct guest_pause *pause, struct error **err);
 
 /* Puts the new layers to use, in one transaction with the snapshot (`name` NULL: without one). `config` and
  * the guest's row are changed. 0 or -errno with *err. */

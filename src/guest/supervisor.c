@@ -332,6 +332,7 @@ static void on_vm_gone(struct supervisor *s, bool nonsense)
     int console_fd = steal_fd(s->vm.console_fd);
     int status = vm_process_end(&s->vm);
     supervisor_snapshot_end(s);
+    supervisor_freeze_end(s);
     s->vm.console_fd = console_fd;
     /* What was killed could not clear away what it had made. */
     if (s->config.container)
@@ -426,6 +427,10 @@ static void on_message(struct supervisor *s, const struct vm_message *m)
     case VM_DISK_SWITCHED:
     case VM_DISK_DONE:
         supervisor_snapshot_message(s, m);
+        break;
+    case VM_FROZEN:
+    case VM_THAWED:
+        supervisor_freeze_message(s, m);
         break;
     case VM_DISK_RESIZED:
         supervisor_control_resized(s, m);

@@ -42,11 +42,14 @@ struct connection {
     bool attached; /* everything is the console's from now on */
     bool ended;    /* to be freed */
     bool input_ended;
-    bool waits_for_end, waits_for_snapshot;
+    bool waits_for_end, waits_for_snapshot, waits_for_freeze;
+    bool freezes;          /* its pause: the guest's file systems are frozen with it */
+    bool has_to_freeze;    /* else it is none */
+    char freeze_note[160]; /* how that went */
     unsigned waits_for_pauses, waits_for_stats, waits_for_balloon, waits_for_profile,
         waits_for_resize;   /* so many answers */
     uint64_t stalled_since; /* 0: not */
-    uint64_t asked_at;      /* of the VM process, the last time */
+    uint64_t answer_by;     /* the VM process, what it was asked the last time */
 };
 
 /* ---- answers ---- */
@@ -68,12 +71,23 @@ static void end_connection(struct connection *c)
 static bool waits_for_vm(const struct connection *c)
 {
     return c->waits_for_snapshot || c->waits_for_pauses || c->waits_for_stats || c->waits_for_balloon ||
-           c->waits_for_profile || c->waits_for_resize;
+           c->waits_for_profile || c->waits_for_resize || c->waits_for_freeze;
 }
 
 static bool waits(const struct connection *c)
 {
     return c->waits_for_end || waits_for_vm(c);
+}
+
+static void wait_for(struct connection *c, uint64_t ns)
+{
+    c->answer_by = loop_now() + ns;
+    arm_reaper(c->supervisor, c->answer_by);
+}
+
+void supervisor_control_wait(struct connection *who, uint64_t ns)
+{
+    wait_for(who, ns);
 }
 
 /* Takes `answer`. */
@@ -201,6 +215,11 @@ void supervisor_control_profile(struct supervisor *s, const struct vm_message *m
             "record' does");
 }
 
+static void answer_pause(struct connection *c)
+{
+    answer(c, json_pack("{s:b, s:s*}", "ok", 1, "note", c->freeze_note[0] ? c->freeze_note : NULL));
+}
+
 void supervisor_control_paused(struct supervisor *s, uint64_t number)
 {
     struct connection **slot = &s->pauses[number % SUPERVISOR_PAUSES], *c = *slot;
@@ -209,7 +228,7 @@ void supervisor_control_paused(struct supervisor *s, uint64_t number)
     if (!c)
         return;
     c->waits_for_pauses--;
-    answer(c, json_pack("{s:b}", "ok", 1));
+    answer_pause(c);
 }
 
 static void wait_for_no_pause(struct connection *c)
@@ -285,8 +304,7 @@ static bool asked_vm(struct connection *c, int rc)
         answer_error(c, VM_HANGS);
         return false;
     }
-    c->asked_at = loop_now();
-    arm_reaper(c->supervisor, c->asked_at + VM_ANSWER_NS);
+    wait_for(c, VM_ANSWER_NS);
     return true;
 }
 
@@ -309,6 +327,72 @@ static void pause_or_resume(struct connection *c, bool pause, bool while_connect
         s->pauses[s->pauses_asked % SUPERVISOR_PAUSES] = c;
         c->waits_for_pauses++;
         c->pauses = pause && while_connected;
+    }
+}
+
+static void on_frozen(struct supervisor *s, void *opaque, uint64_t n, const char *why)
+{
+    struct connection *c = opaque;
+    char *note = c->freeze_note;
+    size_t size = sizeof(c->freeze_note);
+
+    c->waits_for_freeze = false;
+    c->freezes = !why;
+    if (n)
+        snprintf(note, size, "its file systems were frozen (%llu)", (unsigned long long)n);
+    else
+        snprintf(note, size, "its file systems were not frozen (%.100s)",
+                 why ? why : "it has none that can be");
+    if (!n && c->has_to_freeze) {
+        supervisor_freeze_forget(s, c);
+        c->freezes = false;
+        answer_error(c, note);
+        return;
+    }
+    pause_or_resume(c, true, true);
+}
+
+static void on_thawed(struct supervisor *s, void *opaque, uint64_t n, const char *why)
+{
+    struct connection *c = opaque;
+
+    c->waits_for_freeze = false;
+    if (why)
+        snprintf(c->freeze_note, sizeof(c->freeze_note),
+                 "its file systems were frozen, and may be still: %.100s", why);
+    answer_pause(c);
+}
+
+/* A pause for which the file systems are to be frozen first. */
+static void freeze_and_pause(struct connection *c, const struct control_request *r)
+{
+    struct supervisor *s = c->supervisor;
+
+    c->has_to_freeze = r->freeze == CONTROL_FREEZE_ALWAYS;
+    if (!can_ask_vm(c))
+        return;
+    const char *why = supervisor_freeze(s, on_frozen, c);
+    if (why) {
+        on_frozen(s, c, 0, why);
+    } else {
+        c->waits_for_freeze = true;
+        wait_for(c, SUPERVISOR_FREEZE_NS);
+    }
+}
+
+/* The end of one: the guest runs before its agent is asked. */
+static void resume_and_thaw(struct connection *c)
+{
+    struct supervisor *s = c->supervisor;
+
+    c->pauses = c->freezes = false;
+    if (s->guest->row.state == GUEST_PAUSED)
+        supervisor_ask_pause(s, false);
+    if (supervisor_thaw(s, on_thawed, c)) {
+        on_thawed(s, c, 0, VM_HANGS);
+    } else {
+        c->waits_for_freeze = true;
+        wait_for(c, SUPERVISOR_FREEZE_NS);
     }
 }
 
@@ -469,7 +553,13 @@ static void act_on(struct connection *c, const struct control_request *r)
         break;
     case CONTROL_PAUSE:
     case CONTROL_RESUME:
-        pause_or_resume(c, r->verb == CONTROL_PAUSE, r->while_connected);
+        c->freeze_note[0] = '\0';
+        if (r->verb == CONTROL_PAUSE && r->freeze)
+            freeze_and_pause(c, r);
+        else if (r->verb == CONTROL_RESUME && c->freezes)
+            resume_and_thaw(c);
+        else
+            pause_or_resume(c, r->verb == CONTROL_PAUSE, r->while_connected);
         break;
     case CONTROL_STATS:
         ask_vm(c, &(const struct vm_message){.type = VM_STATS_WANTED}, &c->waits_for_stats);
@@ -575,6 +665,7 @@ static void free_connection(struct connection *c, unsigned wait_ms)
     wait_for_no_pause(c);
     if (c->pauses && c->supervisor->vm.pid)
         supervisor_ask_pause(c->supervisor, false);
+    supervisor_freeze_forget(c->supervisor, c);
     supervisor_snapshot_forget(c->supervisor, c, false);
     stream_close(c->stream, wait_ms);
     cleanup_close_fn(&c->fd);
@@ -593,10 +684,11 @@ static void on_reaper(void *opaque)
         if (c->attached && c->stalled_since && now >= c->stalled_since + STALL_NS)
             c->ended = true;
         /* Who asked may be gone long since: such connections would become ever more. */
-        if (waits_for_vm(c) && now >= c->asked_at + VM_ANSWER_NS) {
+        if (waits_for_vm(c) && now >= c->answer_by) {
             wait_for_no_pause(c);
             supervisor_snapshot_forget(s, c, true);
-            c->waits_for_snapshot = false;
+            supervisor_freeze_forget(s, c);
+            c->waits_for_snapshot = c->waits_for_freeze = c->freezes = false;
             c->waits_for_stats = c->waits_for_balloon = c->waits_for_profile = c->waits_for_resize = 0;
             answer_error(c, VM_HANGS);
         }
@@ -607,8 +699,8 @@ static void on_reaper(void *opaque)
         }
         if (c->stalled_since && c->stalled_since + STALL_NS < next)
             next = c->stalled_since + STALL_NS;
-        if (waits_for_vm(c) && c->asked_at + VM_ANSWER_NS < next)
-            next = c->asked_at + VM_ANSWER_NS;
+        if (waits_for_vm(c) && c->answer_by < next)
+            next = c->answer_by;
         p = &c->next;
     }
     if (next != UINT64_MAX)

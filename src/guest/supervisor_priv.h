@@ -19,8 +19,10 @@ struct stream;
 struct terminal;
 struct connection;
 struct snapshot_work;
+struct supervisor;
 
-#define SUPERVISOR_PAUSES 64 /* that may be unanswered at once */
+#define SUPERVISOR_FREEZE_NS (25 * 1000000000ull) /* for an agent to freeze, or to thaw, what it has */
+#define SUPERVISOR_PAUSES    64                   /* that may be unanswered at once */
 
 enum phase {
     PHASE_STARTING, /* the VM process has not said that it is ready */
@@ -36,6 +38,17 @@ enum ending {
     ENDING_STOP, /* asked to switch itself off */
     ENDING_QUIT, /* its VM process is asked to end */
     ENDING_KILL,
+};
+
+/* File systems that the guest's agent has frozen, or is about to. */
+enum supervisor_freeze { FREEZE_NOT, FREEZE_ASKED, FREEZE_HELD, FREEZE_THAWING };
+
+/* `why`: NULL, or why it was not done. `n`: the file systems that were. */
+typedef void supervisor_frozen(struct supervisor *s, void *opaque, uint64_t n, const char *why);
+
+struct supervisor_freezer {
+    supervisor_frozen *told; /* NULL: nobody any more */
+    void *opaque;
 };
 
 struct supervisor {
@@ -99,6 +112,9 @@ struct supervisor {
     int *layer_locks;
     size_t n_layer_locks;
 
+    enum supervisor_freeze freeze;
+    struct supervisor_freezer freezer; /* is told of what comes next, or has them frozen */
+
     int ready_fd; /* tells who started us; -1: nobody waits */
 };
 
@@ -135,6 +151,18 @@ int supervisor_vsock_begin(struct supervisor *s, int *theirs, struct error **err
 void supervisor_vsock_end(struct supervisor *s);
 void supervisor_vsock_close(struct supervisor *s);
 
+/* ---- supervisor_freeze.c ---- */
+
+/* Has the guest's agent freeze its file systems; `frozen` is told. NULL, or why that can't even begin. */
+const char *supervisor_freeze(struct supervisor *s, supervisor_frozen *frozen, void *opaque);
+/* Has who has them frozen let them go. 0 or -errno; then `thawed` is not told. */
+int supervisor_thaw(struct supervisor *s, supervisor_frozen *thawed, void *opaque);
+/* Who asked for it is gone: they are thawed, now or as soon as they are frozen. */
+void supervisor_freeze_forget(struct supervisor *s, const void *opaque);
+void supervisor_freeze_message(struct supervisor *s, const struct vm_message *m);
+/* The VM process has ended. */
+void supervisor_freeze_end(struct supervisor *s);
+
 /* ---- supervisor_snapshot.c ---- */
 
 /* Begins; `who` gets the answer. 0 or -errno with *err. */
@@ -155,6 +183,8 @@ void supervisor_control_close(struct supervisor *s);
  * for. */
 void supervisor_control_paused(struct supervisor *s, uint64_t number);
 void supervisor_control_stats(struct supervisor *s, const struct vm_message *m);
+/* Who waits for a snapshot waits so much longer for its next step, ns. */
+void supervisor_control_wait(struct connection *who, uint64_t ns);
 /* Takes the answer. */
 void supervisor_control_snapshot(struct connection *who, json_t *answer);
 void supervisor_control_balloon(struct supervisor *s, const struct vm_message *m);

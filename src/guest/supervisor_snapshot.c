@@ -20,22 +20,27 @@ struct snapshot_work {
     struct connection *who; /* waits for the answer; NULL: nobody does any more */
     struct control_request request;
     struct layer_changes changes;
+    bool frozen; /* the guest's file systems are */
+    uint64_t pause_ns;
+    char note[160];
     bool abandoned; /* who asked was told that it failed */
+    bool sent;      /* VM_DISK_SWITCH was */
     bool going_on;  /* VM_DISK_GO_ON was sent */
+    bool ending;    /* and all is over but the thaw */
     bool committed;
     struct error *failure;
 };
 
-static void free_work(struct supervisor *s, uint64_t pause_ns)
+static void free_work(struct supervisor *s)
 {
     struct snapshot_work *w = steal_ptr(s->snapshot);
-    char note[160] = "its file systems were not frozen, but its disks flushed";
 
     if (w->who)
         supervisor_control_snapshot(
-            w->who, w->committed ? json_pack("{s:b, s:I, s:s}", "ok", 1, "pause-ns", (json_int_t)pause_ns,
-                                             "note", note)
+            w->who, w->committed ? json_pack("{s:b, s:I, s:s}", "ok", 1, "pause-ns", (json_int_t)w->pause_ns,
+                                             "note", w->note)
                                  : json_pack("{s:b, s:s}", "ok", 0, "error", error_message(w->failure)));
+    supervisor_freeze_forget(s, w);
     layers_done(&w->changes, w->committed);
     error_free(w->failure);
     free(w);
@@ -58,8 +63,9 @@ static int hold_locks(struct supervisor *s, const struct layer_changes *changes,
     return 0;
 }
 
-static int send_files(struct supervisor *s, const struct layer_changes *changes, struct error **err)
+static int send_files(struct supervisor *s, struct snapshot_work *w, struct error **err)
 {
+    const struct layer_changes *changes = &w->changes;
     int rc = 0;
 
     for (size_t i = 0; i < changes->n && rc == 0; i++) {
@@ -72,7 +78,76 @@ static int send_files(struct supervisor *s, const struct layer_changes *changes,
     if (rc == 0)
         rc = vm_message_send(s->vm.control_fd,
                              &(const struct vm_message){.type = VM_DISK_SWITCH, .value = changes->n});
+    w->sent = rc == 0;
     return rc ? error_set_errno(err, -rc, "passing new files to the guest's process") : 0;
+}
+
+/* ---- frozen file systems ---- */
+
+static void on_thawed(struct supervisor *s, void *opaque, uint64_t n, const char *why)
+{
+    struct snapshot_work *w = opaque;
+
+    if (why)
+        snprintf(w->note, sizeof(w->note), "its file systems were frozen, and may be still: %.100s", why);
+    free_work(s);
+}
+
+/* It is done, well or not; the guest may write again. */
+static void end_work(struct supervisor *s)
+{
+    struct snapshot_work *w = s->snapshot;
+
+    w->ending = true;
+    if (w->who)
+        supervisor_control_wait(w->who, SUPERVISOR_FREEZE_NS);
+    if (!w->frozen || supervisor_thaw(s, on_thawed, w))
+        free_work(s);
+}
+
+/* New files are made, and the VM process asked to take them. 0 or -errno with *err. */
+static int begin_switch(struct supervisor *s, struct snapshot_work *w, struct error **err)
+{
+    int rc = layers_prepare(s->guest, s->config.json, &w->changes, err);
+
+    if (rc == 0)
+        rc = hold_locks(s, &w->changes, err);
+    return rc ? rc : send_files(s, w, err);
+}
+
+static void on_frozen(struct supervisor *s, void *opaque, uint64_t n, const char *why)
+{
+    struct snapshot_work *w = opaque;
+
+    w->frozen = !why;
+    if (n)
+        snprintf(w->note, sizeof(w->note), "its file systems were frozen (%llu)", (unsigned long long)n);
+    else
+        snprintf(w->note, sizeof(w->note), "its file systems were not frozen (%.100s), but its disks flushed",
+                 why ? why : "it has none that can be");
+    if (w->who)
+        supervisor_control_wait(w->who, SUPERVISOR_FREEZE_NS);
+    if (w->abandoned)
+        error_set(&w->failure, ETIMEDOUT, "it took too long");
+    else if (!n && w->request.freeze == CONTROL_FREEZE_ALWAYS)
+        error_set(&w->failure, EIO, "there is no snapshot, for %s", w->note);
+    else if (begin_switch(s, w, &w->failure) == 0)
+        return;
+    end_work(s);
+}
+
+/* 0 or -errno with *err. */
+static int begin(struct supervisor *s, struct snapshot_work *w, struct error **err)
+{
+    const char *why = w->request.freeze ? supervisor_freeze(s, on_frozen, w) : NULL;
+
+    if (w->request.freeze && !why)
+        return 0;
+    if (why && w->request.freeze == CONTROL_FREEZE_ALWAYS)
+        return error_set(err, EBUSY, "there is no snapshot, for its file systems can't be frozen (%s)", why);
+    snprintf(w->note, sizeof(w->note), "its file systems were not frozen%s%s%s, but its disks flushed",
+             why ? " (" : "", why ? why : "", why ? ")" : "");
+    return begin_switch(s, w, err);
 }
 
 int supervisor_snapshot_begin(struct supervisor *s, struct connection *who,
@@ -85,11 +160,7 @@ int supervisor_snapshot_begin(struct supervisor *s, struct connection *who,
         return error_set_errno(err, ENOMEM, "snapshot");
     w->who = who;
     w->request = *request;
-    int rc = layers_prepare(s->guest, s->config.json, &w->changes, err);
-    if (rc == 0)
-        rc = hold_locks(s, &w->changes, err);
-    if (rc == 0)
-        rc = send_files(s, &w->changes, err);
+    int rc = begin(s, w, err);
     if (rc) {
         layers_done(&w->changes, false);
         free(w);
@@ -130,7 +201,7 @@ static void on_switched(struct supervisor *s, const struct vm_message *m)
 
     if (m->status) {
         error_set(&w->failure, EIO, "its disks could not be given new files: %s", m->text);
-        free_work(s, 0);
+        end_work(s);
         return;
     }
     if (w->abandoned)
@@ -146,10 +217,12 @@ void supervisor_snapshot_message(struct supervisor *s, const struct vm_message *
     struct snapshot_work *w = s->snapshot;
 
     /* What a VM process says that nobody asked for means nothing. */
-    if (w && m->type == VM_DISK_SWITCHED && !w->going_on)
+    if (w && m->type == VM_DISK_SWITCHED && w->sent && !w->going_on && !w->ending) {
         on_switched(s, m);
-    else if (w && m->type == VM_DISK_DONE && w->going_on)
-        free_work(s, m->value);
+    } else if (w && m->type == VM_DISK_DONE && w->going_on && !w->ending) {
+        w->pause_ns = m->value;
+        end_work(s);
+    }
 }
 
 void supervisor_snapshot_forget(struct supervisor *s, const struct connection *who, bool failed)
@@ -165,7 +238,7 @@ void supervisor_snapshot_end(struct supervisor *s)
     if (s->snapshot) {
         if (!s->snapshot->failure)
             error_set(&s->snapshot->failure, ESRCH, "the guest has ended meanwhile");
-        free_work(s, 0);
+        free_work(s);
     }
     while (s->n_layer_locks)
         close(s->layer_locks[--s->n_layer_locks]);

@@ -41,7 +41,8 @@ struct machine_config {
     int firmware_log;             /* where the firmware logs to, or -1 */
     struct char_backend *serial;  /* the far side of COM1 */
     struct char_backend *console; /* the far side of the virtio console */
-    uint16_t columns, rows;       /* of the terminal behind it; 0 if unknown */
+    struct char_backend *agent;   /* the far side of the port of the guest's agent; NULL: there is no such */
+    uint16_t columns, rows;       /* of the terminal behind the console; 0 if unknown */
     const struct virtio_block_config *disks;
     size_t n_disks;
     const struct virtio_net_config *nets;

@@ -7,6 +7,7 @@
 #include "device/virtio/block.h"
 #include "device/virtio/net.h"
 #include "device/virtio/vsock.h"
+#include "machine/agent.h"
 
 void device_configs_init(struct device_configs *configs, const struct machine_config *machine)
 {
@@ -16,6 +17,7 @@ void device_configs_init(struct device_configs *configs, const struct machine_co
         .firmware_log = {.fd = machine->firmware_log},
         .cmos = {.cpus = machine->cpus},
         .virtio_console = {.backend = machine->console, .columns = machine->columns, .rows = machine->rows},
+        .agent = {.backend = machine->agent, .name = AGENT_PORT},
         .virtio_balloon = {.target = machine->balloon},
         .watchdog = {.action = machine->watchdog},
     };
@@ -29,6 +31,8 @@ size_t device_configs_count(const struct device_configs *configs, const struct d
         return configs->machine->vsock != NULL;
     if (class == &virtio_block_class)
         return configs->machine->n_disks;
+    if (class == &virtio_port_class)
+        return configs->machine->agent != NULL;
     if (class == &firmware_log_class)
         return configs->machine->firmware_log >= 0;
     if (class == &virtio_net_class)
@@ -47,6 +51,8 @@ const void *device_configs_get(const struct device_configs *configs, const struc
         return &configs->cmos;
     if (class == &virtio_console_class)
         return &configs->virtio_console;
+    if (class == &virtio_port_class)
+        return &configs->agent;
     if (class == &virtio_block_class)
         return &configs->machine->disks[i];
     if (class == &virtio_vsock_class)

@@ -8,6 +8,7 @@
 #include "device/uart16550.h"
 #include "device/virtio/balloon.h"
 #include "device/virtio/console.h"
+#include "device/virtio/port.h"
 #include "machine/machine.h"
 
 #include <stddef.h>
@@ -19,6 +20,7 @@ struct device_configs {
     struct firmware_log_config firmware_log;
     struct uart16550_config serial;
     struct virtio_console_config virtio_console;
+    struct virtio_port_config agent;
     struct virtio_balloon_config virtio_balloon;
     struct watchdog_config watchdog;
 };

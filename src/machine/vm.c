@@ -15,6 +15,7 @@
 #include "engine/engine.h"
 #include "host/confine.h"
 #include "host/loop.h"
+#include "machine/agent.h"
 #include "machine/boot_source.h"
 #include "machine/console.h"
 #include "machine/firmware.h"
@@ -43,6 +44,7 @@ struct vm {
     struct loop *loop;
     struct loop_watch *control_watch;
     struct console console;
+    struct agent agent;
     struct virtio_net_config *nets;
     struct machine *machine;
     bool paused, quit; /* as the supervisor asked for */
@@ -309,6 +311,27 @@ static void copy_disk(struct vm *vm, struct vm_message *m, int fd)
         machine_copy_disk(vm->machine, m->value, fd, &what);
 }
 
+static void on_agent(void *opaque, bool thaw, uint64_t n, const char *why)
+{
+    struct vm *vm = opaque;
+    struct vm_message m = {.type = thaw ? VM_THAWED : VM_FROZEN, .status = why != NULL, .value = n};
+
+    vm_message_set_text(&m, why ? why : "");
+    vm_message_send(vm->config->control_fd, &m);
+}
+
+static void freeze(struct vm *vm)
+{
+    if (vm->agent.state != AGENT_IDLE)
+        on_agent(vm, false, 0, "its agent is busy");
+    else if (vm->paused)
+        on_agent(vm, false, 0, "it is paused");
+    else if (!agent_is_there(&vm->agent))
+        on_agent(vm, false, 0, "no agent runs in it");
+    else
+        agent_freeze(&vm->agent);
+}
+
 static void act_on(struct vm *vm, const struct vm_message *m)
 {
     switch ((enum vm_message_type)m->type) {
@@ -346,6 +369,12 @@ static void act_on(struct vm *vm, const struct vm_message *m)
         break;
     case VM_DISK_RESIZE:
         resize_disk(vm, m);
+        break;
+    case VM_FREEZE:
+        freeze(vm);
+        break;
+    case VM_THAW:
+        agent_thaw(&vm->agent);
         break;
     case VM_QUIT:
         vm->quit = true;
@@ -581,6 +610,7 @@ static int build(struct vm *vm, struct error **err)
         .watchdog = vm->watchdog,
         .serial = &vm->console.ports[CONSOLE_SERIAL],
         .console = &vm->console.ports[CONSOLE_VIRTIO],
+        .agent = &vm->agent.port,
         .columns = config->columns,
         .rows = config->rows,
         .firmware_size = vm->firmware_name ? vm->firmware.size : 0,
@@ -591,6 +621,9 @@ static int build(struct vm *vm, struct error **err)
     if (rc)
         return rc;
     console_init(&vm->console);
+    rc = agent_open(&vm->agent, vm->loop, on_agent, vm, err);
+    if (rc)
+        return rc;
     machine_config.loop = vm->loop;
     machine_config.disks = vm->disks.configs;
     machine_config.n_disks = vm->disks.n;
@@ -636,6 +669,7 @@ void vm_free(struct vm *vm)
     vm_switch_close(&vm->disk_switch);
     machine_free(vm->machine);
     console_close(&vm->console);
+    agent_close(&vm->agent);
     loop_watch_remove(vm->control_watch);
     loop_free(vm->loop);
     boot_source_close(&vm->firmware);

@@ -36,6 +36,8 @@ enum vm_message_type {
                        "SINCE BITMAP", names of bitmaps or nothing. The socket that it goes to comes along, and
                        is answered there: disk/copy.h */
     VM_DISK_RESIZE, /* value: the number of a disk; size: bytes; VM_DISK_RESIZED answers */
+    VM_FREEZE,      /* have the guest's agent freeze its file systems; VM_FROZEN answers */
+    VM_THAW,        /* and thaw them; VM_THAWED answers */
     VM_QUIT,        /* end in an orderly way, whatever the guest does; VM_ENDED answers */
     VM_TO_LAST = VM_QUIT,
 
@@ -51,6 +53,8 @@ enum vm_message_type {
     VM_DISK_SWITCHED, /* status: 0, or 1 where it could not be and nothing has changed; text: why */
     VM_DISK_DONE,     /* value: for how many nanoseconds the vCPUs stood still */
     VM_DISK_RESIZED,  /* status: 0, or 1 where it could not be; text: why */
+    VM_FROZEN,        /* status: 0, or 1 where they are not; value: how many are; text: why not */
+    VM_THAWED,        /* likewise, without value */
     VM_CRASH_LOADED,  /* the guest has panicked, and its crash kernel takes over */
     VM_WATCHDOG,      /* the guest's watchdog has expired; VM_RESTARTED follows where it restarts the guest */
     VM_LINK_DOWN,     /* what speaks for the guest on a network is gone: that card's cable is unplugged */

@@ -78,9 +78,10 @@ def test_console_and_reset(engine, suite):
         check_console(terminal)
         check_entropy(terminal)
         seen = interrupts(terminal)
-        assert {name.split("-")[1] for name in seen} == {"config", "input", "output"}
+        assert {name.split("-")[1] for name in seen} == {"config", "input", "output", "control"}  # a console, and a port
         assert all("MSI" in controller for controller, _ in seen.values())
-        assert all(count > 0 for name, (_, count) in seen.items() if name.endswith("output"))
+        console = next(name.split("-")[0] for name, (_, count) in seen.items() if name.endswith("output") and count)
+        assert not any(name.startswith(console) and name.endswith("control") for name in seen)
         assert complaints(terminal) == []
         terminal.send(b"reboot -f\r")
         terminal.expect(PROMPT, BOOT)
@@ -98,10 +99,9 @@ def test_line_interrupts(engine, suite):
         check_entropy(terminal)
         check_output_on_hvc0(terminal, "hello")
         after = interrupts(terminal)
-        assert len(after) == 2
-        for name, (controller, count) in after.items():
-            assert "IO-APIC" in controller
-            assert count > before[name][1]
+        assert len(after) == 3 and all(controller == "IO-APIC" for controller, _ in after.values())
+        # The entropy's and the console's; the port of the guest's agent has nothing to tell.
+        assert sum(count > before[name][1] for name, (_, count) in after.items()) >= 2
         assert complaints(terminal) == []
         terminal.send(b"exit\r")
         assert terminal.wait(60) == POWEROFF

@@ -18,13 +18,14 @@ def missing():
     return [package for tool, package in TOOLS.items() if not shutil.which(tool)]
 
 
-def build(tabique, suite):
-    """What `tabique image inspect` knows of the suite's image."""
+def build(tabique, suite, *packages):
+    """What `tabique image inspect` knows of the suite's image, with these packages in it."""
     def run(*words):
         result = subprocess.run([str(tabique), "image", *words], env=dict(os.environ, TABIQUE_HOME=str(HOME)),
                                 stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=SLOW, check=False)
         assert result.returncode == 0, result.stderr
         return result.stdout
 
-    run("build", "debian", "--suite", suite, "--name", f"debian-{suite}")
-    return json.loads(run("inspect", f"debian-{suite}"))
+    name = "-".join(["debian", suite, *packages])
+    run("build", "debian", "--suite", suite, "--name", name, *[word for p in packages for word in ("--package", p)])
+    return json.loads(run("inspect", name))
