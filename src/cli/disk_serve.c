@@ -33,6 +33,7 @@ int cli_disk_serve(const struct cli_values *values, int *status, struct error **
     size_t n_names;
     struct disk_serve what = {
         .format = cli_string(values, "format"),
+        .secret = cli_string(values, "secret-file"),
         .read_only = cli_bool(values, "read-only"),
         .bitmap = cli_string(values, "bitmap"),
         .follow = cli_bool(values, "follow"),

@@ -146,6 +146,7 @@ static const struct cli_argument repair_arguments[] = {
 
 static const struct cli_argument serve_arguments[] = {
     FORMAT,
+    SECRET,
     {.name = "socket",
      .letter = 'k',
      .type = CLI_PATH,

@@ -101,6 +101,8 @@ static int open_all(struct serving *s, struct error **err)
     for (size_t i = 0; i < what->n_paths && rc == 0; i++)
         rc = (what->read_only ? disk_files_open_to_read : disk_files_open_to_write)(
             &s->files[i], what->paths[i], what->format, what->follow, err);
+    for (size_t i = 0; i < what->n_paths && rc == 0 && what->secret; i++)
+        rc = disk_files_read_secret(s->files[i], what->secret, err);
     return rc;
 }
 

@@ -18,6 +18,7 @@ struct disk_serve {
     const char **paths;
     size_t n_paths;
     const char *format; /* of all of them; NULL: told by the content */
+    const char *secret; /* the file that has it, of all that are encrypted; NULL: none is */
     bool read_only, follow;
     const char *bitmap; /* of each, whose content clients can ask for; NULL: none */
     const char **names; /* what clients call them, as many as there are paths; NULL: see disk_serve */

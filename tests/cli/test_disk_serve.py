@@ -15,6 +15,7 @@ import time
 import nbd
 import pytest
 
+from disk_programs import disk
 from nbd import Client, Server
 from program import run
 
@@ -253,6 +254,23 @@ def test_is_confined(tmp_path, where):
         if os.geteuid() == 0:
             assert os.listdir(f"/proc/{server.child()}/root") == []
             assert int(status["Uid"].split()[0]) >= 1900000000
+
+
+def test_encrypted(tmp_path, where):
+    """Clients have the content, the file does not; without the secret, or with another, nothing is served."""
+    path, secret, wrong = tmp_path / "a.luks", tmp_path / "secret", tmp_path / "wrong"
+    secret.write_bytes(b"open sesame")
+    wrong.write_bytes(b"open barley")
+    disk("create", "-f", "luks", "-o", f"encrypt.key-file={secret},encrypt.iter-time=20", path, "4M")
+    with Server(path, "--socket", where, "-f", "luks", "--secret-file", secret, "--persistent"):
+        with Client(where).hello().go() as client:
+            client.do(nbd.WRITE, 65536, 4096, 0, b"treasure" * 512)
+            assert client.do(nbd.READ, 65536, 4096) == b"treasure" * 512
+    assert b"treasure" not in path.read_bytes()
+    disk("convert", "-f", "luks", "--secret-file", secret, "-O", "raw", path, tmp_path / "a.raw")
+    assert (tmp_path / "a.raw").read_bytes()[65536:69632] == b"treasure" * 512
+    for words, said in ((["--secret-file", wrong], "not by this secret"), ([], "--secret-file FILE")):
+        assert said in disk("serve", path, "--socket", where, "-f", "luks", *words, status=1).stderr
 
 
 # ---- TLS ----
