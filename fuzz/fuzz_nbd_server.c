@@ -69,7 +69,7 @@ static int new_image(bool qcow2)
     struct disk_build build;
     int fd = memfd_create("image", MFD_CLOEXEC);
 
-    REQUIRE(fd >= 0 && disk_build_begin(&build, fd, "image", &what, NULL) == 0);
+    REQUIRE(fd >= 0 && disk_build_begin(&build, fd, "image", &what, NULL, NULL) == 0);
     REQUIRE(disk_build_end(&build, true, NULL) == 0);
     return fd;
 }

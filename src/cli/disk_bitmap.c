@@ -5,6 +5,7 @@
 #include "cli/disks.h"
 #include "cli/guests.h"
 #include "disk/maintain.h"
+#include "host/confine.h"
 
 #include <errno.h>
 #include <string.h>
@@ -145,6 +146,8 @@ int cli_disk_bitmap(const struct cli_values *values, int *status, struct error *
     *status = CLI_STATUS_FAILED;
     rc = disk_files_open_alone(&files, cli_string(values, "FILE"), cli_string(values, "format"),
                                actions[i].kind == LIST, err);
+    if (rc == 0)
+        rc = actions[i].kind == LIST ? confine_reader(err) : confine_writer(err);
     if (rc == 0)
         rc = disk_open(&disk, files, NULL, err);
     if (rc == 0)

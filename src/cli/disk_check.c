@@ -88,7 +88,7 @@ static int check(const struct cli_values *values, enum disk_repair repair, int *
     struct disk_checking how = {.repair = repair,
                                 .say = json ? NULL : on_fault,
                                 .job = &j.job,
-                                .opened = repair == DISK_REPAIR_NONE ? confine_reader : NULL};
+                                .opened = repair == DISK_REPAIR_NONE ? confine_reader : confine_writer};
     int rc = disk_check(path, cli_string(values, "format"), &how, &result, err);
     cli_disk_job_end(&j);
     *status = rc == -EINTR ? CLI_STATUS_INTERRUPTED : rc == -ENOTSUP ? STATUS_NOT_SUPPORTED : STATUS_ERROR;

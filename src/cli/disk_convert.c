@@ -3,6 +3,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "cli/disks.h"
+#include "host/confine.h"
 
 #include <errno.h>
 
@@ -10,7 +11,8 @@ int cli_disk_convert(const struct cli_values *values, int *status, struct error 
 {
     struct disk_convert what = {
         .target = {.format = cli_string(values, "output-format"), .compress = cli_bool(values, "compress")},
-        .no_sync = cli_bool(values, "no-sync")};
+        .no_sync = cli_bool(values, "no-sync"),
+        .opened = confine_writer};
     cleanup_free char *kept = NULL;
     struct disk_files *source = NULL;
     struct cli_disk_job j;

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "cli/disks.h"
 #include "disk/maintain.h"
+#include "host/confine.h"
 
 #include <errno.h>
 
@@ -17,7 +18,8 @@ int cli_disk_rebase(const struct cli_values *values, int *status, struct error *
     struct disk_rebase what = {.base = *base ? base : NULL,
                                .base_format = cli_string(values, "backing-format"),
                                .names_only = cli_bool(values, "unsafe"),
-                               .follow = cli_bool(values, "follow")};
+                               .follow = cli_bool(values, "follow"),
+                               .opened = confine_writer};
     struct cli_disk_job j;
 
     *status = CLI_STATUS_USAGE;
@@ -36,7 +38,8 @@ int cli_disk_commit(const struct cli_values *values, int *status, struct error *
 {
     struct disk_commit what = {.base = cli_string(values, "base"),
                                .keep = cli_bool(values, "keep"),
-                               .follow = cli_bool(values, "follow")};
+                               .follow = cli_bool(values, "follow"),
+                               .opened = confine_writer};
     struct cli_disk_job j;
 
     cli_disk_job_begin(&j, "committing");

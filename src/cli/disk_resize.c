@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "cli/disks.h"
 #include "disk/maintain.h"
+#include "host/confine.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -53,6 +54,8 @@ int cli_disk_resize(const struct cli_values *values, int *status, struct error *
     int rc = disk_files_open_to_write(&files, cli_string(values, "FILE"), cli_string(values, "format"),
                                       cli_bool(values, "follow"), err);
 
+    if (rc == 0)
+        rc = confine_writer(err);
     if (rc == 0)
         rc = disk_open(&disk, files, NULL, err);
     if (rc == 0)

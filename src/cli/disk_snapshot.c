@@ -5,6 +5,7 @@
 #include "cli/disks.h"
 #include "cli/guests.h"
 #include "disk/maintain.h"
+#include "host/confine.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -88,6 +89,8 @@ int cli_disk_snapshot(const struct cli_values *values, int *status, struct error
     struct disk *disk = NULL;
     size_t i = 0;
 
+    tzset(); /* the time zone's file can't be read later */
+
     while (strcmp(actions[i].name, action) != 0)
         i++;
     *status = CLI_STATUS_USAGE;
@@ -97,6 +100,8 @@ int cli_disk_snapshot(const struct cli_values *values, int *status, struct error
     *status = CLI_STATUS_FAILED;
     int rc = disk_files_open_alone(&files, cli_string(values, "FILE"), cli_string(values, "format"),
                                    !actions[i].run, err);
+    if (rc == 0)
+        rc = actions[i].run ? confine_writer(err) : confine_reader(err);
     if (rc == 0)
         rc = disk_open(&disk, files, NULL, err);
     if (rc == 0)

@@ -48,20 +48,19 @@ static int open_layer(struct commit *c, const char *path, const char *format, bo
         return error_set(err, ELOOP, "there are more than %u images above that one, or it is none of them",
                          LAYERS_MAX);
     int rc = disk_files_open_alone(&l->files, path, format, read_only, err);
-    if (rc)
-        return rc;
-    c->n++;
-    return disk_open(&l->disk, l->files, NULL, err);
+    c->n += rc == 0;
+    return rc;
 }
 
 /* What the last layer is based on: its path and format, to be freed. */
 static int look_behind(const struct commit *c, char **path, char **format, struct error **err)
 {
-    const struct disk *disk = c->layers[c->n - 1].disk;
-    const char *own = disk->files->files[0].name;
+    const struct disk_file *file = &c->layers[c->n - 1].files->files[0];
+    const struct disk_format *f = disk_format_find(file->format);
+    const char *own = file->name;
     cleanup_free char *name = NULL;
     bool other;
-    int rc = disk->format->backing ? disk->format->backing(disk->fd, &name, format, &other, err) : 0;
+    int rc = f->backing ? f->backing(file->fd, &name, format, &other, err) : 0;
 
     if (rc == 0 && !name)
         rc = error_set(err, EINVAL,
@@ -72,10 +71,11 @@ static int look_behind(const struct commit *c, char **path, char **format, struc
     return *path ? 0 : error_set_errno(err, ENOMEM, "disk '%s'", own);
 }
 
-static int open_all(struct commit *c, const char *path, const char *format, const struct disk_commit *what,
-                    struct error **err)
+static int open_files(struct commit *c, const char *path, const char *format, const struct disk_commit *what,
+                      struct error **err)
 {
     int rc = open_layer(c, path, format, what->keep, err);
+    const struct disk_format *first = rc ? NULL : disk_format_find(c->layers[0].files->files[0].format);
 
     while (rc == 0) {
         cleanup_free char *name = NULL, *its_format = NULL;
@@ -87,21 +87,29 @@ static int open_all(struct commit *c, const char *path, const char *format, cons
                 "written with --follow",
                 path, name);
         /* A base that was written is another one for such an image. */
-        if (rc == 0 && !what->keep && !c->layers[0].disk->format->empty)
+        if (rc == 0 && !what->keep && !first->empty)
             rc = error_set(
                 err, ENOTSUP,
                 "disk '%s': of the format %s an image can't be emptied: with -d it is committed, and "
                 "of no use afterwards",
-                path, c->layers[0].disk->format->name);
+                path, first->name);
         if (rc)
             return rc;
         if (what->base && !is_same_file(what->base, name)) {
             rc = open_layer(c, name, its_format, true, err);
             continue;
         }
-        rc = disk_files_open(&c->base.files, name, its_format, false, err);
-        return rc ? rc : disk_open(&c->base.disk, c->base.files, c->loop, err);
+        return disk_files_open(&c->base.files, name, its_format, false, err);
     }
+    return rc;
+}
+
+static int open_disks(struct commit *c, struct error **err)
+{
+    int rc = disk_open(&c->base.disk, c->base.files, c->loop, err);
+
+    for (unsigned i = 0; i < c->n && rc == 0; i++)
+        rc = disk_open(&c->layers[i].disk, c->layers[i].files, NULL, err);
     return rc;
 }
 
@@ -182,7 +190,11 @@ int disk_commit(const char *path, const char *format, const struct disk_commit *
     c->job = job;
     int rc = loop_create(&c->loop, err);
     if (rc == 0)
-        rc = open_all(c, path, format, what, err);
+        rc = open_files(c, path, format, what, err);
+    if (rc == 0 && what->opened)
+        rc = what->opened(err);
+    if (rc == 0)
+        rc = open_disks(c, err);
     if (rc == 0)
         rc = commit(c, path, what, err);
     int end = disk_close(c->base.disk);

@@ -11,6 +11,8 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "disk/luks.h"
+#include "disk/namer.h"
 #include "disk/new_file.h"
 #include "disk/pack.h"
 #include "host/thread.h"
@@ -240,7 +242,7 @@ static int piece_init(struct convert_piece *p, const struct convert *c)
 
 static unsigned threads_wanted(const struct convert *c)
 {
-    long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+    long cpus = c->cpus;
     unsigned wanted = cpus < 1 ? THREADS_MIN : cpus > (long)THREADS_MAX ? THREADS_MAX : 2 * (unsigned)cpus;
 
     if (!c->build.pack_max)
@@ -288,6 +290,19 @@ static int copy(struct convert *c, const struct disk_create *what, const char *p
     return rc ? error_wrap(err, "disk '%s'", path) : 0;
 }
 
+/* All that takes more rights than reading and writing what is open is done by now, or by another process. */
+static int give_up(struct disk_new_file *file, const char *path, const struct disk_convert *what,
+                   struct disk_namer **namer, struct disk_secret **secret, struct error **err)
+{
+    const struct disk_format *format = disk_format_find(what->target.format);
+    bool encrypts = format && format->build && format->build->encrypts && what->target.key_file;
+    int rc = encrypts ? disk_secret_read(secret, what->target.key_file, err) : 0;
+
+    if (rc == 0)
+        rc = disk_namer_start(namer, file, path, what->target.data_file, err);
+    return rc ? rc : what->opened(err);
+}
+
 int disk_convert(struct disk_files *source, const char *path, const struct disk_convert *what,
                  const struct disk_job *job, struct error **err)
 {
@@ -296,26 +311,34 @@ int disk_convert(struct disk_files *source, const char *path, const struct disk_
                         .spared = PTHREAD_COND_INITIALIZER,
                         .sync = !what->no_sync,
                         .reserves = true,
+                        .cpus = sysconf(_SC_NPROCESSORS_ONLN),
                         .job = job};
     struct disk_create target = what->target;
+    struct disk_namer *namer = NULL;
+    struct disk_secret *secret = NULL;
     struct disk_new_file file;
-    int rc = disk_open(&c.source, source, NULL, err);
+    int rc = disk_new_file_open(&file, path, err);
 
     if (rc)
         return rc;
-    rc = disk_new_file_open(&file, path, err);
+    if (what->opened)
+        rc = give_up(&file, path, what, &namer, &secret, err);
+    target.secret = secret;
+    if (rc == 0)
+        rc = disk_open(&c.source, source, NULL, err);
     if (rc == 0) {
         target.size = c.source->size;
-        rc = disk_build_begin(&c.build, file.fd, path, &target, err);
+        rc = disk_build_begin(&c.build, file.fd, path, &target, namer, err);
         if (rc) {
             error_wrap(err, "disk '%s'", path);
         } else {
             c.chunk = c.build.unit > CHUNK ? c.build.unit : CHUNK;
             rc = copy(&c, &target, path, err);
         }
-        int end = disk_new_file_end(&file, rc == 0, !what->no_sync, rc ? NULL : err);
-        rc = rc ? rc : end;
     }
+    int end = disk_new_file_end(&file, rc == 0, !what->no_sync, rc ? NULL : err);
+    disk_namer_end(namer);
+    disk_secret_free(secret);
     disk_close(c.source);
-    return rc;
+    return rc ? rc : end;
 }

@@ -39,6 +39,7 @@ struct convert {
     pthread_cond_t placed;
     struct convert_piece *spare, *full, **full_tail; /* those that wait to be written */
     unsigned n_pieces, n_spare;
+    long cpus;    /* of the host */
     bool writing; /* somebody does */
     pthread_cond_t spared;
     int result;

@@ -146,7 +146,7 @@ static int make_image(struct target *t, const struct disk_copy_target *what, uin
     if (rc)
         return rc;
     t->is_new = true;
-    rc = disk_build_begin(&build, t->file.fd, what->path, &create, err);
+    rc = disk_build_begin(&build, t->file.fd, what->path, &create, NULL, err);
     if (rc == 0)
         rc = disk_build_end(&build, true, err);
     return rc ? error_wrap(err, "disk '%s'", what->path) : 0;

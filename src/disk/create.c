@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/suggest.h"
 #include "disk/disk_priv.h"
+#include "disk/namer.h"
 #include "disk/new_file.h"
 
 #include <errno.h>
@@ -222,14 +223,10 @@ int disk_build_add_part(struct disk_build *build, const char *name, struct error
         build->parts = more;
     if (!path || !more)
         return error_set_errno(err, ENOMEM, "disk '%s'", name);
-    int rc = disk_new_file_open(&more[build->n_parts], path, err);
-    if (rc)
-        return rc;
-    /* Two files can't be replaced in one step, so what was there before would be lost by an end between. */
-    if (more[build->n_parts++].old_fd >= 0)
-        return error_set(err, EEXIST, "'%s' is there already: remove it, or give the image another name",
-                         path);
-    return 0;
+    int rc = build->namer ? disk_namer_open(build->namer, name, &more[build->n_parts], err)
+                          : disk_new_file_open_beside(&more[build->n_parts], path, err);
+    build->n_parts += rc == 0;
+    return rc;
 }
 
 int disk_build_file(const struct disk_build *build, uint64_t *offset)
@@ -254,15 +251,19 @@ static int end_parts(struct disk_build *build, bool ok, int rc, struct error **e
 }
 
 int disk_build_begin(struct disk_build *build, int fd, const char *path, const struct disk_create *what,
-                     struct error **err)
+                     struct disk_namer *namer, struct error **err)
 {
     const char *slash = strrchr(path, '/');
     const struct disk_format *format = disk_format_find(what->format);
 
     struct stat st;
 
-    *build = (struct disk_build){
-        .format = format, .fd = fd, .what = what, .path = path, .name = slash ? slash + 1 : path};
+    *build = (struct disk_build){.format = format,
+                                 .fd = fd,
+                                 .what = what,
+                                 .path = path,
+                                 .name = slash ? slash + 1 : path,
+                                 .namer = namer};
     build->fresh = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && !st.st_size;
     if (!format || !format->build)
         return error_set(err, EINVAL, "'%s' is no format that can be made", what->format);
@@ -308,7 +309,7 @@ int disk_create(const char *path, const struct disk_create *what, struct error *
     cleanup_close int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0)
         return error_set_errno(err, errno, "disk '%s'", path);
-    int rc = disk_build_begin(&build, fd, path, what, err);
+    int rc = disk_build_begin(&build, fd, path, what, NULL, err);
     if (rc == 0)
         rc = disk_build_end(&build, true, err);
     if (rc == 0 && fsync(fd) < 0)

@@ -11,6 +11,7 @@
 
 struct disk_copy;
 struct disk_fill;
+struct disk_namer;
 struct disk_packer;
 struct disk_check;
 struct disk_snapshot_ops;
@@ -58,13 +59,14 @@ struct disk_build {
     /* Further files of the image; where something is in one of them, its offset says so. */
     struct disk_new_file *parts;
     unsigned n_parts;
-    uint32_t unit;   /* bytes, a power of two */
-    bool whole;      /* a last unit that the disk ends in is written whole, with zeros */
-    bool ordered;    /* units must be placed in the disk's order */
-    bool every;      /* zeros are to be placed and written too */
-    bool fresh;      /* the file was empty, so what is not written there is zeros */
-    size_t pack_max; /* bytes that `pack` may need; 0: units go in as they are */
-    uint64_t end;    /* of what is in the file so far */
+    struct disk_namer *namer; /* makes and names them; NULL: we may ourselves */
+    uint32_t unit;            /* bytes, a power of two */
+    bool whole;               /* a last unit that the disk ends in is written whole, with zeros */
+    bool ordered;             /* units must be placed in the disk's order */
+    bool every;               /* zeros are to be placed and written too */
+    bool fresh;               /* the file was empty, so what is not written there is zeros */
+    size_t pack_max;          /* bytes that `pack` may need; 0: units go in as they are */
+    uint64_t end;             /* of what is in the file so far */
     void *own;
 };
 
@@ -247,7 +249,7 @@ bool disk_check_progress(struct disk_check *check, double fraction);
 
 /* Begins to make an image in an empty file, which is to be found at `path`. 0 or -errno with *err. */
 int disk_build_begin(struct disk_build *build, int fd, const char *path, const struct disk_create *what,
-                     struct error **err);
+                     struct disk_namer *namer, struct error **err);
 /* Writes the rest, if `ok`, and frees. 0 or -errno with *err. */
 int disk_build_end(struct disk_build *build, bool ok, struct error **err);
 
@@ -277,6 +279,8 @@ int disk_read_now(struct disk *disk, uint64_t offset, void *buf, size_t len);
  * for. Without I/O. */
 int disk_files_open_first(struct disk_files **out, const char *path, const char *format, bool unlocked,
                           struct error **err);
+/* Whether a part has a name that comes of the image's: "a-flat.vmdk" of "a.vmdk". */
+bool disk_is_namesake(const char *image, const char *part);
 /* A name as it is meant in the directory of the file `path`; to be freed. NULL if there is no memory. */
 char *disk_name_beside(const char *path, const char *name);
 /* A descriptor that excludes all other users of the file at `path`, which must be open as `fd`: -errno with

@@ -304,8 +304,7 @@ void disk_names_free(struct disk_names *names)
     *names = (struct disk_names){0};
 }
 
-/* Whether a part has a name that comes of the image's: "a-flat.vmdk" of "a.vmdk". */
-static bool is_namesake(const char *image, const char *part)
+bool disk_is_namesake(const char *image, const char *part)
 {
     const char *slash = strrchr(image, '/'), *own = slash ? slash + 1 : image, *dot = strrchr(own, '.');
     size_t whole = strlen(own), stem = dot && dot != own ? (size_t)(dot - own) : whole;
@@ -329,7 +328,7 @@ static int check_part(const struct disk_file *owner, const char *name, bool decl
                          "disk '%s' looks like %s and names another file, which a guest could have written "
                          "there: say format=%s if it is yours",
                          owner->name, owner->format, owner->format);
-    return is_namesake(owner->name, name)
+    return disk_is_namesake(owner->name, name)
                ? 0
                : error_set(err, EPERM,
                            "disk '%s' consists of the file '%s' too, which is not named after it: if it is "

@@ -18,6 +18,9 @@ struct disk_job {
 struct disk_convert {
     struct disk_create target; /* its size is the source's */
     bool no_sync;              /* the new file need not be on the disk when it is done */
+    /* Called when all is open that is needed, before the source is read: from then on no file need be opened,
+     * and another process gives the new one its name. 0; or -errno with *err, which ends it. May be NULL. */
+    int (*opened)(struct error **err);
 };
 
 /*

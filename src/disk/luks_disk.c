@@ -239,7 +239,7 @@ struct builder {
 static int begin(struct disk_build *build, struct error **err)
 {
     const struct disk_create *what = build->what;
-    struct disk_secret *secret;
+    struct disk_secret *own = NULL;
 
     if (what->backing)
         return error_set(err, EINVAL, "a LUKS image can't be based on another");
@@ -251,14 +251,14 @@ static int begin(struct disk_build *build, struct error **err)
         return error_set(err, EINVAL, "a LUKS image needs a secret: -o encrypt.key-file=FILE");
     if (what->size > INT64_MAX - LUKS_HEADER)
         return error_set(err, EFBIG, "is too large");
-    int rc = disk_secret_read(&secret, what->key_file, err);
+    int rc = what->secret ? 0 : disk_secret_read(&own, what->key_file, err);
     if (rc)
         return rc;
     struct builder *b = calloc(1, sizeof(*b));
     build->own = b;
-    rc = b ? luks_format(&b->luks, b->header, secret, what->iter_time, err)
+    rc = b ? luks_format(&b->luks, b->header, own ? own : what->secret, what->iter_time, err)
            : error_set_errno(err, ENOMEM, "its header");
-    disk_secret_free(secret);
+    disk_secret_free(own);
     build->unit = UNIT;
     build->every = true;
     return rc;

@@ -134,6 +134,8 @@ struct disk_rebase {
     const char *base_format; /* must be given with it */
     bool names_only;         /* the same content is there under another name: nothing is read */
     bool follow;             /* the image may be opened though it names another file */
+    /* Called when all is open that is needed, before it is read. 0; or -errno with *err. May be NULL. */
+    int (*opened)(struct error **err);
 };
 
 /*
@@ -147,6 +149,8 @@ struct disk_commit {
     const char *base; /* one of those that the image is based on; NULL: the first */
     bool keep;        /* the image keeps what was copied; always where `base` is not the first */
     bool follow;      /* what the image names may be opened, and written */
+    /* As in struct disk_rebase. */
+    int (*opened)(struct error **err);
 };
 
 /* Copies what an image has into what it is based on. 0 or -errno with *err; then the image still has all. */

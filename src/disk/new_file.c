@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "disk/disk_priv.h"
+#include "disk/namer.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -104,6 +105,17 @@ int disk_new_file_open(struct disk_new_file *file, const char *path, struct erro
     return rc;
 }
 
+int disk_new_file_open_beside(struct disk_new_file *file, const char *path, struct error **err)
+{
+    int rc = disk_new_file_open(file, path, err);
+
+    if (rc || file->old_fd < 0)
+        return rc;
+    disk_new_file_end(file, false, false, NULL);
+    /* Two files can't be replaced in one step, so what was there before would be lost by an end between. */
+    return error_set(err, EEXIST, "'%s' is there already: remove it, or give the image another name", path);
+}
+
 /* Gives a file without name one: the path's own if nothing is there, else a temporary one. */
 static int give_name(struct disk_new_file *file)
 {
@@ -139,6 +151,11 @@ int disk_new_file_end(struct disk_new_file *file, bool ok, bool sync, struct err
 {
     int rc = 0;
 
+    if (file->namer) {
+        rc = disk_namer_finish(file->namer, file->index, ok, sync, err);
+        release(file);
+        return rc;
+    }
     if (ok && sync && fsync(file->fd) < 0)
         rc = -errno;
     if (ok && rc == 0 && !file->temporary)

@@ -113,6 +113,8 @@ static int rebase_names(const char *path, const char *format, const struct disk_
 
     if (rc == 0)
         rc = check_format(files, err);
+    if (rc == 0 && what->opened)
+        rc = what->opened(err);
     if (rc == 0)
         rc = disk_open(&disk, files, NULL, err);
     if (rc == 0) {
@@ -164,6 +166,8 @@ int disk_rebase(const char *path, const char *format, const struct disk_rebase *
         if (rc)
             error_wrap(err, "what disk '%s' is to be based on", path);
     }
+    if (rc == 0 && what->opened)
+        rc = what->opened(err);
     if (rc == 0)
         rc = disk_open(&r.disk, files, loop, err);
     if (rc == 0 && base)

@@ -160,35 +160,45 @@ int confine_process(const struct confine_config *config, struct confine_status *
 }
 
 #ifdef TABIQUE_SANITIZED
-static bool is_reader;
+static bool is_command;
 
 /* Asked by the search for leaks at the end, which would have to trace the process. */
 int __lsan_is_turned_off(void);
 int __lsan_is_turned_off(void)
 {
-    return is_reader;
+    return is_command;
 }
 #endif
 
-int confine_reader(struct error **err)
+static int confine_command(enum confine_kind kind, struct error **err)
 {
-    const struct confine_config config = {.kind = CONFINE_READ};
+    const struct confine_config config = {.kind = kind};
     struct confine_status status = {0};
-    int rc = confined ? 0 : confine_seccomp_prepare_one(CONFINE_READ, err);
+    int rc = confined ? 0 : confine_seccomp_prepare_one(kind, err);
 
     if (confined || rc)
         return rc;
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return error_set_errno(err, errno, "no new privileges");
     confine_landlock(&config, &status);
-    rc = confine_seccomp_enter(CONFINE_READ);
+    rc = confine_seccomp_enter(kind);
     confined = rc == 0;
 #ifdef TABIQUE_SANITIZED
-    is_reader = confined;
+    is_command = confined;
 #endif
     return rc ? error_set_errno(err, -rc,
                                 "list of system calls (a kernel with CONFIG_SECCOMP_FILTER is needed)")
               : 0;
+}
+
+int confine_reader(struct error **err)
+{
+    return confine_command(CONFINE_READ, err);
+}
+
+int confine_writer(struct error **err)
+{
+    return confine_command(CONFINE_WRITE, err);
 }
 
 int confine_thread(enum confine_kind kind)

@@ -33,6 +33,7 @@ enum confine_kind {
     CONFINE_SERVE,     /* serves disks that are open to whoever connects to a socket that is open */
     CONFINE_UNPACK,    /* unpacks a strange archive into a directory, which is its root */
     CONFINE_READ,      /* a command that reads strange images that are open, and says what it found */
+    CONFINE_WRITE,     /* one that writes such images, or makes others of them */
     CONFINE_KINDS
 };
 
@@ -106,6 +107,8 @@ int confine_thread(enum confine_kind kind);
  * *err.
  */
 int confine_reader(struct error **err);
+/* The same for one that writes what it has opened, too, and may start threads, which are confined with it. */
+int confine_writer(struct error **err);
 
 /* Whether every step was done that makes a difference. */
 bool confine_complete(const struct confine_status *status);

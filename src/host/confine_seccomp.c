@@ -41,6 +41,7 @@
 #define SERVE          (1u << CONFINE_SERVE)
 #define UNPACK         (1u << CONFINE_UNPACK)
 #define READ           (1u << CONFINE_READ)
+#define WRITE          (1u << CONFINE_WRITE)
 #define ALL            ((1u << CONFINE_KINDS) - 1)
 #define SOCK_TYPE_MASK 0xfu /* beside SOCK_CLOEXEC and SOCK_NONBLOCK */
 
@@ -183,7 +184,8 @@ static int add_rules(scmp_filter_ctx ctx, enum confine_kind kind)
     if (rc == 0)
         rc = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_OPTIMIZE, 2);
     for (size_t i = 0; i < ARRAY_SIZE(rules) && rc == 0; i++) {
-        unsigned kinds = rules[i].kinds | (rules[i].kinds & ~(NAT | SERVE | UNPACK | READ) ? START : 0);
+        unsigned kinds =
+            rules[i].kinds | (rules[i].kinds & ~(NAT | SERVE | UNPACK | READ | WRITE) ? START : 0);
 
         if (kinds & 1u << kind)
             rc = add_rule(ctx, &rules[i]);
@@ -194,7 +196,8 @@ static int add_rules(scmp_filter_ctx ctx, enum confine_kind kind)
 static int make_program(enum confine_kind kind)
 {
     /* A command goes on without what it does not get, and says so. */
-    uint32_t other = kind == CONFINE_READ ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_KILL_PROCESS;
+    uint32_t other =
+        kind == CONFINE_READ || kind == CONFINE_WRITE ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_KILL_PROCESS;
     scmp_filter_ctx ctx = seccomp_init(logs ? SCMP_ACT_TRAP : other);
     int rc = ctx ? add_rules(ctx, kind) : -ENOMEM;
 

@@ -10,6 +10,7 @@ import subprocess
 import pytest
 
 from disk_programs import disk, qemu_img, qemu_io
+from program import run
 
 MIB = 1 << 20
 KINDS = ["", "cluster_size=512", "cluster_size=4k,refcount_bits=8", "compat=0.10", "lazy_refcounts=on",
@@ -456,3 +457,20 @@ def test_resize_of_vhdx_with_places_kept(tmp_path):
     model.write_bytes(b"".join(bytes(MIB) if i == last else b"\5" * MIB for i in range(10)) + bytes(10 * MIB))
     agree(image, "vhdx", "vhdx", model)
     qemu_img("check", "-q", "-f", "vhdx", image)
+
+
+@pytest.mark.parametrize("words", ["check A", "repair -r all A", "resize --follow A 40M", "snapshot list A", "snapshot create A s", "bitmap list A",
+                                   "bitmap add A b", "rebase --follow -b C -F qcow2 A", "rebase -u -b C -F qcow2 A", "commit --follow A",
+                                   "convert --follow A D", "compare --follow A C", "map --follow A", "info A"])
+def test_each_is_confined(tmp_path, words):
+    """Where the list of system calls can't be had, nothing is read and nothing changes."""
+    names = {n: tmp_path / f"{n}.qcow2" for n in "ABCD"}
+    for n in "BC":
+        disk("create", "-f", "qcow2", names[n], "16M")
+    disk("create", "-f", "qcow2", "-b", names["B"], "-F", "qcow2", names["A"])
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    words = [str(names.get(w, w)) for w in words.split()]
+    done = run("disk", *words, env=dict(os.environ, TABIQUE_SECCOMP="wrong"))
+    assert done.returncode and "TABIQUE_SECCOMP=wrong" in done.stderr, done
+    assert before == {p: p.read_bytes() for p in tmp_path.iterdir()}
+    disk(*words)

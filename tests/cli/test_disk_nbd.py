@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import pathlib
 import random
 import signal
 import socket
@@ -16,7 +17,7 @@ import pytest
 
 from disk_programs import disk
 from nbd import Client, Server
-from program import run
+from program import TABIQUE, run
 from test_disk_serve import STEPS, identities, image, tool  # noqa: F401 (a fixture)
 
 MIB = 1 << 20
@@ -66,6 +67,32 @@ def test_others_servers(tmp_path, server):
             assert "no export 'x'" in disk("info", f"nbd+unix:///x?socket={where}", status=1).stderr
     os.truncate(source, 24 * MIB)
     tool("qemu-img", "compare", "-f", "raw", "-F", "qcow2", source, tmp_path / "a.qcow2")
+
+
+def test_converting_is_confined(tmp_path):
+    """All threads of it, from before the first byte of the disk is read; who names the file reads nothing."""
+    where, target = str(tmp_path / "s"), tmp_path / "a.qcow2"
+    with other("nbdkit", "-f", "-U", where, "--filter=delay", "pattern", "64M", "delay-read=1", where=where):
+        job = subprocess.Popen([TABIQUE, "disk", "convert", "-O", "qcow2", "-c", uri(where), target])
+        try:
+            tasks, deadline = [], time.monotonic() + 20
+            while len(tasks) < 2 and time.monotonic() < deadline and job.poll() is None:
+                time.sleep(0.01)
+                tasks = list(pathlib.Path(f"/proc/{job.pid}/task").iterdir())
+            assert len(tasks) >= 2
+            for task in tasks:
+                status = dict(line.split(":\t", 1) for line in (task / "status").read_text(encoding="ascii").splitlines())
+                assert status["Seccomp"] == "2" and status["NoNewPrivs"] == "1"
+            children = pathlib.Path(f"/proc/{job.pid}/task/{job.pid}/children").read_text(encoding="ascii").split()
+            assert [pathlib.Path(f"/proc/{c}/comm").read_text(encoding="ascii") for c in children] == ["tabique-namer\n"]
+            assert not target.exists()
+        finally:
+            job.kill()
+            job.wait()
+        deadline = time.monotonic() + 10
+        while pathlib.Path(f"/proc/{children[0]}").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert list(tmp_path.glob("*a.qcow2*")) == []
 
 
 @pytest.mark.parametrize("server", ["ours", "qemu-nbd", "nbdkit-plain"])

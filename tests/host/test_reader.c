@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What a command that reads strange images can still do, seen from inside: each attempt is one that code of
- * an attacker would make, and works before. */
+/* What a command that reads or writes strange images can still do, seen from inside: each attempt is one that
+ * code of an attacker would make, and works before. */
 #include "host/confine.h"
 
 #include "base/bytes.h"
@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/io_uring.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -24,6 +25,9 @@
 
 #include <cmocka.h>
 
+typedef int confine_fn(struct error **err);
+
+static bool confined_now;
 static char directory[] = "/tmp/tabique-test-reader-XXXXXX", inside[64];
 static int file;
 
@@ -76,6 +80,24 @@ static bool has_a_child(void)
     return pid > 0 && waitpid(pid, NULL, 0) == pid;
 }
 
+/* It is confined as its maker is. */
+static void *try_to_open(void *opaque)
+{
+    *(bool *)opaque = opens();
+    return NULL;
+}
+
+static bool has_a_thread(void)
+{
+    bool opened = false;
+    pthread_t thread;
+
+    if (pthread_create(&thread, NULL, try_to_open, &opened))
+        return false;
+    pthread_join(thread, NULL);
+    return !confined_now || !opened;
+}
+
 static bool writes_what_is_open(void)
 {
     return pwrite(file, "x", 1, 0) == 1;
@@ -115,6 +137,12 @@ static bool runs_a_program(void)
     return pid > 0 && waitpid(pid, &status, 0) == pid && status == 0;
 }
 
+/* What a writer is for: it succeeds. */
+static bool is_for_writers(bool (*attempt)(void))
+{
+    return attempt == writes_what_is_open || attempt == empties_what_is_open || attempt == has_a_thread;
+}
+
 static const struct {
     const char *name;
     bool (*succeeds)(void);
@@ -128,6 +156,7 @@ static const struct {
     {"services of this host", asks_a_service},
     {"signal the parent", reaches_its_parent},
     {"have a child", has_a_child},
+    {"have a thread", has_a_thread},
     {"write an open file", writes_what_is_open},
     {"cut an open file", empties_what_is_open},
 #ifndef TABIQUE_SANITIZED
@@ -137,8 +166,8 @@ static const struct {
     {"run a program", runs_a_program},
 };
 
-/* Which attempts succeed, a bit each; `confined`: as a reader. */
-static unsigned attempt_all(bool confined)
+/* Which attempts succeed, a bit each, confined in that way. */
+static unsigned attempt_all(confine_fn *confine)
 {
     int pipes[2], status;
     unsigned result = 0;
@@ -148,8 +177,9 @@ static unsigned attempt_all(bool confined)
     assert_true(pid >= 0);
     if (pid == 0) {
         char byte = 0;
-        if (confined && confine_reader(NULL) < 0)
+        if (confine && confine(NULL) < 0)
             _exit(2);
+        confined_now = confine;
         for (size_t i = 0; i < ARRAY_SIZE(attempts); i++)
             result |= (unsigned)attempts[i].succeeds() << i;
         /* And what it is for. */
@@ -166,18 +196,30 @@ static unsigned attempt_all(bool confined)
     return result;
 }
 
-static void what_a_reader_can_not(void **state)
+static void check(confine_fn *confine, const char *who)
 {
-    unsigned before = attempt_all(false), now = attempt_all(true);
+    unsigned before = attempt_all(NULL), now = attempt_all(confine);
 
-    (void)state;
     for (size_t i = 0; i < ARRAY_SIZE(attempts); i++) {
         /* A host may forbid rings to all. */
         if (!(before & 1u << i) && attempts[i].succeeds != makes_a_ring)
             fail_msg("an attempt proves nothing, it fails anyway: %s", attempts[i].name);
-        if (now & 1u << i)
-            fail_msg("a reader can: %s", attempts[i].name);
+        bool may = confine == confine_writer && is_for_writers(attempts[i].succeeds);
+        if (!(now & 1u << i) == may)
+            fail_msg("%s %s: %s", who, may ? "can't" : "can", attempts[i].name);
     }
+}
+
+static void what_a_reader_can_not(void **state)
+{
+    (void)state;
+    check(confine_reader, "a reader");
+}
+
+static void what_a_writer_can_not(void **state)
+{
+    (void)state;
+    check(confine_writer, "a writer");
 }
 
 static void twice_is_once(void **state)
@@ -220,6 +262,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_a_reader_can_not),
+        cmocka_unit_test(what_a_writer_can_not),
         cmocka_unit_test(twice_is_once),
     };
 
