@@ -520,6 +520,16 @@ int disk_files_read_secret(struct disk_files *files, const char *path, struct er
     return disk_secret_read(&files->secret, path, err);
 }
 
+/* The number behind the last file of the image that begins with number `first`: its parts follow it. */
+static unsigned end_of_image(const struct disk_files *files, unsigned first)
+{
+    unsigned i = first + 1;
+
+    while (i < files->n && files->files[i].part)
+        i++;
+    return i;
+}
+
 int disk_files_push(struct disk_files *files, int fd, const char *name)
 {
     struct disk_file new = {.fd = fd, .lock_fd = -1, .name = strdup(name), .format = strdup("qcow2")}, *last;
@@ -537,8 +547,9 @@ int disk_files_push(struct disk_files *files, int fd, const char *name)
     }
     memmove(files->files + 1, files->files, files->n++ * sizeof(*files->files));
     files->files[0] = new;
-    if (files->files[1].lock_fd >= 0)
-        share_lock(files->files[1].lock_fd);
+    for (unsigned i = 1; i < end_of_image(files, 1); i++)
+        if (files->files[i].lock_fd >= 0)
+            share_lock(files->files[i].lock_fd);
     return 0;
 }
 
@@ -557,8 +568,9 @@ void disk_files_pop(struct disk_files *files)
     close_file(&files->files[0]);
     memmove(files->files, files->files + 1, --files->n * sizeof(*files->files));
     /* Nobody knows that it could be had meanwhile. */
-    if (files->files[0].lock_fd >= 0 && !files->read_only)
-        take_lock(files->files[0].lock_fd, false);
+    for (unsigned i = 0; i < end_of_image(files, 0) && !files->read_only; i++)
+        if (files->files[i].lock_fd >= 0)
+            take_lock(files->files[i].lock_fd, false);
 }
 
 void disk_files_keep_first(struct disk_files *files)

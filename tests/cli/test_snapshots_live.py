@@ -10,6 +10,7 @@ import time
 import pytest
 
 import program
+from disk_programs import disk
 from life import run_with_disks, wait_until
 from test_snapshots import check_files, expect, layers, rows, shows, snapshots
 
@@ -181,3 +182,29 @@ def test_limits_and_another_size(home, tmp_path, suite):
     subprocess.run(["qemu-img", "check", "-q", path], check=True, timeout=60)
     assert "128 MiB" in subprocess.run(["qemu-img", "info", path], capture_output=True, text=True, check=True, timeout=60).stdout
     assert home.run("update", "web", "--disk", "vda,iops=x").returncode == 2
+
+
+@pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
+def test_a_disk_in_several_files(home, tmp_path, suite):
+    """A VMDK in two files and a VHDX on top of another, as a guest's disks; with a snapshot all of their files can be read."""
+    split, base, child = tmp_path / "a.vmdk", tmp_path / "base.vhdx", tmp_path / "child.vhdx"
+    disk("create", "-f", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", split, "3G")
+    disk("create", "-f", "vhdx", base, "64M")
+    disk("create", "-f", "vhdx", "-b", base, "-F", "vhdx", child)
+    guest = run_with_disks(suite, f"{split},format=vmdk", f"{child},format=vhdx")
+    put(guest, 1)
+    guest.ask("tr '\\0' '\\005' </dev/zero | dd of=/dev/vda bs=64k count=1 seek=40960 iflag=fullblock conv=fsync 2>&1")  # 2.5 GiB
+    for image in (split, child):
+        assert "in use" in disk("convert", "--follow", image, tmp_path / "x", status=1).stderr
+    paused(home, "snapshot", "web", "one")
+    put(guest, 2)
+    for image, far in ((split, 2560 << 20), (child, None)):
+        disk("convert", "--follow", "-O", "raw", image, tmp_path / "x")
+        with open(tmp_path / "x", "rb") as copy:
+            assert copy.read(65536) == b"\1" * 65536
+            if far:
+                copy.seek(far)
+                assert copy.read(65536) == b"\5" * 65536
+        assert "in use" in disk("resize", "--follow", image, "+1M", status=1).stderr
+    assert shown(guest) == [2, 2]
+    home.do("kill", "web")
