@@ -18,11 +18,18 @@ int cli_check_disk_name(const char *text, struct error **err)
     return error_set(err, EINVAL, "--disk: '%s': give a disk as the guest calls it: vda, vdb", text);
 }
 
-static void on_done(void *opaque, const char *disk, const char *path, uint64_t bytes, bool incremental)
+static void on_done(void *opaque, const char *disk, const char *path, uint64_t bytes,
+                    enum guest_backup_kind kind)
 {
     char size[16];
 
-    printf("%s  %s  %s %s\n", disk, path, cli_human_size(bytes, size), incremental ? "changed" : "in all");
+    printf("%s  %s  %s %s\n", disk, path, cli_human_size(bytes, size),
+           kind == GUEST_BACKUP_CHANGED ? "changed" : "in all");
+    if (kind == GUEST_BACKUP_ALL_AGAIN)
+        printf(
+            "%s has no record of what has changed since the earlier backups there, as after 'restore' or a "
+            "crash\n",
+            disk);
 }
 
 static void on_frozen(void *opaque, const char *note)

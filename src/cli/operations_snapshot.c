@@ -183,26 +183,28 @@ const struct cli_operation cli_snapshot_operations[] = {
      STATUSES(long_statuses),
      .run = cli_snapshot_rm},
     {.name = "backup",
-     .summary = "Copy the disks of a guest that runs",
-     .description = "The copy has what the disks had at the moment at which it began, whatever the guest "
-                    "writes meanwhile: what it "
-                    "is about to write over is copied first. In a directory each disk gets a file "
-                    "NAME-DISK-ID.qcow2. From then on "
-                    "a disk that is a qcow2 image keeps a record of what changes, so that the next backup "
-                    "there has only that, and "
-                    "is based on the one before; they are to be kept together. Where there is no such "
-                    "record, as after a crash of "
-                    "the host or in a raw image, everything is copied.\n\n"
-                    "A file gets its name when it is whole. If the command is interrupted or the guest ends "
-                    "before, nothing is left "
-                    "of it; the guest goes on in any case. A disk of which a copy is being made gets no "
-                    "snapshot and no other size.",
+     .summary = "Copy the disks of a guest",
+     .description =
+         "The copy has what the disks had at the moment at which it began, whatever the guest "
+         "writes meanwhile: what it "
+         "is about to write over is copied first. In a directory each disk gets a file "
+         "NAME-DISK-ID.qcow2. From then on "
+         "a disk that is a qcow2 image keeps a record of what changes, so that the next backup "
+         "there has only that, and "
+         "is based on the one before; they are to be kept together. A guest that does not run can't be "
+         "started meanwhile. Where there is no such "
+         "record, as after a crash of "
+         "the host or in a raw image, everything is copied.\n\n"
+         "A file gets its name when it is whole. If the command is interrupted or the guest ends "
+         "before, nothing is left "
+         "of it; the guest goes on in any case. A disk of which a copy is being made gets no "
+         "snapshot and no other size.",
      ARGUMENTS(backup_arguments),
      STATUSES(backup_statuses),
      .example = "tabique backup web /backups",
      .run = cli_backup},
     {.name = "mirror",
-     .summary = "Copy a disk of a guest that runs, as it is at the end",
+     .summary = "Copy a disk of a guest, as it is at the end",
      .description =
          "Where a backup has what the disk had when it began, a mirror has what it has when it ends: what "
          "the guest writes "

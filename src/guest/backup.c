@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Backups of a guest that runs: backup.h. Each disk has a connection to the supervisor, which the VM process
- * takes over, and a thread that receives what comes there. With more than one the guest is paused while they
- * begin, so that all are of the same moment.
+ * Backups: backup.h. Each disk of a guest that runs has a connection to the supervisor, which the VM process
+ * takes over (one that does not run: backup_stopped.c), and a thread that receives what comes there. With
+ * more than one the guest is paused while they begin, so that all are of the same moment.
  *
  * A backup has an id, which is in its file's name and in that of the bitmap that the disk has from that
  * moment on. So a bitmap is never taken for what has changed since another backup, whatever has been
@@ -17,6 +17,7 @@
 #include "guest/backup_priv.h"
 #include "guest/control.h"
 #include "guest/guest.h"
+#include "guest/snapshot_priv.h"
 #include "host/thread.h"
 
 #include <dirent.h>
@@ -40,8 +41,10 @@ struct one {
     struct backup *all;
     unsigned number;
     char name[4];
-    char *path, *base;      /* base: the name of an earlier one in the same directory; NULL: none */
-    char id[ID_LENGTH + 1]; /* "": no bitmap */
+    char *path, *base;            /* base: the name of an earlier one in the same directory; NULL: none */
+    char id[ID_LENGTH + 1];       /* "": no bitmap */
+    bool no_record;               /* there are earlier ones, but nothing tells what has changed since */
+    struct backup_source *source; /* NULL: the guest runs */
     int fd;
     struct disk_copy_begun begun;
     struct disk_copy_target target;
@@ -57,6 +60,7 @@ struct backup {
     const struct home *home;
     const struct guest_backup *what;
     pthread_mutex_t lock; /* of the fractions */
+    struct hand hand;     /* of a guest that does not run */
     struct one disks[DISKS_MAX];
     unsigned n;
     char note[160]; /* how freezing went */
@@ -207,6 +211,17 @@ int backup_ask(const struct home *home, const char *guest, const struct control_
     }
 }
 
+/* Of a guest that does not run. */
+static int ask_source(struct one *d, const struct control_request *r, struct error **err)
+{
+    const struct disk_copying what = {.since = *r->since ? r->since : NULL,
+                                      .bitmap = *r->bitmap ? r->bitmap : NULL,
+                                      .mirror = r->mirror,
+                                      .rate = r->limits.values[DISK_LIMIT_BPS]};
+
+    return backup_source_ask(d->source, &what, d->all->what->job, &d->begun, err);
+}
+
 /* `since`: the id of an earlier backup, NULL for none. */
 static int ask(struct one *d, const char *since, struct error **err)
 {
@@ -220,7 +235,8 @@ static int ask(struct one *d, const char *since, struct error **err)
         snprintf(r.bitmap, sizeof(r.bitmap), DISK_COPY_BITMAP "%s", d->id);
     r.has_limit[DISK_LIMIT_BPS] = true;
     r.limits.values[DISK_LIMIT_BPS] = what->rate;
-    d->fd = backup_ask(d->all->home, what->guest, &r, what->job, &d->begun, err);
+    d->fd = d->source ? ask_source(d, &r, err)
+                      : backup_ask(d->all->home, what->guest, &r, what->job, &d->begun, err);
     return d->fd < 0 ? d->fd : 0;
 }
 
@@ -252,6 +268,7 @@ static int begin_in_directory(struct one *d, struct error **err)
         error_free(why);
     }
     free(earlier.ids);
+    d->no_record = earlier.n && d->fd < 0;
     if (rc == 0 && d->fd < 0)
         rc = ask(d, NULL, err);
     return rc;
@@ -325,7 +342,10 @@ static int take_results(struct backup *b, struct error **err)
         struct one *d = &b->disks[i];
 
         if (d->rc == 0 && what->done)
-            what->done(what->opaque, d->name, d->target.path, d->begun.bytes, d->base);
+            what->done(what->opaque, d->name, d->target.path, d->begun.bytes,
+                       d->base        ? GUEST_BACKUP_CHANGED
+                       : d->no_record ? GUEST_BACKUP_ALL_AGAIN
+                                      : GUEST_BACKUP_ALL);
         if (d->rc && rc == 0) {
             rc = d->rc;
             *err = steal_ptr(d->err);
@@ -445,6 +465,58 @@ static int begin_all(struct backup *b, struct error **err)
     return rc;
 }
 
+/* The guest is held from here on. */
+static int begin_stopped(struct backup *b, struct error **err)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; i < b->n && rc == 0; i++) {
+        rc = backup_source_open(&b->disks[i].source, b->hand.config, b->disks[i].number, err);
+        if (rc)
+            error_wrap(err, "disk %s", b->disks[i].name);
+    }
+    for (unsigned i = 0; i < b->n && rc == 0; i++)
+        rc = begin(&b->disks[i], err);
+    return rc;
+}
+
+static int begin_any(struct backup *b, struct error **err)
+{
+    struct guest_row row;
+    int rc = guest_find(b->home, b->what->guest, &row, err);
+
+    if (rc)
+        return rc;
+    bool runs = guest_state_is_live(row.state);
+    guest_row_clear(&row);
+    if (!runs) {
+        rc = hand_take(&b->hand, b->home, b->what->guest, err);
+        runs = b->hand.running;
+        if (rc == 0 && runs)
+            hand_release(&b->hand);
+    }
+    return rc ? rc : runs ? begin_all(b, err) : begin_stopped(b, err);
+}
+
+static int end(struct backup *b, struct error **err)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; i < b->n; i++) {
+        int closed = backup_source_close(b->disks[i].source, rc ? NULL : err);
+
+        rc = rc ? rc : closed;
+        cleanup_close_fn(&b->disks[i].fd);
+        free(b->disks[i].path);
+        free(b->disks[i].base);
+        error_free(b->disks[i].err);
+    }
+    hand_release(&b->hand);
+    pthread_mutex_destroy(&b->lock);
+    free(b);
+    return rc;
+}
+
 int guest_backup(const struct home *home, const struct guest_backup *what, struct error **err)
 {
     struct backup *b = calloc(1, sizeof(*b));
@@ -453,23 +525,18 @@ int guest_backup(const struct home *home, const struct guest_backup *what, struc
         return error_set_errno(err, ENOMEM, "backup");
     b->home = home;
     b->what = what;
+    b->hand = HAND_NONE;
     pthread_mutex_init(&b->lock, NULL);
     int rc = choose_disks(b, err);
     if (rc == 0)
-        rc = begin_all(b, err);
+        rc = begin_any(b, err);
     if (rc == 0) {
         receive_all(b);
         rc = take_results(b, err);
     }
     if (b->note[0] && (rc == 0 || b->may_be_frozen) && what->frozen)
         what->frozen(what->opaque, b->note);
-    for (unsigned i = 0; i < b->n; i++) {
-        cleanup_close_fn(&b->disks[i].fd);
-        free(b->disks[i].path);
-        free(b->disks[i].base);
-        error_free(b->disks[i].err);
-    }
-    pthread_mutex_destroy(&b->lock);
-    free(b);
+    int ended = end(b, rc ? NULL : err);
+    rc = rc ? rc : ended;
     return rc ? error_wrap(err, "guest '%s'", what->guest) : 0;
 }

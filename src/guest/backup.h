@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Backups of the disks of a guest that runs, as of one moment. The VM process reads them and sends what they
+ * Backups of a guest's disks, as of one moment. While it runs the VM process reads them and sends what they
  * have (disk/copy.h); the command writes it, with its own rights, so a target that hangs or is full is the
  * command's trouble and not the guest's. Called by the command line.
  */
@@ -12,6 +12,12 @@
 
 struct error;
 struct home;
+
+enum guest_backup_kind {
+    GUEST_BACKUP_CHANGED,   /* what has changed since an earlier one */
+    GUEST_BACKUP_ALL,       /* all */
+    GUEST_BACKUP_ALL_AGAIN, /* all, for the disk has no record of what has changed since the earlier ones */
+};
 
 struct guest_backup {
     const char *guest;
@@ -29,7 +35,8 @@ struct guest_backup {
     uint64_t rate;              /* bytes a second of each disk; 0: no limit */
     const struct disk_job *job;
     /* Called for each disk that is there. */
-    void (*done)(void *opaque, const char *disk, const char *path, uint64_t bytes, bool incremental);
+    void (*done)(void *opaque, const char *disk, const char *path, uint64_t bytes,
+                 enum guest_backup_kind kind);
     /* How freezing went, in words. */
     void (*frozen)(void *opaque, const char *note);
     void *opaque;

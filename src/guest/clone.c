@@ -208,6 +208,7 @@ static int prepare_stopped(struct hand *hand, const struct guest *clone, struct 
     rc = layers_prepare(&hand->guest, hand->config, own, err);
     if (rc)
         return rc;
+    layers_keep_bitmaps(own);
     /* The same files as the source's new ones; they have rows, and so ids, only in the transaction. */
     return layers_prepare(clone, hand->config, out, err);
 }

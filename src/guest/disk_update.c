@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "disk/maintain.h"
+#include "disk/nbd_link.h"
 #include "guest/control.h"
 #include "guest/end.h"
 #include "guest/guest.h"
@@ -41,14 +42,12 @@ void guest_disk_set_limits(json_t *disk, const struct control_request *r)
 static int resize(const json_t *config, const json_t *disk, uint64_t size, struct error **err)
 {
     const char *path = json_string_value(json_object_get(disk, "path"));
-    const char *directory = json_string_value(json_object_get(config, "directory"));
-    cleanup_free char *whole = NULL;
+    cleanup_free char *whole = path ? guest_disk_path(config, path) : NULL;
     struct disk_files *files = NULL;
     struct loop *loop = NULL;
     struct disk *open = NULL;
 
-    if (!path || asprintf(&whole, "%s%s%s", path[0] != '/' && directory ? directory : "",
-                          path[0] != '/' && directory ? "/" : "", path) < 0)
+    if (!whole)
         return error_set_errno(err, ENOMEM, "disk");
     int rc = disk_files_open(&files, whole, json_string_value(json_object_get(disk, "format")), false, err);
     if (rc == 0)
@@ -109,4 +108,14 @@ int guest_update_disk(const struct home *home, const char *name, const struct co
     rc = guest_ask(home, name, request, &answer, err);
     json_decref(answer);
     return rc;
+}
+
+char *guest_disk_path(const json_t *config, const char *path)
+{
+    const char *directory = json_string_value(json_object_get(config, "directory"));
+    char *whole;
+
+    if (path[0] == '/' || !directory || nbd_is_uri(path))
+        return strdup(path);
+    return asprintf(&whole, "%s/%s", directory, path) < 0 ? NULL : whole;
 }

@@ -19,4 +19,7 @@ int guest_update_disk(const struct home *home, const char *name, const struct co
 json_t *guest_disk_of(json_t *config, uint64_t number, struct error **err);
 void guest_disk_set_limits(json_t *disk, const struct control_request *request);
 
+/* A path in the configuration, as it is from everywhere; to be freed. NULL if there is no memory. */
+char *guest_disk_path(const json_t *config, const char *path);
+
 #endif

@@ -10,7 +10,10 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "disk/job.h"
+#include "disk/maintain.h"
+#include "guest/disk_update.h"
 #include "guest/guest_priv.h"
+#include "host/loop.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -42,17 +45,6 @@ static char *new_path(const struct home *home, const char *guest)
         at += sprintf(at, "%02x", bytes[i]);
     strcpy(at, SUFFIX);
     return guest_path(home, guest, name);
-}
-
-/* A disk's path, as it is from everywhere. */
-static char *absolute(const json_t *config, const char *path)
-{
-    const char *directory = json_string_value(json_object_get(config, "directory"));
-    char *whole;
-
-    if (path[0] == '/' || !directory)
-        return strdup(path);
-    return asprintf(&whole, "%s/%s", directory, path) < 0 ? NULL : whole;
 }
 
 /* Takes base and format. 0 or -errno with *err; then what was made is gone. */
@@ -94,7 +86,7 @@ int layers_prepare(const struct guest *guest, const json_t *config, struct layer
     for (size_t i = 0; i < n && rc == 0; i++) {
         const json_t *disk = json_array_get(disks, i);
         const char *path = json_string_value(json_object_get(disk, "path"));
-        cleanup_free char *whole = path ? absolute(config, path) : NULL;
+        cleanup_free char *whole = path ? guest_disk_path(config, path) : NULL;
 
         if (json_is_true(json_object_get(disk, "read-only")))
             continue;
@@ -135,6 +127,40 @@ int layers_prepare_on(const struct guest *guest, const struct layer *layers, siz
     }
     *out = changes;
     return 0;
+}
+
+static struct disk *open_alone(struct disk_files **files, struct loop *loop, const char *path,
+                               const char *format, bool read_only)
+{
+    struct disk *disk = NULL;
+
+    if (disk_files_open_alone(files, path, format, read_only, NULL) == 0)
+        disk_open(&disk, *files, loop, NULL);
+    return disk;
+}
+
+void layers_keep_bitmaps(const struct layer_changes *changes)
+{
+    struct loop *loop = NULL;
+
+    if (loop_create(&loop, NULL))
+        return;
+    for (size_t i = 0; i < changes->n; i++) {
+        const struct layer_change *c = &changes->list[i];
+        struct disk_files *from = NULL, *to = NULL;
+        struct disk *below = open_alone(&from, loop, c->base, c->base_format, true);
+        struct disk_kept_bitmaps *kept = below ? disk_bitmaps_keep(below) : NULL;
+        struct disk *above = kept ? open_alone(&to, loop, c->path, "qcow2", false) : NULL;
+
+        if (above)
+            disk_bitmaps_put(above, kept);
+        disk_kept_bitmaps_free(kept);
+        disk_close(above);
+        disk_close(below);
+        disk_files_close(from);
+        disk_files_close(to);
+    }
+    loop_free(loop);
 }
 
 void layers_done(struct layer_changes *changes, bool used)

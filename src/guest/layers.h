@@ -98,6 +98,9 @@ int layers_prepare(const struct guest *guest, const json_t *config, struct layer
 /* On the layers given (ids, as many as there are of them), which may be another guest's. */
 int layers_prepare_on(const struct guest *guest, const struct layer *layers, size_t n,
                       struct layer_changes *out, struct error **err);
+/* Bitmaps that record what changes go on in the new layers of a guest that does not run, as far as they can
+ * be had: who looks for one that could not finds that it is not there. Before the new layers are used. */
+void layers_keep_bitmaps(const struct layer_changes *changes);
 /* Writes into the configuration which files are active now. */
 int layers_configure(json_t *config, const struct layer_changes *changes);
 /* Has rows for what layers_prepare found active, where there are none. */

@@ -126,6 +126,7 @@ static int snapshot_stopped(struct hand *hand, const char *name, const char *des
 
     if (rc)
         return rc;
+    layers_keep_bitmaps(&changes);
     rc = snapshot_commit(&hand->guest, hand->config, &changes, name, description, err);
     layers_done(&changes, rc == 0);
     return rc;

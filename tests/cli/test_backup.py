@@ -315,3 +315,48 @@ def guest_read(guest):
         at = i * STRIDE * 4096
         data[at:at + 8] = guest.ask(f"dd if=/dev/vda bs=4096 skip={i * STRIDE} count=1 2>/dev/null | head -c 8").encode()
     return bytes(data)
+
+
+@pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
+def test_stream_killed(home, tmp_path, suite, content):
+    """The command is killed, then the VM process, at any moment: the disk is what it was, and is filled the next time."""
+    moments = random.Random(seed := random.randrange(1 << 32))
+    guest = run_guest(tmp_path, suite, content)
+    original = content.read_bytes()
+    home.do("snapshot", "web", "one")
+    guest.ask("printf %08d 7 | dd of=/dev/vda bs=4096 seek=0 conv=sync,fsync,notrunc 2>/dev/null")
+    path = home.inspect("web")["config"]["disk"][0]["path"]
+
+    def check(number):
+        data = raw(path, tmp_path)
+        assert data[:4096] == f"{number:08}".encode() + bytes(4088) and data[4096:] == original[4096:], f"seed {seed}"
+        qemu_img("check", "-q", path)
+
+    for i in range(KILLS):
+        child = home.popen("stream", "web", "--disk", "vda", "--rate", "5M")
+        time.sleep(moments.uniform(0.05, 1.1))
+        child.kill()
+        assert child.wait(timeout=60) in (-9, 0 if KILLS > 4 else -9), "it was at it"
+        # The VM process sees that nobody is there any more, and the disk is free for the next one.
+        guest.ask(f"printf %08d {i + 8} | dd of=/dev/vda bs=4096 seek=0 conv=sync,fsync,notrunc 2>/dev/null")
+        wait_until(lambda: home.run("update", "web", "--disk", "vda,size=64M").returncode == 0, "it is not copied any more")
+        assert guest.ask("dd if=/dev/vda bs=8 count=1 2>/dev/null") == f"{i + 8:08}", f"seed {seed}"
+    last = KILLS + 7
+    for i in range(KILLS):
+        child = home.popen("stream", "web", "--disk", "vda", "--rate", "5M")
+        time.sleep(moments.uniform(0.05, 1.1))
+        os.kill(home.inspect("web")["vm"], signal.SIGKILL)
+        _, said = child.communicate(timeout=60)
+        assert child.returncode in (0, 1), (said, seed)
+        wait_until(lambda: home.states()["web"] not in ("running", "paused"), "it has ended")
+        check(last)
+        (home.path / "guests/web/console.log").unlink(missing_ok=True)
+        home.do("start", "web")
+        wait_until(lambda: "# " in home.log("web"), "it has booted")
+    result = home.run("stream", "web", "--disk", "vda")
+    assert result.returncode == 0 or "based on nothing" in result.stderr, result
+    assert "backing file" not in qemu_img("info", "-U", path).stdout
+    home.do("kill", "web")
+    check(last)
+    home.do("restore", "web", "one")
+    assert raw(home.inspect("web")["config"]["disk"][0]["path"], tmp_path) == original, f"seed {seed}"
