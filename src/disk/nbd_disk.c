@@ -4,6 +4,7 @@
  * needed; data count as packed, for they are not to be had by reading a file. With a loop in its thread;
  * without one, reads may come from several threads.
  */
+#include "disk/nbd_dialer.h"
 #include "disk/nbd_link.h"
 
 #include "base/bytes.h"
@@ -21,13 +22,15 @@
 #define ZEROS       65536u
 #define ZEROS_MAX   (4u << 20) /* written in one part, where the server can't do it by itself */
 #define STATUS_MAX  (1u << 30)
+#define CLOSE_S     10u /* so long is waited for a server when a disk is closed */
 
 static const uint8_t zeros[ZEROS];
 
 struct nbd_disk {
     struct disk disk;
     struct nbd_link link;
-    struct loop_watch *watch;
+    struct loop_watch *watch;  /* of the connection */
+    struct loop_watch *dialed; /* of who makes another, while there is none */
 };
 
 struct part {
@@ -133,10 +136,43 @@ static void go_on(struct nbd_disk *n, struct disk_request *r)
     }
 }
 
+static void on_socket(void *opaque, uint32_t events);
+static void on_dialed(void *opaque, uint32_t events);
+
+static void stop_watching(struct loop_watch **watch)
+{
+    loop_watch_remove(*watch);
+    *watch = NULL;
+}
+
+static void on_lost(struct nbd_link *link)
+{
+    stop_watching(&container_of(link, struct nbd_disk, link)->watch);
+}
+
+/* What the loop is to look at, as it is with the connection now. */
 static void update_events(struct nbd_disk *n)
 {
-    if (n->watch)
-        loop_watch_modify(n->watch, nbd_link_events(&n->link));
+    struct nbd_link *link = &n->link;
+    int rc = 0;
+
+    if (!n->disk.loop)
+        return;
+    if (link->lost)
+        nbd_again_revive(link, false);
+    bool dials = link->lost && !link->failure, talks = !link->lost && !link->failure;
+    if (!dials)
+        stop_watching(&n->dialed);
+    if (!talks)
+        stop_watching(&n->watch);
+    if (dials && !n->dialed)
+        rc = loop_watch_add(n->disk.loop, nbd_dialer_fd(link->dialer), EPOLLIN, on_dialed, n, &n->dialed);
+    if (talks && n->watch)
+        loop_watch_modify(n->watch, nbd_link_events(link));
+    else if (talks)
+        rc = loop_watch_add(n->disk.loop, link->fd, nbd_link_events(link), on_socket, n, &n->watch);
+    if (rc)
+        nbd_link_fail(link, rc);
 }
 
 static void nbd_submit(struct disk *disk, struct disk_request *r)
@@ -173,6 +209,11 @@ static void on_socket(void *opaque, uint32_t events)
     update_events(n);
 }
 
+static void on_dialed(void *opaque, uint32_t events)
+{
+    update_events(opaque);
+}
+
 /* ---- at once ---- */
 
 static int read_at(struct nbd_disk *n, uint64_t offset, uint8_t *buf, size_t len)
@@ -184,6 +225,7 @@ static int read_at(struct nbd_disk *n, uint64_t offset, uint8_t *buf, size_t len
         struct nbd_call call = {
             .command = NBD_READ, .offset = offset, .length = real, .iov = &iov, .n_iov = 1};
         int rc = nbd_link_do(&n->link, &call);
+        update_events(n);
         if (rc)
             return rc;
         memset(buf + real, 0, part - real);
@@ -233,6 +275,7 @@ static int nbd_extent(struct disk *disk, uint64_t offset, uint64_t length, struc
             .command = NBD_BLOCK_STATUS, .offset = offset, .length = there(&n->link, offset, most)};
         n->link.n_status = 0;
         int rc = nbd_link_do(&n->link, &call);
+        update_events(n);
         if (rc == -EINVAL || rc == -ENOTSUP)
             n->link.has_status = false;
         else if (rc)
@@ -264,12 +307,16 @@ static int nbd_close(struct disk *disk)
     struct nbd_call flush = {.command = NBD_FLUSH}, bye = {.command = NBD_DISCONNECT};
     int rc = 0;
 
-    loop_watch_remove(n->watch);
+    stop_watching(&n->watch);
+    stop_watching(&n->dialed);
+    nbd_again_hurry(&n->link, CLOSE_S);
     if (!disk->read_only && n->link.flags & NBD_SEND_FLUSH)
         rc = nbd_link_do(&n->link, &flush);
+    n->link.dialer = NULL;
     /* It has no answer. */
     bye.ended = NULL;
-    nbd_link_submit(&n->link, &bye);
+    if (!n->link.lost)
+        nbd_link_submit(&n->link, &bye);
     nbd_link_clear(&n->link);
     free(n);
     return rc;
@@ -286,7 +333,7 @@ static int nbd_open(struct disk **out, const struct disk *common, struct error *
                  : error_set_errno(err, ENOMEM, "opening it");
     }
     n->disk = *common;
-    n->watch = NULL;
+    n->watch = n->dialed = NULL;
     nbd_link_init(&n->link, common->fd);
     int rc = nbd_hello(&n->link, remote, err);
     if (rc == 0 && !common->read_only && n->link.flags & NBD_READ_ONLY)
@@ -301,6 +348,11 @@ static int nbd_open(struct disk **out, const struct disk *common, struct error *
         free(n);
         return rc;
     }
+    n->link.dialer = remote->dialer;
+    n->link.remote = remote;
+    n->link.patience = remote->patience;
+    n->link.agreed_largest = n->link.largest;
+    n->link.on_lost = on_lost;
     n->disk.size = ALIGN_UP(n->link.size, (uint64_t)DISK_SECTOR);
     n->disk.granularity = GRANULARITY;
     *out = &n->disk;

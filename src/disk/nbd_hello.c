@@ -101,7 +101,7 @@ static int start_tls(struct nbd_link *link, const struct nbd_remote *remote, str
         return error_set_errno(err, -rc, "TLS");
     while ((rc = nbd_tls_shake(link->tls, why, sizeof(why))) == 0) {
         struct pollfd p = {.fd = link->fd, .events = nbd_tls_wants_to_send(link->tls) ? POLLOUT : POLLIN};
-        if (poll(&p, 1, NBD_WAIT_MS) <= 0)
+        if (poll(&p, 1, link->wait_ms) <= 0)
             return broken(-ETIMEDOUT, err);
     }
     return rc < 0 ? error_set(err, EPROTO, "TLS: %s", why) : 0;

@@ -23,15 +23,19 @@ void nbd_link_init(struct nbd_link *link, int fd)
     *link = (struct nbd_link){.fd = fd,
                               .smallest = 1,
                               .largest = NBD_REQUEST_MAX,
+                              .wait_ms = NBD_WAIT_MS,
                               .lock = PTHREAD_MUTEX_INITIALIZER,
                               .changed = PTHREAD_COND_INITIALIZER};
     link->out_tail = &link->out;
+    link->held_tail = &link->held;
+    link->kept_tail = &link->kept;
 }
 
 void nbd_link_clear(struct nbd_link *link)
 {
     nbd_tls_free(link->tls);
     link->tls = NULL;
+    nbd_again_clear(link);
 }
 
 /* ---- the end of calls ---- */
@@ -42,36 +46,49 @@ static void end_call(struct nbd_link *link, struct nbd_call *call, int result)
         link->calls[call->cookie % NBD_LINK_CALLS] = NULL;
     call->result = result;
     call->done = true;
+    if (!result)
+        nbd_again_note(link, call);
     if (call->ended)
         call->ended(call);
 }
 
-/* Nothing can be sent or is to be believed any more. */
-static void fail(struct nbd_link *link, int rc)
+static void take_first(struct nbd_link *link)
+{
+    link->out = link->out->next;
+    if (!link->out)
+        link->out_tail = &link->out;
+}
+
+void nbd_link_fail(struct nbd_link *link, int rc)
 {
     if (link->failure)
         return;
+    nbd_again_stop(link);
     link->failure = rc;
     link->filling = NULL;
     link->fill_left = 0;
     for (unsigned i = 0; i < NBD_LINK_CALLS; i++) {
         struct nbd_call *call = link->calls[i];
-        if (call && call == link->out) { /* sent in part */
-            link->out = call->next;
-            if (!link->out)
-                link->out_tail = &link->out;
-        }
+        if (call && call == link->out) /* sent in part */
+            take_first(link);
         if (call)
             end_call(link, call, rc);
     }
     while (link->out) {
         struct nbd_call *call = link->out;
-        link->out = call->next;
-        if (!link->out)
-            link->out_tail = &link->out;
+        take_first(link);
         call->cookie = 0;
         end_call(link, call, rc);
     }
+}
+
+/* The connection has ended. */
+static void lose(struct nbd_link *link, int rc)
+{
+    if (link->dialer)
+        nbd_again_lose(link);
+    else
+        nbd_link_fail(link, rc);
 }
 
 /* ---- sending ---- */
@@ -99,6 +116,7 @@ static bool enter(struct nbd_link *link, struct nbd_call *call)
         link->calls[cookie % NBD_LINK_CALLS] = call;
         call->cookie = cookie;
         call->told = 0;
+        call->mark = link->written;
         put_be32(link->head, NBD_REQUEST_MAGIC);
         put_be16(link->head + 4, call->flags);
         put_be16(link->head + 6, call->command);
@@ -111,10 +129,23 @@ static bool enter(struct nbd_link *link, struct nbd_call *call)
     return false;
 }
 
-static void send_calls(struct nbd_link *link)
+/* What may have been lost is told of once, by whoever asks whether all is there. */
+static bool is_in_doubt(const struct nbd_link *link, const struct nbd_call *call)
 {
-    while (link->out && !link->failure) {
+    return link->doubt && call->command == NBD_FLUSH && call != &link->sync;
+}
+
+void nbd_link_send(struct nbd_link *link)
+{
+    while (link->out && !link->failure && !link->lost) {
         struct nbd_call *call = link->out;
+        if (is_in_doubt(link, call)) {
+            link->doubt = false;
+            link->not_kept = 0;
+            take_first(link);
+            end_call(link, call, -EIO);
+            continue;
+        }
         struct iovec iov[DISK_IOV_MAX + 1];
         unsigned n = 0;
         uint64_t data = call->command == NBD_WRITE ? call->length : 0;
@@ -130,15 +161,12 @@ static void send_calls(struct nbd_link *link)
         if (sent == -EAGAIN)
             return;
         if (sent < 0) {
-            fail(link, -EPIPE);
+            lose(link, -EPIPE);
             return;
         }
         link->out_at += (uint64_t)sent;
-        if (link->out_at == NBD_REQUEST_SIZE + data) {
-            link->out = call->next;
-            if (!link->out)
-                link->out_tail = &link->out;
-        }
+        if (link->out_at == NBD_REQUEST_SIZE + data)
+            take_first(link);
     }
 }
 
@@ -339,13 +367,13 @@ static ssize_t receive(struct nbd_link *link)
 
 static void receive_answers(struct nbd_link *link)
 {
-    while (!link->failure) {
+    while (!link->failure && !link->lost) {
         enum taken taken;
         ssize_t got = receive(link);
         if (got == -EAGAIN)
             return;
         if (got <= 0) {
-            fail(link, -ENOTCONN);
+            lose(link, -ENOTCONN);
             return;
         }
         size_t direct =
@@ -359,21 +387,21 @@ static void receive_answers(struct nbd_link *link)
         while ((taken = take(link)) == TAKEN)
             continue;
         if (taken == NONSENSE)
-            fail(link, -EPROTO);
+            nbd_link_fail(link, -EPROTO);
     }
 }
 
 void nbd_link_pump(struct nbd_link *link)
 {
     receive_answers(link);
-    send_calls(link);
+    nbd_link_send(link);
 }
 
 uint32_t nbd_link_events(const struct nbd_link *link)
 {
     bool sends = link->out && (link->out->cookie || !link->calls[(link->serial + 1) % NBD_LINK_CALLS]);
 
-    return link->failure ? 0 : EPOLLIN | (sends ? EPOLLOUT : 0);
+    return link->failure || link->lost ? 0 : EPOLLIN | (sends ? EPOLLOUT : 0);
 }
 
 void nbd_link_submit(struct nbd_link *link, struct nbd_call *call)
@@ -386,9 +414,14 @@ void nbd_link_submit(struct nbd_link *link, struct nbd_call *call)
         end_call(link, call, link->failure);
         return;
     }
+    if (link->replaying) {
+        *link->held_tail = call;
+        link->held_tail = &call->next;
+        return;
+    }
     *link->out_tail = call;
     link->out_tail = &call->next;
-    send_calls(link);
+    nbd_link_send(link);
 }
 
 /* ---- waiting ---- */
@@ -407,7 +440,7 @@ int nbd_link_do(struct nbd_link *link, struct nbd_call *call)
 
     call->ended = NULL;
     nbd_link_submit(link, call);
-    if (link->failure || call->done)
+    if (call->done)
         return call->result;
     while (!call->done) {
         if (link->pumping) {
@@ -415,6 +448,8 @@ int nbd_link_do(struct nbd_link *link, struct nbd_call *call)
             continue;
         }
         link->pumping = true;
+        if (link->lost)
+            nbd_again_revive(link, true);
         short events = POLLIN | (link->out ? POLLOUT : 0);
         pthread_mutex_unlock(&link->lock);
         bool any = wait_for(link, events, SLICE_MS);
@@ -422,7 +457,7 @@ int nbd_link_do(struct nbd_link *link, struct nbd_call *call)
         link->pumping = false;
         silent = any ? 0 : silent + SLICE_MS;
         if (silent >= NBD_WAIT_MS)
-            fail(link, -ETIMEDOUT);
+            nbd_link_fail(link, -ETIMEDOUT);
         nbd_link_pump(link);
         pthread_cond_broadcast(&link->changed);
     }
@@ -440,7 +475,7 @@ int nbd_link_read(struct nbd_link *link, void *buf, size_t len)
             return -ENOTCONN;
         if (rc && rc != -EAGAIN && rc != -EINTR)
             return rc;
-        if (rc == -EAGAIN && !wait_for(link, POLLIN, NBD_WAIT_MS))
+        if (rc == -EAGAIN && !wait_for(link, POLLIN, link->wait_ms))
             return -ETIMEDOUT;
         if (n > 0) {
             to += n;
@@ -459,7 +494,7 @@ int nbd_link_write(struct nbd_link *link, const void *buf, size_t len)
         ssize_t n = send_some(link, &iov, 1);
         if (n < 0 && n != -EAGAIN)
             return (int)n;
-        if (n == -EAGAIN && !wait_for(link, POLLOUT, NBD_WAIT_MS))
+        if (n == -EAGAIN && !wait_for(link, POLLOUT, link->wait_ms))
             return -ETIMEDOUT;
         if (n > 0) {
             from += n;

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Names of disks on NBD servers (NetworkBlockDevice/nbd, doc/uri.md), and connecting to them. No state, no
  * locks. */
+#include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "disk/nbd_dialer.h"
 #include "disk/nbd_link.h"
 #include "disk/nbd_tls.h"
 
@@ -17,12 +19,15 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define CONNECT_MS 15000
+#define CONNECT_MS   15000
+#define PATIENCE     60u /* seconds */
+#define PATIENCE_MAX 86400u
 
 struct uri {
     bool tls, local;
     char *user, *host, *port, *export;
-    char *socket, *certificates, *keys, *hostname;
+    char *socket, *certificates, *keys, *hostname, *reconnect;
+    unsigned patience;
 };
 
 bool nbd_is_uri(const char *name)
@@ -58,7 +63,8 @@ static char *decode(const char *text, size_t len)
 
 static void clear(struct uri *u)
 {
-    char *all[] = {u->user, u->host, u->port, u->export, u->socket, u->certificates, u->keys, u->hostname};
+    char *all[] = {u->user,         u->host, u->port,     u->export,   u->socket,
+                   u->certificates, u->keys, u->hostname, u->reconnect};
 
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
         free(all[i]);
@@ -72,16 +78,18 @@ static int take_query(struct uri *u, const char *query, struct error **err)
     } known[] = {{"socket", &u->socket},
                  {"tls-certificates", &u->certificates},
                  {"tls-psk-file", &u->keys},
-                 {"tls-hostname", &u->hostname}};
+                 {"tls-hostname", &u->hostname},
+                 {"reconnect", &u->reconnect}};
 
     while (*query) {
         size_t len = strcspn(query, "&"), name = strcspn(query, "=&"), i = 0;
-        while (i < 4 && (strlen(known[i].name) != name || strncmp(known[i].name, query, name) != 0))
+        while (i < ARRAY_SIZE(known) &&
+               (strlen(known[i].name) != name || strncmp(known[i].name, query, name) != 0))
             i++;
-        if (i == 4)
+        if (i == ARRAY_SIZE(known))
             return error_set(err, EINVAL,
-                             "'%.*s' is unknown: there are socket, tls-certificates, tls-psk-file and "
-                             "tls-hostname",
+                             "'%.*s' is unknown: there are socket, tls-certificates, tls-psk-file, "
+                             "tls-hostname and reconnect",
                              (int)name, query);
         if (name < len && !*known[i].to)
             *known[i].to = decode(query + name + 1, len - name - 1);
@@ -127,6 +135,12 @@ static int parse(const char *text, struct uri *u, struct error **err)
         return error_set(err, EINVAL,
                          u->local ? "say where the socket is: nbd+unix:///EXPORT?socket=PATH"
                                   : "say nbd://HOST[:PORT]/EXPORT");
+    char *end = u->reconnect;
+    unsigned long seconds = u->reconnect ? strtoul(u->reconnect, &end, 10) : PATIENCE;
+    if (u->reconnect && (u->reconnect[0] < '0' || u->reconnect[0] > '9' || *end || seconds > PATIENCE_MAX))
+        return error_set(err, EINVAL, "reconnect=%s: give seconds, %u at most, or 0 for never", u->reconnect,
+                         PATIENCE_MAX);
+    u->patience = (unsigned)seconds;
     if (u->tls && !u->certificates == !u->keys)
         return error_set(err, EINVAL, "TLS needs either ?tls-certificates=DIR or ?tls-psk-file=FILE");
     return 0;
@@ -190,10 +204,18 @@ void nbd_remote_free(struct nbd_remote *remote)
 {
     if (!remote)
         return;
+    nbd_dialer_free(remote->dialer);
     nbd_tls_identity_free(remote->tls);
     free(remote->export);
     free(remote->host);
     free(remote);
+}
+
+static int dial(const void *opaque)
+{
+    const struct uri *u = opaque;
+
+    return u->local ? connect_local(u, NULL) : connect_tcp(u, NULL);
 }
 
 static int prepare(struct uri *u, struct nbd_remote **out, struct error **err)
@@ -204,10 +226,13 @@ static int prepare(struct uri *u, struct nbd_remote **out, struct error **err)
 
     if (rc == 0 && u->tls)
         rc = nbd_tls_identity_new(&remote->tls, &files, false, err);
+    if (rc == 0 && u->patience)
+        rc = nbd_dialer_start(&remote->dialer, dial, u, err);
     if (rc) {
         nbd_remote_free(remote);
         return rc;
     }
+    remote->patience = u->patience;
     remote->export = steal_ptr(u->export);
     remote->host = u->hostname ? steal_ptr(u->hostname) : u->local ? NULL : steal_ptr(u->host);
     *out = remote;

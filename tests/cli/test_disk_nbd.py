@@ -176,7 +176,7 @@ def test_what_is_wrong_is_said(tmp_path):
         assert "as raw" in disk("info", "-f", "qcow2", uri(where), status=1).stderr
         server.status = -signal.SIGKILL
         assert "read only" in run("disk", "serve", uri(where), "--socket", tmp_path / "front").stderr
-        with Server(uri(where), "--socket", tmp_path / "front", "--read-only", "--persistent"):
+        with Server(uri(where, "&reconnect=1"), "--socket", tmp_path / "front", "--read-only", "--persistent"):
             with Client(tmp_path / "front").hello().go() as client:
                 assert client.do(nbd.READ, 0, 4096) == source.read_bytes()[:4096]
                 server.process.kill()
