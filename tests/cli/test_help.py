@@ -54,7 +54,7 @@ VERBS = {
     "disk map": ["--format", "--json", "--follow", "--secret-file"],
     "disk compare": ["--format", "--format2", "--strict", "--follow", "--secret-file"],
     "disk convert": ["--format", "--output-format", "--option", "--compress", "--no-sync", "--follow", "--secret-file"],
-    "disk serve": ["--format", "--socket", "--port", "--bind", "--read-only", "--export", "--tls-certificate", "--tls-psk",
+    "disk serve": ["--format", "--secret-file", "--socket", "--port", "--bind", "--read-only", "--export", "--tls-certificate", "--tls-psk",
                    "--persistent", "--shared", "--bitmap", "--pid-file", "--follow"],
     "disk resize": ["--format", "--shrink", "--follow"],
     "disk snapshot": ["--format", "--json"],
