@@ -54,6 +54,7 @@ int cli_backup(const struct cli_values *values, int *status, struct error **err)
     if (rc)
         return rc;
     what.mirror = strcmp(cli_verb(values), "mirror") == 0;
+    what.pivot = what.mirror && cli_bool(values, "pivot");
     what.freeze = what.mirror ? CONTROL_FREEZE_NEVER : cli_freeze(values);
     what.full = !what.mirror && cli_bool(values, "full");
     cli_disk_job_begin(&j, "copying");

@@ -122,6 +122,11 @@ static const struct cli_argument backup_arguments[] = {
 
 static const struct cli_argument mirror_arguments[] = {
     ONE_DISK,
+    {.name = "pivot",
+     .type = CLI_BOOL,
+     .help = "When the mirror is there, the guest goes on in it, now and at its later starts. It is a new "
+             "raw or qcow2 "
+             "file then, and based on nothing."},
     OUTPUT_FORMAT,
     RATE,
     GUEST,
@@ -214,7 +219,7 @@ const struct cli_operation cli_snapshot_operations[] = {
          "of it; the guest goes on in any case.",
      ARGUMENTS(mirror_arguments),
      STATUSES(backup_statuses),
-     .example = "tabique mirror web --disk vda nbd://elsewhere/web",
+     .example = "tabique mirror web --disk vda --pivot /fast/web.qcow2",
      .run = cli_backup},
     {.name = "stream",
      .summary = "Have a disk of a guest that runs be based on nothing",

@@ -62,7 +62,7 @@ static uint64_t end_unit(const struct disk_copy *c, const struct disk_request *r
 /* Of a mirror: what was written is to be copied, again. */
 static void mark(struct disk_copy *c, const struct disk_request *r)
 {
-    for (uint64_t i = first_unit(c, r); !c->fixed && i < end_unit(c, r); i++)
+    for (uint64_t i = first_unit(c, r); (!c->fixed || c->what.pivot) && i < end_unit(c, r); i++)
         set_todo(c, i, true);
 }
 
@@ -393,13 +393,13 @@ void disk_copy_go_on(struct disk_copy *c)
     if (c->ending)
         return;
     disk_copy_flush(c);
-    int rc = c->ending || c->kept ? 0 : read_on(c);
+    int rc = c->ending || c->kept || c->fixed ? 0 : read_on(c);
     if (rc < 0)
         disk_copy_fail(c, -rc, "the guest's disk image can't be read");
     if (c->ending)
         return;
     disk_copy_flush(c);
-    if (!c->left && (!c->what.mirror || c->fixed) && !c->sent_end && !c->output.first && !is_reading(c)) {
+    if ((c->what.mirror ? c->fixed : !c->left) && !c->sent_end && !c->output.first && !is_reading(c)) {
         c->control.record = (struct copy_record){.type = COPY_END};
         c->sent_end = true;
         disk_copy_send(c, &c->control);
@@ -407,9 +407,13 @@ void disk_copy_go_on(struct disk_copy *c)
     }
     if (c->ending)
         return;
-    if (c->kept) {
+    if (c->kept && !c->what.pivot) {
         end(c);
         return;
+    }
+    if (c->kept && !c->told) {
+        c->told = true;
+        disk_copy_tell_done(c->output.fd);
     }
     release_held(c, false);
     disk_io_start(c->disk->io);
@@ -518,4 +522,51 @@ int disk_copy_begin(struct disk *disk, int fd, const struct disk_copying *what, 
     disk_copy_send(c, &c->control);
     disk_copy_go_on(c);
     return 0;
+}
+
+/* ---- going on in the copy ---- */
+
+static int take_piece(struct disk_copy *c, struct disk_copy_rest *rest, uint64_t unit)
+{
+    struct disk_copy_piece *p = &rest->list[rest->n];
+    uint64_t offset = unit << c->unit_bits, length = 1ull << c->unit_bits;
+
+    if (length > c->disk->size - offset)
+        length = c->disk->size - offset;
+    *p = (struct disk_copy_piece){.offset = offset, .length = length, .data = disk_buffer_new(length)};
+    if (!p->data)
+        return -ENOMEM;
+    rest->n++;
+    return disk_read_now(c->disk, offset, p->data, length);
+}
+
+int disk_copy_take_rest(struct disk *disk, struct disk_copy_rest *out)
+{
+    struct disk_copy *c = disk->copy;
+    struct disk_copy_rest rest = {0};
+    int rc = 0;
+
+    if (!c || !c->told || c->ending)
+        return -ENODEV;
+    if (c->left << c->unit_bits > DISK_COPY_REST_MAX)
+        return -EAGAIN;
+    rest.list = calloc(c->left + 1, sizeof(*rest.list));
+    if (!rest.list)
+        return -ENOMEM;
+    for (uint64_t unit = next_todo(c, 0, c->n_units); rc == 0 && unit < c->n_units;
+         unit = next_todo(c, unit + 1, c->n_units))
+        rc = take_piece(c, &rest, unit);
+    if (rc)
+        disk_copy_rest_free(&rest);
+    else
+        *out = rest;
+    return rc;
+}
+
+void disk_copy_rest_free(struct disk_copy_rest *rest)
+{
+    for (size_t i = 0; i < rest->n; i++)
+        free(rest->list[i].data);
+    free(rest->list);
+    *rest = (struct disk_copy_rest){0};
 }

@@ -18,6 +18,7 @@
 #define TABIQUE_DISK_COPY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct disk;
@@ -32,6 +33,9 @@ struct error;
 
 struct disk_copying {
     bool mirror;
+    /* With `mirror`: when the other end has it, the disk is about to go on in it: what is written then is
+     * noted, until disk_copy_take_rest or the end of the connection. */
+    bool pivot;
     bool fill; /* no copy is sent, but the disk filled from behind (fill.h), at `rate` */
     /* Only what has changed by this bitmap of the image is copied, which goes when the copy is there; NULL:
      * all. */
@@ -51,6 +55,22 @@ int disk_copy_begin(struct disk *disk, int fd, const struct disk_copying *what, 
 void disk_copy_refuse(int fd, int error, const char *text);
 /* The same with an error, which is handed on to `err`. Its -errno. */
 int disk_copy_refuse_for(int fd, struct error *why, struct error **err);
+/* What was written to a disk since its mirror (`pivot`) was there, as it is now. */
+struct disk_copy_rest {
+    struct disk_copy_piece {
+        uint64_t offset, length;
+        uint8_t *data;
+    } * list;
+    size_t n;
+};
+
+#define DISK_COPY_REST_MAX (32u << 20) /* bytes, about */
+
+/* No request may be pending. 0; or -errno: -ENODEV if there is no such mirror, -EAGAIN if that is too much.
+ */
+int disk_copy_take_rest(struct disk *disk, struct disk_copy_rest *out);
+void disk_copy_rest_free(struct disk_copy_rest *rest);
+
 /* Has it end soon, with `ended`; before the disk is closed, if it is not to be lost in silence. Does nothing
  * where there is none. */
 void disk_copy_cancel(struct disk *disk);

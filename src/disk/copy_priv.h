@@ -57,6 +57,7 @@ struct disk_copy {
     bool holding, fixed;
 
     bool sent_end, kept; /* the receiver has it */
+    bool told;           /* and knows that the disk may go on in it */
     bool ending;         /* nothing new is begun */
     int failure;         /* why it ends; 0: it is done, or was cancelled */
     char text[COPY_TEXT_MAX];

@@ -50,7 +50,7 @@ struct disk_file {
  * the parts that it has in further files. */
 struct disk_files {
     struct disk_file *files;
-    unsigned n;
+    unsigned n, n_replaced; /* behind those `n`: what a new image stands for, until it is known to stay */
     bool read_only, unlocked;
     bool alone; /* what the image is based on is left out: what it has not itself reads as zeros */
     struct disk_secret *secret; /* opens what is encrypted; NULL: none was given */
@@ -91,8 +91,15 @@ int disk_files_read_secret(struct disk_files *files, const char *path, struct er
  * also where this fails; its lock is the caller's affair. 0 or -errno.
  */
 int disk_files_push(struct disk_files *files, int fd, const char *name);
-/* Undoes the last push. */
+/*
+ * Has another image stand for all of them, which is based on nothing; else as disk_files_push. They stay
+ * until disk_files_keep_first.
+ */
+int disk_files_replace(struct disk_files *files, int fd, const char *name, const char *format);
+/* Undoes the last push, or a replacement that was not kept. */
 void disk_files_pop(struct disk_files *files);
+/* Closes all but the image itself and its parts: it is based on nothing any more. Nobody has them open. */
+void disk_files_keep_first(struct disk_files *files);
 /* The lock of who writes the file: a descriptor that holds it, or -errno with *err. */
 int disk_hold(const char *path, struct error **err);
 /* Makes it that of who only reads. */

@@ -287,11 +287,6 @@ char *disk_name_beside(const char *path, const char *name);
  * *err. */
 int disk_lock_file(int fd, const char *path, bool read_only, struct error **err);
 
-/* ---- files.c ---- */
-
-/* Closes all but the image itself and its parts: it is based on nothing any more. Nobody has them open. */
-void disk_files_keep_first(struct disk_files *files);
-
 /* ---- io.c ---- */
 
 enum disk_io_kind {

@@ -530,9 +530,9 @@ static unsigned end_of_image(const struct disk_files *files, unsigned first)
     return i;
 }
 
-int disk_files_push(struct disk_files *files, int fd, const char *name)
+static int put_first(struct disk_files *files, int fd, const char *name, const char *format)
 {
-    struct disk_file new = {.fd = fd, .lock_fd = -1, .name = strdup(name), .format = strdup("qcow2")}, *last;
+    struct disk_file new = {.fd = fd, .lock_fd = -1, .name = strdup(name), .format = strdup(format)}, *last;
     int rc = !new.name || !new.format     ? -ENOMEM
              : files->n == DISK_FILES_MAX ? -ELOOP
                                           : add_file(files, &last);
@@ -547,10 +547,36 @@ int disk_files_push(struct disk_files *files, int fd, const char *name)
     }
     memmove(files->files + 1, files->files, files->n++ * sizeof(*files->files));
     files->files[0] = new;
+    return 0;
+}
+
+int disk_files_push(struct disk_files *files, int fd, const char *name)
+{
+    int rc = put_first(files, fd, name, "qcow2");
+
+    if (rc)
+        return rc;
     for (unsigned i = 1; i < end_of_image(files, 1); i++)
         if (files->files[i].lock_fd >= 0)
             share_lock(files->files[i].lock_fd);
     return 0;
+}
+
+int disk_files_replace(struct disk_files *files, int fd, const char *name, const char *format)
+{
+    int rc = put_first(files, fd, name, format);
+
+    if (rc)
+        return rc;
+    files->n_replaced = files->n - 1;
+    files->n = 1;
+    return 0;
+}
+
+static void take_back_replaced(struct disk_files *files)
+{
+    files->n += files->n_replaced;
+    files->n_replaced = 0;
 }
 
 static void close_file(struct disk_file *file)
@@ -564,6 +590,7 @@ static void close_file(struct disk_file *file)
 
 void disk_files_pop(struct disk_files *files)
 {
+    take_back_replaced(files);
     disk_io_pop(files->io);
     close_file(&files->files[0]);
     memmove(files->files, files->files + 1, --files->n * sizeof(*files->files));
@@ -579,6 +606,7 @@ void disk_files_keep_first(struct disk_files *files)
 
     while (n < files->n && files->files[n].part)
         n++;
+    take_back_replaced(files);
     disk_io_keep_first(files->io, n);
     while (files->n > n)
         close_file(&files->files[--files->n]);
@@ -605,6 +633,7 @@ void disk_files_close(struct disk_files *files)
 {
     if (!files)
         return;
+    take_back_replaced(files);
     disk_io_free(files->io);
     disk_secret_free(files->secret);
     for (unsigned i = 0; i < files->n; i++)

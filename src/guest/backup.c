@@ -16,6 +16,7 @@
 #include "disk/copy_receive.h"
 #include "guest/backup_priv.h"
 #include "guest/control.h"
+#include "guest/end.h"
 #include "guest/guest.h"
 #include "guest/snapshot_priv.h"
 #include "host/thread.h"
@@ -226,8 +227,11 @@ static int ask_source(struct one *d, const struct control_request *r, struct err
 static int ask(struct one *d, const char *since, struct error **err)
 {
     const struct guest_backup *what = d->all->what;
-    struct control_request r = {
-        .verb = CONTROL_BACKUP, .of_disk = true, .disk = d->number, .mirror = what->mirror};
+    struct control_request r = {.verb = CONTROL_BACKUP,
+                                .of_disk = true,
+                                .disk = d->number,
+                                .mirror = what->mirror,
+                                .pivot = what->pivot};
 
     if (since)
         snprintf(r.since, sizeof(r.since), DISK_COPY_BITMAP "%s", since);
@@ -313,8 +317,9 @@ static void *receive(void *opaque)
     struct one *d = opaque;
 
     d->rc = disk_copy_receive(d->fd, &d->begun, &d->target, &d->job, &d->err);
-    /* Whoever sends sees that it is over. */
-    shutdown(d->fd, SHUT_RDWR);
+    /* Whoever sends sees that it is over; before a pivot it is not. */
+    if (d->rc || !d->all->what->pivot)
+        shutdown(d->fd, SHUT_RDWR);
     return NULL;
 }
 
@@ -480,6 +485,21 @@ static int begin_stopped(struct backup *b, struct error **err)
     return rc;
 }
 
+static int check_pivot(const struct backup *b, bool runs, struct error **err)
+{
+    const char *format = format_of(b->what);
+    struct stat st;
+
+    if (!runs)
+        return error_set(err, ESRCH, "it does not run: a mirror can take its disk's place while it does");
+    if (strcmp(format, "raw") && strcmp(format, "qcow2"))
+        return error_set(err, ENOTSUP, "with --pivot the mirror is a raw or qcow2 file, not %s", format);
+    if (strstr(b->what->target, "://") || lstat(b->what->target, &st) == 0)
+        return error_set(err, EEXIST, "'%s' is no new file, which a mirror with --pivot has to be",
+                         b->what->target);
+    return 0;
+}
+
 static int begin_any(struct backup *b, struct error **err)
 {
     struct guest_row row;
@@ -489,13 +509,37 @@ static int begin_any(struct backup *b, struct error **err)
         return rc;
     bool runs = guest_state_is_live(row.state);
     guest_row_clear(&row);
-    if (!runs) {
+    if (b->what->pivot) {
+        rc = check_pivot(b, runs, err);
+        if (rc)
+            return rc;
+    }
+    /* What its layers are must not be changed by others before a pivot does. */
+    if (!runs || b->what->pivot) {
         rc = hand_take(&b->hand, b->home, b->what->guest, err);
         runs = b->hand.running;
-        if (rc == 0 && runs)
+        if (rc == 0 && runs && !b->what->pivot)
             hand_release(&b->hand);
     }
     return rc ? rc : runs ? begin_all(b, err) : begin_stopped(b, err);
+}
+
+/* The mirror is there, and the VM process notes what is written beside it until this. */
+static int pivot(const struct backup *b, struct error **err)
+{
+    const struct one *d = &b->disks[0];
+    struct control_request r = {.verb = CONTROL_PIVOT, .of_disk = true, .disk = d->number};
+    cleanup_free char *path = realpath(d->target.path, NULL);
+    json_t *answer = NULL;
+
+    if (!path || strlen(path) > CONTROL_PATH_MAX)
+        return error_set_errno(err, path ? ENAMETOOLONG : errno, "'%s'", d->target.path);
+    strcpy(r.path, path);
+    snprintf(r.format, sizeof(r.format), "%s", d->target.format);
+    int rc = guest_ask(b->home, b->what->guest, &r, &answer, err);
+    json_decref(answer);
+    return rc ? error_wrap(err, "'%s' is the disk's mirror, but it does not go on in it", path)
+              : layers_settle(b->home, b->what->guest, true, err);
 }
 
 static int end(struct backup *b, struct error **err)
@@ -534,6 +578,8 @@ int guest_backup(const struct home *home, const struct guest_backup *what, struc
         receive_all(b);
         rc = take_results(b, err);
     }
+    if (rc == 0 && what->pivot)
+        rc = pivot(b, err);
     if (b->note[0] && (rc == 0 || b->may_be_frozen) && what->frozen)
         what->frozen(what->opaque, b->note);
     int ended = end(b, rc ? NULL : err);

@@ -31,6 +31,7 @@ struct guest_backup {
     const char *format; /* of a new file; NULL: by the end of its name */
     bool full;
     bool mirror;                /* of one disk, as it is at the end; not to a directory */
+    bool pivot;                 /* and the guest, which runs, goes on in the mirror: a new file */
     enum control_freeze freeze; /* of the guest's file systems, while a backup begins */
     uint64_t rate;              /* bytes a second of each disk; 0: no limit */
     const struct disk_job *job;

@@ -11,7 +11,7 @@
 
 static const char *const verbs[CONTROL_VERBS] = {
     "status", "stop",    "kill",    "pause",  "resume",   "stats",  "console",
-    "resize", "balloon", "profile", "update", "snapshot", "backup",
+    "resize", "balloon", "profile", "update", "snapshot", "backup", "pivot",
 };
 
 /* A number that need not be given. 0 with *out, or -EINVAL with *err. */
@@ -155,8 +155,16 @@ static int parse_object(const json_t *object, struct control_request *out, struc
         rc = take_bitmap(object, "bitmap", request.bitmap, err);
     if (rc == 0)
         rc = take_disk(object, &request, err);
-    if (rc == 0 && request.verb == CONTROL_BACKUP && !request.of_disk)
+    if (rc == 0 && (request.verb == CONTROL_BACKUP || request.verb == CONTROL_PIVOT) && !request.of_disk)
         rc = error_set(err, EINVAL, "no 'disk': which one is to be copied");
+    if (rc == 0)
+        rc = take_text(object, "path", request.path, sizeof(request.path), err);
+    if (rc == 0)
+        rc = take_text(object, "format", request.format, sizeof(request.format), err);
+    if (rc == 0 && request.verb == CONTROL_PIVOT && request.path[0] != '/')
+        rc = error_set(err, EINVAL, "no 'path' that is absolute: what the disk is to go on in");
+    if (rc == 0)
+        rc = take_flag(object, "pivot", &request.pivot, err);
     if (rc == 0)
         rc = take_flag(object, "shutdown", &request.shutdown, err);
     if (rc == 0)
@@ -233,6 +241,11 @@ char *control_format(const struct control_request *r)
         json_object_set_new(object, "bitmap", json_string(r->bitmap));
         json_object_set_new(object, "mirror", json_boolean(r->mirror));
         json_object_set_new(object, "stream", json_boolean(r->stream));
+        json_object_set_new(object, "pivot", json_boolean(r->pivot));
+    }
+    if (r->verb == CONTROL_PIVOT) {
+        json_object_set_new(object, "path", json_string(r->path));
+        json_object_set_new(object, "format", json_string(r->format));
     }
     if (r->verb == CONTROL_BALLOON || r->verb == CONTROL_UPDATE)
         json_object_set_new(object, "memory-bytes", json_integer((json_int_t)r->memory_bytes));

@@ -20,6 +20,7 @@ struct home;
 #define CONTROL_ANSWER_MAX      65536
 #define CONTROL_NAME_MAX        63
 #define CONTROL_DESCRIPTION_MAX 500
+#define CONTROL_PATH_MAX        3000
 #define CONTROL_SOCKET          "control.sock"
 
 enum control_verb {
@@ -36,6 +37,7 @@ enum control_verb {
     CONTROL_UPDATE,
     CONTROL_SNAPSHOT,
     CONTROL_BACKUP,
+    CONTROL_PIVOT,
     CONTROL_VERBS,
 };
 
@@ -60,6 +62,9 @@ struct control_request {
     uint64_t disk, disk_bytes; /* 0: as it is */
     struct disk_limits limits;
     /* CONTROL_BACKUP: bitmaps, "" for none: what has changed by the first, and what will by a new one. */
+    bool pivot; /* CONTROL_BACKUP, with mirror: CONTROL_PIVOT is to follow */
+    /* CONTROL_PIVOT: the mirror, an absolute path. */
+    char path[CONTROL_PATH_MAX + 1], format[16];
     bool mirror, stream; /* CONTROL_BACKUP: as of its end; no copy, but the disk is filled from behind */
     char since[CONTROL_NAME_MAX + 1], bitmap[CONTROL_NAME_MAX + 1];
     /* CONTROL_SNAPSHOT: "": the disks get new layers, and nothing a name */

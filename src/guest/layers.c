@@ -168,11 +168,12 @@ void layers_done(struct layer_changes *changes, bool used)
     for (size_t i = 0; i < changes->n; i++) {
         struct layer_change *c = &changes->list[i];
 
-        if (!used && c->path)
+        if (!used && c->path && !c->format)
             unlink(c->path);
         free(c->base);
         free(c->base_format);
         free(c->path);
+        free(c->format);
     }
     free(changes->list);
     *changes = (struct layer_changes){0};
@@ -188,7 +189,8 @@ int layers_configure(json_t *config, const struct layer_changes *changes)
         json_t *disk = json_array_get(disks, changes->list[i].disk);
 
         if (json_object_set_new(disk, "path", json_string(changes->list[i].path)) < 0 ||
-            json_object_set_new(disk, "format", json_string("qcow2")) < 0)
+            json_object_set_new(disk, "format",
+                                json_string(changes->list[i].format ? changes->list[i].format : "qcow2")) < 0)
             rc = -ENOMEM;
     }
     if (rc == 0 && json_object_set(config, "disk", disks) < 0)
@@ -258,6 +260,33 @@ int layers_push_locked(struct registry *registry, const char *guest, const struc
     }
     layers_free(layers, n);
     return rc;
+}
+
+int layers_replace_locked(struct registry *registry, const char *guest, const struct layer_changes *changes,
+                          struct error **err)
+{
+    struct layer *layers;
+    size_t n;
+    int rc = layers_list(registry, guest, &layers, &n, err);
+
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < changes->n && rc == 0; i++) {
+        const struct layer_change *c = &changes->list[i];
+        const struct layer *before = active_of(layers, n, c->disk);
+        struct layer layer = {.guest = (char *)(uintptr_t)guest,
+                              .disk = c->disk,
+                              .path = c->path,
+                              .format = c->format,
+                              .active = true};
+
+        if (before)
+            rc = layers_freeze_locked(registry, before->id, err);
+        if (rc == 0)
+            rc = layers_insert_locked(registry, &layer, err);
+    }
+    layers_free(layers, n);
+    return rc ? rc : layers_drop_unneeded_locked(registry, guest, err);
 }
 
 /* ---- what is left over ---- */

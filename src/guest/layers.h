@@ -84,6 +84,7 @@ struct layer_change {
     char *base, *base_format; /* what the new layer is based on */
     int64_t base_id;          /* 0: has no row yet */
     char *path;               /* of the new layer; NULL: none was made */
+    char *format;             /* it is no new one on top, but one that stands for all; NULL: it is qcow2 */
 };
 
 /* New active layers for the guest's disks that can be written, made but not yet used. */
@@ -109,7 +110,10 @@ int layers_adopt_locked(struct registry *registry, const char *guest, const stru
 /* The active layers become what the new ones are based on. */
 int layers_push_locked(struct registry *registry, const char *guest, const struct layer_changes *changes,
                        struct error **err);
-/* Frees; what was not used (`used` false) is deleted. */
+/* The active layers go, for those that stand for all of them; and with them what nothing needs any more. */
+int layers_replace_locked(struct registry *registry, const char *guest, const struct layer_changes *changes,
+                          struct error **err);
+/* Frees; what was made and not used (`used` false) is deleted. */
 void layers_done(struct layer_changes *changes, bool used);
 /* Deletes files of layers in its directory that no row has, and finishes what a merge that was killed has
  * left. With the guest's lock, or its layers' lock, held. 0 or -errno with *err. */

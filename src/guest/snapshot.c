@@ -119,6 +119,23 @@ int snapshot_commit(struct guest *guest, json_t *config, const struct layer_chan
     return rc;
 }
 
+int pivot_commit(struct guest *guest, json_t *config, const struct layer_changes *changes, struct error **err)
+{
+    struct registry *registry = NULL;
+    int rc = guest_begin_write(guest->home, &registry, err);
+
+    if (rc == 0)
+        rc = layers_replace_locked(registry, guest->row.name, changes, err);
+    if (rc == 0 && layers_configure(config, changes))
+        rc = error_set_errno(err, ENOMEM, "configuration");
+    if (rc == 0)
+        rc = snapshot_record_locked(registry, guest, config, "pivoted", NULL, err);
+    if (rc == 0)
+        rc = registry_commit(registry, err);
+    registry_close(registry);
+    return rc;
+}
+
 static int snapshot_stopped(struct hand *hand, const char *name, const char *description, struct error **err)
 {
     struct layer_changes changes;

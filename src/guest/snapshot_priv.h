@@ -40,6 +40,9 @@ int snapshot_ask(const struct home *home, const char *guest, const char *name, c
  * the guest's row are changed. 0 or -errno with *err. */
 int snapshot_commit(struct guest *guest, json_t *config, const struct layer_changes *changes,
                     const char *name, const char *description, struct error **err);
+/* Puts what stands for all layers of a disk to use, likewise. */
+int pivot_commit(struct guest *guest, json_t *config, const struct layer_changes *changes,
+                 struct error **err);
 /* Writes the configuration into the guest's row, and the event, if it is not NULL. */
 int snapshot_record_locked(struct registry *registry, struct guest *guest, const json_t *config,
                            const char *event, const char *snapshot, struct error **err);

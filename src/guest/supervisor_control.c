@@ -516,6 +516,7 @@ static void backup(struct connection *c, const struct control_request *r)
     struct vm_message m = {.type = VM_DISK_COPY,
                            .value = r->disk,
                            .size = r->stream   ? VM_COPY_FILL
+                                   : r->pivot  ? VM_COPY_PIVOT
                                    : r->mirror ? VM_COPY_MIRROR
                                                : VM_COPY_BACKUP,
                            .limits = r->limits};
@@ -579,6 +580,7 @@ static void act_on(struct connection *c, const struct control_request *r)
             set_balloon(c, r->memory_bytes);
         break;
     case CONTROL_SNAPSHOT:
+    case CONTROL_PIVOT:
         snapshot(c, r);
         break;
     case CONTROL_BACKUP:

@@ -109,7 +109,10 @@ struct supervisor {
 
     /* Disks that are about to go on in new files; NULL: none are. The locks of those that have. */
     struct snapshot_work *snapshot;
-    int *layer_locks;
+    struct layer_lock {
+        int fd;
+        unsigned disk;
+    } * layer_locks;
     size_t n_layer_locks;
 
     enum supervisor_freeze freeze;

@@ -8,6 +8,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "disk/disk.h"
+#include "guest/disk_update.h"
 #include "guest/snapshot_priv.h"
 #include "guest/supervisor_priv.h"
 
@@ -24,12 +25,20 @@ struct snapshot_work {
     uint64_t pause_ns;
     char note[160];
     bool abandoned; /* who asked was told that it failed */
+    bool locked;    /* the new files are */
     bool sent;      /* VM_DISK_SWITCH was */
     bool going_on;  /* VM_DISK_GO_ON was sent */
     bool ending;    /* and all is over but the thaw */
     bool committed;
     struct error *failure;
 };
+
+static void release_locks(struct supervisor *s, struct snapshot_work *w)
+{
+    for (size_t i = 0; w->locked && i < w->changes.n; i++)
+        close(s->layer_locks[--s->n_layer_locks].fd);
+    w->locked = false;
+}
 
 static void free_work(struct supervisor *s)
 {
@@ -41,26 +50,44 @@ static void free_work(struct supervisor *s)
                                              "note", w->note)
                                  : json_pack("{s:b, s:s}", "ok", 0, "error", error_message(w->failure)));
     supervisor_freeze_forget(s, w);
+    if (!w->committed)
+        release_locks(s, w);
     layers_done(&w->changes, w->committed);
     error_free(w->failure);
     free(w);
 }
 
 /* The new files are the guest's as long as its VM process lives; the next one locks them itself. */
-static int hold_locks(struct supervisor *s, const struct layer_changes *changes, struct error **err)
+static int hold_locks(struct supervisor *s, struct snapshot_work *w, struct error **err)
 {
-    int *locks = realloc(s->layer_locks, (s->n_layer_locks + changes->n) * sizeof(*locks));
+    const struct layer_changes *changes = &w->changes;
+    size_t before = s->n_layer_locks;
+    struct layer_lock *locks = realloc(s->layer_locks, (s->n_layer_locks + changes->n) * sizeof(*locks));
 
     if (!locks)
         return error_set_errno(err, ENOMEM, "locks");
     s->layer_locks = locks;
     for (size_t i = 0; i < changes->n; i++) {
         int fd = disk_hold(changes->list[i].path, err);
-        if (fd < 0)
+        if (fd < 0) {
+            while (s->n_layer_locks > before)
+                close(locks[--s->n_layer_locks].fd);
             return fd;
-        locks[s->n_layer_locks++] = fd;
+        }
+        locks[s->n_layer_locks++] = (struct layer_lock){.fd = fd, .disk = changes->list[i].disk};
     }
+    w->locked = true;
     return 0;
+}
+
+/* As VM_DISK_FILE has it. */
+static uint64_t format_number(const char *format)
+{
+    size_t i = 0;
+
+    while (format && disk_format_name(i) && strcmp(disk_format_name(i), format))
+        i++;
+    return format ? i + 1 : 0;
 }
 
 static int send_files(struct supervisor *s, struct snapshot_work *w, struct error **err)
@@ -69,7 +96,9 @@ static int send_files(struct supervisor *s, struct snapshot_work *w, struct erro
     int rc = 0;
 
     for (size_t i = 0; i < changes->n && rc == 0; i++) {
-        struct vm_message m = {.type = VM_DISK_FILE, .value = changes->list[i].disk};
+        struct vm_message m = {.type = VM_DISK_FILE,
+                               .value = changes->list[i].disk,
+                               .size = format_number(changes->list[i].format)};
         cleanup_close int fd = open(changes->list[i].path, O_RDWR | O_CLOEXEC);
 
         vm_message_set_text(&m, changes->list[i].path);
@@ -105,13 +134,36 @@ static void end_work(struct supervisor *s)
         free_work(s);
 }
 
+/* The mirror in which a disk is to go on. */
+static int take_mirror(struct supervisor *s, const struct control_request *r, struct layer_changes *out,
+                       struct error **err)
+{
+    struct layer_changes changes = {.list = calloc(1, sizeof(*changes.list)), .n = 1};
+    const json_t *disk = guest_disk_of(s->config.json, r->disk, err);
+
+    if (!disk || !changes.list) {
+        free(changes.list);
+        return disk ? error_set_errno(err, ENOMEM, "mirror") : -ENOENT;
+    }
+    if (json_object_get(disk, "secret-file") || (strcmp(r->format, "raw") && strcmp(r->format, "qcow2"))) {
+        free(changes.list);
+        return error_set(err, ENOTSUP, "a disk that is not encrypted can go on in a raw or qcow2 file only");
+    }
+    changes.list[0] = (struct layer_change){
+        .disk = (unsigned)r->disk, .path = strdup(r->path), .format = strdup(r->format)};
+    *out = changes;
+    return changes.list[0].path && changes.list[0].format ? 0 : error_set_errno(err, ENOMEM, "mirror");
+}
+
 /* New files are made, and the VM process asked to take them. 0 or -errno with *err. */
 static int begin_switch(struct supervisor *s, struct snapshot_work *w, struct error **err)
 {
-    int rc = layers_prepare(s->guest, s->config.json, &w->changes, err);
+    bool pivot = w->request.verb == CONTROL_PIVOT;
+    int rc = pivot ? take_mirror(s, &w->request, &w->changes, err)
+                   : layers_prepare(s->guest, s->config.json, &w->changes, err);
 
     if (rc == 0)
-        rc = hold_locks(s, &w->changes, err);
+        rc = hold_locks(s, w, err);
     return rc ? rc : send_files(s, w, err);
 }
 
@@ -162,6 +214,7 @@ int supervisor_snapshot_begin(struct supervisor *s, struct connection *who,
     w->request = *request;
     int rc = begin(s, w, err);
     if (rc) {
+        release_locks(s, w);
         layers_done(&w->changes, false);
         free(w);
         return rc;
@@ -170,20 +223,39 @@ int supervisor_snapshot_begin(struct supervisor *s, struct connection *who,
     return 0;
 }
 
+/* Those that were new at the last time are written no more; what a mirror stands for is not even read. */
+static void let_go_of_old(struct supervisor *s, const struct snapshot_work *w)
+{
+    size_t old = s->n_layer_locks - w->changes.n, kept = 0;
+
+    for (size_t i = 0; i < s->n_layer_locks; i++) {
+        struct layer_lock lock = s->layer_locks[i];
+        bool replaced = w->request.verb == CONTROL_PIVOT && lock.disk == w->request.disk;
+
+        if (i < old && replaced) {
+            close(lock.fd);
+            continue;
+        }
+        if (i < old && w->request.verb != CONTROL_PIVOT)
+            disk_hold_shared(lock.fd);
+        s->layer_locks[kept++] = lock;
+    }
+    s->n_layer_locks = kept;
+}
+
 static int commit(struct supervisor *s, struct snapshot_work *w)
 {
     const struct control_request *r = &w->request;
+    bool pivot = r->verb == CONTROL_PIVOT;
     json_t *config = json_deep_copy(s->config.json);
     char *before = strdup(s->guest->row.config);
-    int rc = config && before
-                 ? snapshot_commit(s->guest, config, &w->changes, r->snapshot[0] ? r->snapshot : NULL,
-                                   r->description, &w->failure)
-                 : error_set_errno(&w->failure, ENOMEM, "snapshot");
+    int rc = !config || !before ? error_set_errno(&w->failure, ENOMEM, "snapshot")
+             : pivot            ? pivot_commit(s->guest, config, &w->changes, &w->failure)
+                     : snapshot_commit(s->guest, config, &w->changes, r->snapshot[0] ? r->snapshot : NULL,
+                                       r->description, &w->failure);
 
     if (rc == 0) {
-        /* Those that were new at the last time are written no more. */
-        for (size_t i = 0; i + w->changes.n < s->n_layer_locks; i++)
-            disk_hold_shared(s->layer_locks[i]);
+        let_go_of_old(s, w);
         json_object_set(s->config.json, "disk", json_object_get(config, "disk"));
         guest_config_reload_disks(&s->config);
     } else if (before) {
@@ -241,6 +313,6 @@ void supervisor_snapshot_end(struct supervisor *s)
         free_work(s);
     }
     while (s->n_layer_locks)
-        close(s->layer_locks[--s->n_layer_locks]);
+        close(s->layer_locks[--s->n_layer_locks].fd);
     free(steal_ptr(s->layer_locks));
 }

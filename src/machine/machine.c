@@ -236,6 +236,22 @@ int machine_pop_disk(struct machine *m, size_t i)
     return disk ? virtio_block_pop(disk) : -ENODEV;
 }
 
+int machine_replace_disk(struct machine *m, size_t i, int fd, const char *name, const char *format)
+{
+    struct device *disk = find_disk(m, i);
+
+    if (!disk)
+        close(fd);
+    return disk ? virtio_block_replace(disk, fd, name, format) : -ENODEV;
+}
+
+int machine_keep_disk(struct machine *m, size_t i)
+{
+    struct device *disk = find_disk(m, i);
+
+    return disk ? virtio_block_keep(disk) : -ENODEV;
+}
+
 int machine_copy_disk(struct machine *m, size_t i, int fd, const struct disk_copying *what)
 {
     struct device *disk = find_disk(m, i);

@@ -94,6 +94,9 @@ void machine_balloon(struct machine *machine, struct virtio_balloon_report *out)
 /* virtio_block_push and virtio_block_pop of the i-th disk. Paused only. 0 or -errno. */
 int machine_push_disk(struct machine *machine, size_t i, int fd, const char *name);
 int machine_pop_disk(struct machine *machine, size_t i);
+/* virtio_block_replace and virtio_block_keep likewise. */
+int machine_replace_disk(struct machine *machine, size_t i, int fd, const char *name, const char *format);
+int machine_keep_disk(struct machine *machine, size_t i);
 /* virtio_block_copy of the i-th disk. 0 or -errno. */
 int machine_copy_disk(struct machine *machine, size_t i, int fd, const struct disk_copying *what);
 /* virtio_block_resize and virtio_block_limit of the i-th disk. 0 or -errno. */

@@ -301,7 +301,8 @@ static void copy_disk(struct vm *vm, struct vm_message *m, int fd)
     char *bitmap = strchr(m->text, ' ');
     struct disk_copying what = {.since = *m->text && m->text != bitmap ? m->text : NULL,
                                 .bitmap = bitmap && bitmap[1] ? bitmap + 1 : NULL,
-                                .mirror = m->size == VM_COPY_MIRROR,
+                                .mirror = m->size == VM_COPY_MIRROR || m->size == VM_COPY_PIVOT,
+                                .pivot = m->size == VM_COPY_PIVOT,
                                 .fill = m->size == VM_COPY_FILL,
                                 .rate = m->limits.values[DISK_LIMIT_BPS]};
 

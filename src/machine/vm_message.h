@@ -27,7 +27,8 @@ enum vm_message_type {
     VM_SET_BALLOON, /* value: bytes of RAM that the guest is to give back by its balloon; VM_BALLOON answers
                      */
     VM_DISK_FILE, /* value: the number of a disk; text: the name of a file that comes along, to be put before
-                     its own */
+                     its own; or, where size is one more than its format's number, of its mirror, in which it
+                     goes on */
     VM_DISK_SWITCH, /* stop the vCPUs and put to use what VM_DISK_FILE brought; VM_DISK_SWITCHED answers */
     VM_DISK_GO_ON,  /* let the vCPUs go on, with the new files (value 1) or the old ones (0); VM_DISK_DONE
                        answers */
@@ -62,9 +63,9 @@ enum vm_message_type {
     VM_FROM_LAST = VM_ENDED,
 };
 
-/* What VM_DISK_COPY asks for: the disk as it is when that begins, as it is at the end; or no copy, but that
- * it be filled from behind (disk/fill.h). */
-enum vm_copy { VM_COPY_BACKUP, VM_COPY_MIRROR, VM_COPY_FILL };
+/* What VM_DISK_COPY asks for: the disk as it is when that begins, as it is at the end, and as that if
+ * the disk is to go on in it; or no copy, but that it be filled from behind (disk/fill.h). */
+enum vm_copy { VM_COPY_BACKUP, VM_COPY_MIRROR, VM_COPY_PIVOT, VM_COPY_FILL };
 
 /* How a VM can end. */
 enum vm_end {

@@ -3,6 +3,7 @@
 #include "machine/vm_switch.h"
 
 #include "base/cleanup.h"
+#include "disk/disk.h"
 #include "host/loop.h"
 #include "machine/machine.h"
 #include "machine/vm_message.h"
@@ -10,6 +11,15 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+
+static const char *format_at(uint64_t i)
+{
+    size_t n = 0;
+
+    while (disk_format_name(n) && n < i)
+        n++;
+    return disk_format_name(n) ? disk_format_name(n) : "raw";
+}
 
 void vm_switch_take(struct vm_switch *s, const struct vm_message *m, int fd)
 {
@@ -24,7 +34,8 @@ void vm_switch_take(struct vm_switch *s, const struct vm_message *m, int fd)
         cleanup_close_fn(&fd);
         return;
     }
-    more[s->n++] = (struct vm_switch_file){.disk = m->value, .fd = fd, .name = name};
+    more[s->n++] = (struct vm_switch_file){
+        .disk = m->value, .fd = fd, .name = name, .format = m->size ? format_at(m->size - 1) : NULL};
 }
 
 void vm_switch_ask(struct vm_switch *s, const struct vm_message *m)
@@ -63,6 +74,22 @@ static int take_back(struct vm_switch *s, struct machine *machine, size_t n)
     return rc;
 }
 
+static int put_in_use(struct vm_switch_file *f, struct machine *machine)
+{
+    int fd = steal_fd(f->fd);
+
+    return f->format ? machine_replace_disk(machine, f->disk, fd, f->name, f->format)
+                     : machine_push_disk(machine, f->disk, fd, f->name);
+}
+
+static const char *reason(int rc)
+{
+    return rc == -EBUSY    ? VM_COPYING
+           : rc == -ENODEV ? "it has no mirror that is ready"
+           : rc == -EAGAIN ? "the guest writes more than can be copied in a moment"
+                           : strerror(-rc);
+}
+
 static void switch_all(struct vm_switch *s, struct machine *machine, int control_fd)
 {
     struct vm_message m = {.type = VM_DISK_SWITCHED};
@@ -70,12 +97,12 @@ static void switch_all(struct vm_switch *s, struct machine *machine, int control
     size_t n = 0;
 
     for (; n < s->n && rc == 0; n++)
-        rc = machine_push_disk(machine, s->files[n].disk, steal_fd(s->files[n].fd), s->files[n].name);
+        rc = put_in_use(&s->files[n], machine);
     if (rc) {
         take_back(s, machine, n ? n - 1 : 0);
         forget_files(s);
         m.status = 1;
-        vm_message_set_text(&m, rc == -EBUSY ? VM_COPYING : strerror(-rc));
+        vm_message_set_text(&m, reason(rc));
     }
     s->switched = rc == 0;
     vm_message_send(control_fd, &m);
@@ -91,6 +118,9 @@ void vm_switch_act(struct vm_switch *s, struct machine *machine, int control_fd)
     } else if (asked == VM_DISK_GO_ON && s->switched) {
         if (!s->keep)
             take_back(s, machine, s->n);
+        for (size_t i = 0; i < s->n && s->keep; i++)
+            if (s->files[i].format)
+                machine_keep_disk(machine, s->files[i].disk);
         forget_files(s);
         s->switched = false;
         s->done = true;

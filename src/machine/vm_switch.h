@@ -19,6 +19,8 @@ struct vm_switch_file {
     size_t disk;
     int fd; /* -1: it is in use */
     char *name;
+    const char
+        *format; /* it stands for all the disk's files, of which it is the mirror; NULL: it comes first */
 };
 
 struct vm_switch {

@@ -360,3 +360,99 @@ def test_stream_killed(home, tmp_path, suite, content):
     check(last)
     home.do("restore", "web", "one")
     assert raw(home.inspect("web")["config"]["disk"][0]["path"], tmp_path) == original, f"seed {seed}"
+
+
+@pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
+def test_pivot(home, tmp_path, suite, content):
+    """The guest goes on in its disk's mirror while it writes, over snapshots, backups and its next start."""
+    guest = run_guest(tmp_path, suite, content)
+    original = content.read_bytes()
+    (tmp_path / "there").touch()
+    assert "is no new file" in home.fail("mirror", "web", "--disk", "vda", "--pivot", tmp_path / "there")
+    assert "a raw or qcow2 file" in home.fail("mirror", "web", "--disk", "vda", "--pivot", "-O", "vdi", tmp_path / "new")
+    begin_writing(guest)
+    (tmp_path / "backups").mkdir()
+    home.do("backup", "web", tmp_path / "backups")
+    home.do("snapshot", "web", "one")
+
+    def at():
+        return home.inspect("web")["config"]["disk"][0]
+
+    def pivot(name, *words):
+        said = home.do("mirror", "web", "--disk", "vda", "--pivot", tmp_path / name, *words)
+        assert backed_up(said)["vda"] == (str(tmp_path / name), "in all")
+        assert at()["path"] == str(tmp_path / name)
+
+    before = at()["path"]
+    pivot("first.qcow2")
+    assert at()["format"] == "qcow2"
+    newest = rounds(guest_read(guest))[0]
+    # Bitmaps go along; snapshots stay; nobody has what it was any more.
+    done = backed_up(home.do("backup", "web", tmp_path / "backups"))
+    assert {what for _, what in done.values()} == {"changed"}
+    assert check_moment([raw(done[disk][0], tmp_path) for disk in ("vda", "vdb")], original) >= newest
+    qemu_img("check", "-q", before)
+    pivot("second.raw", "--rate", "100M")
+    assert at()["format"] == "raw"
+    home.do("snapshot", "web", "two")
+    upper = at()["path"]
+    assert upper != str(tmp_path / "second.raw")
+    pivot("third.qcow2")
+    wait_until(lambda: rounds(guest_read(guest))[0] > newest + 1, "it writes on")
+    guest.ask("kill %1; wait; sync; true")
+    last = guest_read(guest)
+    home.do("kill", "web")
+    found = raw(at()["path"], tmp_path)
+    assert rounds(found) == rounds(last) and found[4096:STRIDE * 4096] == original[4096:STRIDE * 4096]
+    qemu_img("check", "-q", at()["path"])
+    assert "is not" not in home.run("mirror", "web", "--disk", "vda", "--pivot", tmp_path / "x").stdout
+    assert "does not run" in home.fail("mirror", "web", "--disk", "vda", "--pivot", tmp_path / "x")
+    (home.path / "guests/web/console.log").unlink()
+    home.do("start", "web")
+    wait_until(lambda: "# " in home.log("web"), "it boots from there")
+    home.do("kill", "web")
+    for name in ("one", "two"):
+        home.do("restore", "web", name)
+        assert raw(at()["path"], tmp_path)[4096:STRIDE * 4096] == original[4096:STRIDE * 4096]
+
+
+@pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
+def test_pivot_killed(home, tmp_path, suite, content):
+    """The command, the VM process or the supervisor is killed at any moment: the guest's disk is the old one or the new
+    one, and either has all that was written."""
+    moments = random.Random(seed := random.randrange(1 << 32))
+    run_guest(tmp_path, suite, content).close()
+    wait_until(lambda: home.states()["web"] not in ("running", "starting"), "its terminal is gone")
+    original = content.read_bytes()
+    newest, runs = 0, False
+    for i in range(KILLS):
+        if not runs:
+            (home.path / "guests/web/console.log").unlink(missing_ok=True)
+            home.do("start", "web")
+            wait_until(lambda: "# " in home.log("web"), "it boots")
+            typing = home.say("web", f"(g={newest + 1}; {WRITER.partition(';')[2]}) >/dev/null 2>&1 &\n")
+            time.sleep(1.5)
+            typing.kill()
+            typing.communicate()
+        victim = ["vm", "supervisor", "command"][i % 3]
+        child = home.popen("mirror", "web", "--disk", "vda", "--pivot", tmp_path / f"t{i}.qcow2", "--rate", "60M")
+        time.sleep(moments.uniform(0.05, 1.6))
+        pid = child.pid if victim == "command" else home.inspect("web")[victim]
+        os.kill(pid, signal.SIGKILL)
+        child.communicate(timeout=60)
+        told = f"seed {seed}, round {i}: {victim}, {child.returncode}"
+        runs = victim == "command"
+        if runs:
+            time.sleep(0.5)
+            assert home.states()["web"] == "running", told
+            home.do("snapshot", "web", f"s{i}")
+            continue
+        wait_until(lambda: home.states()["web"] not in ("running", "paused"), "it has ended")
+        paths = [disk["path"] for disk in home.inspect("web")["config"]["disk"]]
+        now = check_moment([raw(path, tmp_path) for path in paths], original)
+        assert now > newest, told
+        newest = now
+        for path in paths:
+            qemu_img("check", "-q", path)
+    home.run("kill", "web")
+    check_moment([raw(disk["path"], tmp_path) for disk in home.inspect("web")["config"]["disk"]], original)

@@ -37,7 +37,7 @@ VERBS = {
     "restore": [],
     "snapshot-rm": [],
     "backup": ["--disk", "--full", "--freeze", "--output-format", "--rate"],
-    "mirror": ["--disk", "--output-format", "--rate"],
+    "mirror": ["--disk", "--pivot", "--output-format", "--rate"],
     "stream": ["--disk", "--rate"],
     "clone": ["--full", "--freeze", "--snapshot"],
     "check": ["--json"],

@@ -28,6 +28,11 @@ extern const struct device_class virtio_block_class;
  */
 int virtio_block_push(struct device *device, int fd, const char *name);
 int virtio_block_pop(struct device *device);
+/* Has the disk go on in the file of its mirror (disk_copying's `pivot`), as disk_files_replace has it: what
+ * was written since is written there first. virtio_block_pop undoes that, until virtio_block_keep. 0 or
+ * -errno. */
+int virtio_block_replace(struct device *device, int fd, const char *name, const char *format);
+int virtio_block_keep(struct device *device);
 /* Gives the disk another size and tells the guest. 0 or -errno. */
 int virtio_block_resize(struct device *device, uint64_t size);
 /* Begins a copy of what the disk has when all is done that the guest has asked for (disk/copy.h; `ended` is

@@ -78,6 +78,111 @@ static int exchange(struct virtio_block *block, const struct block_exchange *e)
     return rc ? rc : opened;
 }
 
+/* ---- going on in a mirror ---- */
+
+static int open_replaced(struct virtio_block *block, const struct block_exchange *e, uint64_t size)
+{
+    int rc = disk_files_replace(block->files, e->fd, e->name, e->format);
+
+    if (rc)
+        return rc;
+    rc = open_again(block);
+    if (rc == 0 && disk_size(block->disk) < size) {
+        disk_close(steal_ptr(block->disk));
+        rc = -ENOSPC;
+    }
+    if (rc)
+        disk_files_pop(block->files);
+    return rc;
+}
+
+/* In the disk's thread, with nothing under way: the mirror is open then, and its rest still to be written. */
+static int replace(struct virtio_block *block, struct block_exchange *e)
+{
+    int rc = disk_copy_take_rest(block->disk, &e->rest);
+
+    if (rc) {
+        close(e->fd);
+        return rc;
+    }
+    uint64_t size = disk_size(block->disk);
+    struct disk_kept_bitmaps *bitmaps = disk_bitmaps_keep(block->disk);
+    rc = disk_close(steal_ptr(block->disk));
+    block->copying = false;
+    if (rc)
+        close(e->fd);
+    else
+        rc = open_replaced(block, e, size);
+    if (rc == 0)
+        disk_bitmaps_put(block->disk, bitmaps);
+    else if (open_again(block))
+        virtio_device_broken(&block->vdev, "block device whose image could not be opened again");
+    disk_kept_bitmaps_free(bitmaps);
+    return rc;
+}
+
+static void finish(struct virtio_block *block, struct block_exchange *e)
+{
+    disk_copy_rest_free(&e->rest);
+    e->done = true;
+    pthread_cond_broadcast(&block->changed);
+}
+
+static void on_undo(void *opaque)
+{
+    struct virtio_block *block = opaque;
+    LOCK_SCOPE(&block->vdev.lock);
+
+    if (!disk_is_idle(block->disk) && loop_post(block->loop, on_undo, block) == 0)
+        return;
+    disk_close(steal_ptr(block->disk));
+    disk_files_pop(block->files);
+    if (open_again(block))
+        virtio_device_broken(&block->vdev, "block device whose image could not be opened again");
+    finish(block, block->exchange);
+}
+
+static void on_rest(struct disk_request *request, int result);
+
+/* One piece after the other, and then a flush. */
+static void write_rest(struct virtio_block *block, struct block_exchange *e)
+{
+    if (e->flushing) {
+        finish(block, e);
+        return;
+    }
+    e->flushing = e->n_written == e->rest.n;
+    if (e->flushing) {
+        e->request = (struct disk_request){.kind = DISK_FLUSH, .done = on_rest};
+    } else {
+        struct disk_copy_piece *p = &e->rest.list[e->n_written++];
+        e->piece = (struct iovec){.iov_base = p->data, .iov_len = p->length};
+        e->request = (struct disk_request){.kind = DISK_WRITE,
+                                           .offset = p->offset,
+                                           .length = p->length,
+                                           .iov = &e->piece,
+                                           .n_iov = 1,
+                                           .done = on_rest};
+    }
+    disk_submit(block->disk, &e->request);
+    disk_start(block->disk);
+}
+
+static void on_rest(struct disk_request *request, int result)
+{
+    struct block_exchange *e = container_of(request, struct block_exchange, request);
+    struct virtio_block *block = e->block;
+    LOCK_SCOPE(&block->vdev.lock);
+
+    e->result = result;
+    if (result == 0)
+        write_rest(block, e);
+    else if (loop_post(block->loop, on_undo, block))
+        finish(block, e); /* it goes on in the mirror, whose caller pops it */
+}
+
+/* ---- in the disk's thread ---- */
+
 static void on_exchange(void *opaque)
 {
     struct virtio_block *block = opaque;
@@ -87,28 +192,48 @@ static void on_exchange(void *opaque)
     /* A flush of the format's own. */
     if (!disk_is_idle(block->disk) && loop_post(block->loop, on_exchange, block) == 0)
         return;
-    e->result = exchange(block, e);
-    e->done = true;
-    pthread_cond_broadcast(&block->changed);
+    if (e->keep)
+        disk_files_keep_first(block->files);
+    else
+        e->result = e->format ? replace(block, e) : exchange(block, e);
+    if (e->format && e->result == 0)
+        write_rest(block, e);
+    else
+        finish(block, e);
 }
 
-static int do_exchange(struct virtio_block *block, struct block_exchange *e)
+/* Whether the disk may not be given anything else now: -errno. */
+static int refusal(const struct virtio_block *block, const struct block_exchange *e)
 {
-    LOCK_SCOPE(&block->vdev.lock);
+    if (!block->disk)
+        return -EROFS;
+    if (e->copy)
+        return block->copying ? -EBUSY : 0;
+    if (disk_is_read_only(block->disk))
+        return -EROFS;
+    return block->copying && !e->format && !e->keep ? -EBUSY : 0;
+}
 
-    if (!block->disk || block->copying || (!e->copy && disk_is_read_only(block->disk))) {
+static int do_exchange(struct device *device, struct block_exchange *e)
+{
+    struct virtio_block *block = container_of(device, struct virtio_block, vdev.device);
+    LOCK_SCOPE(&block->vdev.lock);
+    int rc = refusal(block, e);
+
+    if (rc) {
         if (e->copy)
             disk_copy_refuse(e->fd, EBUSY, "the disk is being copied already");
         cleanup_close_fn(&e->fd);
-        return block->copying ? -EBUSY : -EROFS;
+        return rc;
     }
+    e->block = block;
     block->draining++;
     if (block->held)
         loop_timer_arm(block->held_timer, 0);
     while (block->in_flight)
         pthread_cond_wait(&block->changed, &block->vdev.lock);
     block->exchange = e;
-    int rc = loop_post(block->loop, on_exchange, block);
+    rc = loop_post(block->loop, on_exchange, block);
     if (rc)
         cleanup_close_fn(&e->fd);
     while (rc == 0 && !e->done)
@@ -124,26 +249,40 @@ int virtio_block_push(struct device *device, int fd, const char *name)
 {
     struct block_exchange e = {.fd = fd, .name = name};
 
-    return do_exchange(container_of(device, struct virtio_block, vdev.device), &e);
+    return do_exchange(device, &e);
 }
 
 int virtio_block_pop(struct device *device)
 {
     struct block_exchange e = {.fd = -1};
 
-    return do_exchange(container_of(device, struct virtio_block, vdev.device), &e);
+    return do_exchange(device, &e);
 }
 
 int virtio_block_copy(struct device *device, int fd, const struct disk_copying *what)
 {
     struct block_exchange e = {.fd = fd, .copy = what};
 
-    return do_exchange(container_of(device, struct virtio_block, vdev.device), &e);
+    return do_exchange(device, &e);
 }
 
 int virtio_block_resize(struct device *device, uint64_t size)
 {
     struct block_exchange e = {.fd = -1, .size = size};
 
-    return do_exchange(container_of(device, struct virtio_block, vdev.device), &e);
+    return do_exchange(device, &e);
+}
+
+int virtio_block_replace(struct device *device, int fd, const char *name, const char *format)
+{
+    struct block_exchange e = {.fd = fd, .name = name, .format = format};
+
+    return do_exchange(device, &e);
+}
+
+int virtio_block_keep(struct device *device)
+{
+    struct block_exchange e = {.fd = -1, .keep = true};
+
+    return do_exchange(device, &e);
 }

@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "device/virtio/block.h"
 #include "device/virtio/virtio.h"
+#include "disk/copy.h"
 #include "disk/disk.h"
 
 #define BLOCK_QUEUE_SIZE 256u
@@ -36,10 +37,18 @@ struct block_request {
 };
 
 /* A file to be put before the disk's others, or the first of them to be taken away; or another size; or a
- * copy that begins. */
+ * copy that begins; or the end of one, in which the disk goes on. */
 struct block_exchange {
     int fd; /* -1: taken away */
     const char *name;
+    const char *format;         /* of a file that stands for all others; NULL: it is none */
+    bool keep;                  /* that one stays */
+    struct virtio_block *block; /* of what follows */
+    struct disk_copy_rest rest; /* to be written to it */
+    size_t n_written;
+    bool flushing;
+    struct disk_request request;
+    struct iovec piece;
     uint64_t size;                   /* 0: as it is */
     const struct disk_copying *copy; /* NULL: none. To `fd` */
     bool done;
