@@ -17,6 +17,7 @@ int cli_disk_rebase(const struct cli_values *values, int *status, struct error *
     const char *base = cli_string(values, "backing");
     struct disk_rebase what = {.base = *base ? base : NULL,
                                .base_format = cli_string(values, "backing-format"),
+                               .secret_file = cli_string(values, "secret-file"),
                                .names_only = cli_bool(values, "unsafe"),
                                .follow = cli_bool(values, "follow"),
                                .opened = confine_writer};
@@ -37,6 +38,7 @@ int cli_disk_rebase(const struct cli_values *values, int *status, struct error *
 int cli_disk_commit(const struct cli_values *values, int *status, struct error **err)
 {
     struct disk_commit what = {.base = cli_string(values, "base"),
+                               .secret_file = cli_string(values, "secret-file"),
                                .keep = cli_bool(values, "keep"),
                                .follow = cli_bool(values, "follow"),
                                .opened = confine_writer};

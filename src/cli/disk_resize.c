@@ -51,9 +51,12 @@ int cli_disk_resize(const struct cli_values *values, int *status, struct error *
 {
     struct disk_files *files = NULL;
     struct disk *disk = NULL;
+    const char *secret = cli_string(values, "secret-file");
     int rc = disk_files_open_to_write(&files, cli_string(values, "FILE"), cli_string(values, "format"),
                                       cli_bool(values, "follow"), err);
 
+    if (rc == 0 && secret)
+        rc = disk_files_read_secret(files, secret, err);
     if (rc == 0)
         rc = confine_writer(err);
     if (rc == 0)

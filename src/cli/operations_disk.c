@@ -23,7 +23,7 @@
                 "subformat=dynamic|fixed (vhd, vhdx), block_size (vhdx), "                                   \
                 "for vmdk subformat=monolithicSparse, monolithicFlat, twoGbMaxExtentSparse, "                \
                 "twoGbMaxExtentFlat or streamOptimized, encrypt.key-file=FILE, whose bytes are the "         \
-                "secret, and encrypt.iter-time=MS (luks)."                                                   \
+                "secret, and encrypt.iter-time=MS (luks, qcow2)."                                            \
     }
 #define FOLLOW                                                                                               \
     {                                                                                                        \
@@ -223,6 +223,7 @@ static const struct cli_argument resize_arguments[] = {
          "Let the disk become smaller. What is beyond its new end is lost: the guest must have given that "
          "up before."},
     FOLLOW,
+    SECRET,
     FILE_ARGUMENT,
     {.name = "SIZE",
      .type = CLI_STRING,
@@ -252,6 +253,7 @@ static const struct cli_argument rebase_arguments[] = {
          "Change the names alone: the same content is there under another name. If it is not, the disk is "
          "damaged."},
     FOLLOW,
+    SECRET,
     FILE_ARGUMENT,
 };
 
@@ -268,6 +270,7 @@ static const struct cli_argument commit_arguments[] = {
      .type = CLI_BOOL,
      .help = "Leave the image as it is. Without it, it is empty after that, unless --base is given."},
     FOLLOW,
+    SECRET,
     FILE_ARGUMENT,
 };
 

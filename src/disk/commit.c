@@ -27,6 +27,7 @@ struct commit {
     struct layer base;
     struct loop *loop;
     uint8_t *buf;
+    const char *secret_file;
     const struct disk_job *job;
 };
 
@@ -39,6 +40,11 @@ static bool is_same_file(const char *a, const char *b)
     return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+static int read_secret(const struct commit *c, struct disk_files *files, struct error **err)
+{
+    return c->secret_file ? disk_files_read_secret(files, c->secret_file, err) : 0;
+}
+
 static int open_layer(struct commit *c, const char *path, const char *format, bool read_only,
                       struct error **err)
 {
@@ -48,8 +54,10 @@ static int open_layer(struct commit *c, const char *path, const char *format, bo
         return error_set(err, ELOOP, "there are more than %u images above that one, or it is none of them",
                          LAYERS_MAX);
     int rc = disk_files_open_alone(&l->files, path, format, read_only, err);
-    c->n += rc == 0;
-    return rc;
+    if (rc)
+        return rc;
+    c->n++;
+    return read_secret(c, l->files, err);
 }
 
 /* What the last layer is based on: its path and format, to be freed. */
@@ -99,7 +107,8 @@ static int open_files(struct commit *c, const char *path, const char *format, co
             rc = open_layer(c, name, its_format, true, err);
             continue;
         }
-        return disk_files_open(&c->base.files, name, its_format, false, err);
+        rc = disk_files_open(&c->base.files, name, its_format, false, err);
+        return rc ? rc : read_secret(c, c->base.files, err);
     }
     return rc;
 }
@@ -154,6 +163,9 @@ static int copy(struct commit *c, struct error **err)
         int rc = find(c, at, size - at, &e, &found);
         if (rc == 0 && found)
             rc = disk_copy_now(c->base.disk, at, &e, c->buf);
+        if (rc == -EACCES)
+            return error_set(err, EACCES,
+                             "it is encrypted: give the file that has its secret (--secret-file FILE)");
         if (rc)
             return error_set_errno(err, -rc, "copying");
         if (c->job->report)
@@ -188,6 +200,7 @@ int disk_commit(const char *path, const char *format, const struct disk_commit *
     if (!c)
         return error_set_errno(err, ENOMEM, "disk '%s'", path);
     c->job = job;
+    c->secret_file = what->secret_file;
     int rc = loop_create(&c->loop, err);
     if (rc == 0)
         rc = open_files(c, path, format, what, err);

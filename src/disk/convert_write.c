@@ -54,11 +54,11 @@ static uint64_t alike(const uint8_t *p, uint64_t len, bool zeros)
 static int write_run(struct convert *c, uint8_t *p, uint64_t len, uint64_t offset)
 {
     const struct disk_build *b = &c->build;
-    int rc = b->format->build->seal ? b->format->build->seal(b, p, len, offset) : 0;
+    int rc = b->seals ? b->format->build->seal(b, p, len, offset) : 0;
 
     if (rc)
         return rc;
-    if (b->unit <= HOLE || b->format->build->seal)
+    if (b->unit <= HOLE || b->seals)
         return write_at(c, p, len, offset);
     for (uint64_t done = 0; rc == 0 && done < len;) {
         done += alike(p + done, len - done, true);

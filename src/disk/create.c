@@ -23,9 +23,10 @@
 
 /* A cluster is what VHDX calls a block. */
 static const char *const options[] = {
-    "cluster_size",   "block_size",       "compression_type",  "subformat", "backing_file",
-    "backing_fmt",    "encrypt.key-file", "encrypt.iter-time", "compat",    "refcount_bits",
-    "lazy_refcounts", "preallocation",    "extended_l2",       "data_file", "data_file_raw"};
+    "cluster_size",  "block_size",    "compression_type", "subformat",
+    "backing_file",  "backing_fmt",   "encrypt.key-file", "encrypt.iter-time",
+    "compat",        "refcount_bits", "encrypt.format",   "lazy_refcounts",
+    "preallocation", "extended_l2",   "data_file",        "data_file_raw"};
 
 /* Bytes, with K or M behind the number. */
 static int parse_cluster(const char *text, uint32_t *out)
@@ -115,6 +116,10 @@ int disk_create_option(struct disk_create *what, const char *name, const char *v
         return preallocation_option(what, value, err);
     } else if (strcmp(name, "subformat") == 0) {
         what->subformat = value;
+    } else if (strcmp(name, "encrypt.format") == 0) {
+        if (strcmp(value, "luks") != 0)
+            return error_set(err, EINVAL, "encrypt.format=%s: choose luks", value);
+        what->encrypt = true;
     } else if (strcmp(name, "encrypt.key-file") == 0) {
         what->key_file = value;
     } else if (strcmp(name, "encrypt.iter-time") == 0) {
@@ -270,8 +275,10 @@ int disk_build_begin(struct disk_build *build, int fd, const char *path, const s
     if (!what->size || what->size % DISK_SECTOR || what->size > INT64_MAX)
         return error_set(err, EINVAL, "a size of %" PRIu64 " bytes: choose a multiple of %u", what->size,
                          DISK_SECTOR);
+    if (what->encrypt && !what->key_file)
+        return error_set(err, EINVAL, "encryption needs a secret: -o encrypt.key-file=FILE");
     if (what->key_file && !format->build->encrypts)
-        return error_set(err, EINVAL, "the format %s is not encrypted: choose luks", what->format);
+        return error_set(err, EINVAL, "the format %s is not encrypted: choose luks or qcow2", what->format);
     if ((what->version || what->refcount_bits || what->lazy_refcounts || what->extended_l2 ||
          what->data_file || what->data_file_raw) &&
         format != &disk_format_qcow2)

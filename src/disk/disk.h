@@ -158,6 +158,7 @@ struct disk_create {
     bool compress;                         /* what is written while it is made */
     const char *data_file;                 /* qcow2: a new file beside it has the clusters */
     bool data_file_raw;                    /* and is a raw image of the disk at any moment */
+    bool encrypt;                          /* by LUKS; needs: */
     const char *key_file;                  /* encrypted, by a secret: all bytes of this file */
     const struct disk_secret *secret;      /* what is in there; NULL: it is read */
     unsigned iter_time;                    /* ms that opening it is to take */

@@ -64,6 +64,7 @@ struct disk_build {
     bool whole;               /* a last unit that the disk ends in is written whole, with zeros */
     bool ordered;             /* units must be placed in the disk's order */
     bool every;               /* zeros are to be placed and written too */
+    bool seals;               /* units are encrypted by `seal` */
     bool fresh;               /* the file was empty, so what is not written there is zeros */
     size_t pack_max;          /* bytes that `pack` may need; 0: units go in as they are */
     uint64_t end;             /* of what is in the file so far */
@@ -87,7 +88,7 @@ struct disk_build_ops {
      * `pack_max`. */
     size_t (*pack)(const struct disk_build *build, struct disk_packer *packer, uint64_t index,
                    const uint8_t *unit, uint8_t *out);
-    /* Encrypts in place what is to be written at `offset`. Any thread. 0 or -errno. Optional. */
+    /* Encrypts in place what is to be written at `offset`, where `seals` is set. Any thread. 0 or -errno. */
     int (*seal)(const struct disk_build *build, uint8_t *bytes, size_t len, uint64_t offset);
     /* Writes all the rest. 0 or -errno. */
     int (*end)(struct disk_build *build);
@@ -348,5 +349,7 @@ void *disk_buffer_new(size_t size);
 unsigned disk_iov_slice(const struct iovec *iov, unsigned n, uint64_t skip, uint64_t len, struct iovec *out);
 /* Fills these bytes with those at `from`, or with zeros if that is NULL. */
 void disk_iov_fill(const struct iovec *iov, unsigned n, uint64_t skip, uint64_t len, const uint8_t *from);
+/* Copies these bytes to `to`. */
+void disk_iov_gather(const struct iovec *iov, unsigned n, uint64_t skip, void *to, size_t len);
 
 #endif

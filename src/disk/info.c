@@ -5,7 +5,6 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
-#include "host/libcrypto.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -120,10 +119,7 @@ static int read_info(const char *path, const char *format, bool unlocked, int (*
     const struct disk_format *which = disk_format_find(f->format);
     bool other = false;
     snprintf(info.format, sizeof(info.format), "%s", which->name);
-    /* What its header needs can't be loaded later. */
-    if (opened && which == &disk_format_luks && !libcrypto(err))
-        rc = -ENOPKG;
-    if (rc == 0 && opened)
+    if (opened)
         rc = opened(err);
     if (rc == 0 && fstat(f->fd, &st) < 0)
         rc = error_set_errno(err, errno, "reading it");

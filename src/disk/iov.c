@@ -53,3 +53,21 @@ void disk_iov_fill(const struct iovec *iov, unsigned n, uint64_t skip, uint64_t 
         skip = 0;
     }
 }
+
+void disk_iov_gather(const struct iovec *iov, unsigned n, uint64_t skip, void *to, size_t len)
+{
+    uint8_t *out = to;
+
+    for (unsigned i = 0; i < n && len; i++) {
+        size_t piece = iov[i].iov_len;
+        if (skip >= piece) {
+            skip -= piece;
+            continue;
+        }
+        piece = piece - skip < len ? piece - skip : len;
+        memcpy(out, (const uint8_t *)iov[i].iov_base + skip, piece);
+        out += piece;
+        len -= piece;
+        skip = 0;
+    }
+}

@@ -124,30 +124,27 @@ void disk_secret_free(struct disk_secret *secret)
 
 /* ---- keys ---- */
 
-static const EVP_MD *hash_of(const struct libcrypto *lib, const char *name, unsigned *size)
+/* Bytes of its digests; 0: it is not known here. */
+static unsigned hash_size(const char *name)
 {
-    if (strcmp(name, "sha1") == 0) {
-        *size = 20;
-        return lib->EVP_sha1();
-    }
-    if (strcmp(name, "sha256") == 0) {
-        *size = 32;
-        return lib->EVP_sha256();
-    }
-    if (strcmp(name, "sha512") == 0) {
-        *size = 64;
-        return lib->EVP_sha512();
-    }
-    return NULL;
+    return strcmp(name, "sha1") == 0     ? 20
+           : strcmp(name, "sha256") == 0 ? 32
+           : strcmp(name, "sha512") == 0 ? 64
+                                         : 0;
+}
+
+static const EVP_MD *hash_of(const struct libcrypto *lib, const char *name)
+{
+    unsigned size = hash_size(name);
+
+    return size == 20 ? lib->EVP_sha1() : size == 32 ? lib->EVP_sha256() : lib->EVP_sha512();
 }
 
 static int pbkdf2(const struct libcrypto *lib, const char *hash, const uint8_t *from, size_t len,
                   const uint8_t *salt, uint32_t iterations, uint8_t *out, size_t out_len)
 {
-    unsigned size;
-
     return lib->PKCS5_PBKDF2_HMAC((const char *)from, (int)len, salt, SALT, (int)iterations,
-                                  hash_of(lib, hash, &size), (int)out_len, out) == 1
+                                  hash_of(lib, hash), (int)out_len, out) == 1
                ? 0
                : -EIO;
 }
@@ -157,8 +154,8 @@ static int pbkdf2(const struct libcrypto *lib, const char *hash, const uint8_t *
 static int diffuse(const struct libcrypto *lib, const char *hash, uint8_t *key, uint32_t len)
 {
     uint8_t in[4 + HASH_MAX], out[HASH_MAX];
-    unsigned size;
-    const EVP_MD *md = hash_of(lib, hash, &size);
+    unsigned size = hash_size(hash);
+    const EVP_MD *md = hash_of(lib, hash);
 
     for (uint32_t i = 0, at = 0; at < len; i++, at += size) {
         uint32_t n = len - at < size ? len - at : size;
@@ -247,8 +244,6 @@ static int take_slot(struct header *h, const uint8_t *p, unsigned i, struct erro
 
 static int parse(const uint8_t *p, struct header *h, struct error **err)
 {
-    unsigned size;
-
     *h = (struct header){.key_bytes = get_be32(p + AT_KEY_BYTES),
                          .iterations = get_be32(p + AT_DIGEST_ITERATIONS),
                          .payload = (uint64_t)get_be32(p + AT_PAYLOAD) * LUKS_SECTOR};
@@ -264,10 +259,7 @@ static int parse(const uint8_t *p, struct header *h, struct error **err)
     memcpy(h->hash, p + AT_HASH, NAME);
     memcpy(h->digest, p + AT_DIGEST, DIGEST);
     memcpy(h->salt, p + AT_DIGEST_SALT, SALT);
-    const struct libcrypto *lib = libcrypto(err);
-    if (!lib)
-        return -ENOPKG;
-    if (!hash_of(lib, h->hash, &size))
+    if (!hash_size(h->hash))
         return error_set(err, ENOTSUP, "has its keys by %s: sha1, sha256 and sha512 are known here", h->hash);
     if (!h->key_bytes || h->key_bytes > LUKS_KEY_MAX || !h->iterations || h->iterations > ITERATIONS_MAX)
         return error_set(err, EINVAL, "is damaged: a key of %u bytes, %u iterations", h->key_bytes,
@@ -331,6 +323,31 @@ int luks_open(struct luks *l, int fd, uint64_t at, const struct disk_secret *sec
               : error_set(err, EACCES,
                           "is encrypted, and not by this secret (all bytes of the file count, also a newline "
                           "at its end)");
+}
+
+int luks_read(const struct luks_cipher *c, int fd, uint64_t base, uint64_t offset, void *buf, size_t len)
+{
+    uint8_t *to = buf, sector[LUKS_SECTOR];
+
+    while (len) {
+        uint64_t first = offset / LUKS_SECTOR, skip = offset % LUKS_SECTOR;
+        bool whole = !skip && len >= LUKS_SECTOR;
+        uint64_t n = whole ? ALIGN_DOWN(len, (size_t)LUKS_SECTOR) : LUKS_SECTOR;
+        uint8_t *p = whole ? to : sector;
+        int rc = disk_read_at(fd, p, n, base + first * LUKS_SECTOR);
+        if (rc == 0)
+            rc = luks_cipher_run(c, false, first, p, n);
+        if (rc)
+            return rc;
+        if (!whole) {
+            n = LUKS_SECTOR - skip < len ? LUKS_SECTOR - skip : len;
+            memcpy(to, sector + skip, n);
+        }
+        to += n;
+        offset += n;
+        len -= n;
+    }
+    return 0;
 }
 
 void luks_close(struct luks *l)
@@ -449,8 +466,7 @@ static int make_header(struct luks *l, uint8_t *out, const struct disk_secret *s
     return rc ? rc : luks_cipher_set_key(&l->cipher, key);
 }
 
-int luks_format(struct luks *l, uint8_t *out, const struct disk_secret *secret, unsigned ms,
-                struct error **err)
+int luks_format(struct luks *l, uint8_t *out, const struct disk_create *what, struct error **err)
 {
     struct header h = {.cipher = "aes",
                        .mode = "xts-plain64",
@@ -459,14 +475,20 @@ int luks_format(struct luks *l, uint8_t *out, const struct disk_secret *secret, 
                        .payload = LUKS_HEADER,
                        .n = 1,
                        .slots = {{.stripes = STRIPES, .material = 4096}}};
+    struct disk_secret *own = NULL;
     uint8_t key[LUKS_KEY_MAX];
+    int rc = what->secret ? 0 : disk_secret_read(&own, what->key_file, err);
 
-    int rc = luks_cipher_choose(&l->cipher, h.cipher, h.mode, h.key_bytes, err);
-    if (rc)
-        return rc;
-    memset(out, 0, LUKS_HEADER);
-    l->payload = h.payload;
-    rc = make_header(l, out, secret, ms, &h, key);
+    if (rc == 0)
+        rc = luks_cipher_choose(&l->cipher, h.cipher, h.mode, h.key_bytes, err);
+    if (rc == 0) {
+        memset(out, 0, LUKS_HEADER);
+        l->payload = h.payload;
+        rc = make_header(l, out, own ? own : what->secret, what->iter_time, &h, key);
+        if (rc)
+            error_set_errno(err, -rc, "making its keys");
+    }
     explicit_bzero(key, sizeof(key));
-    return rc ? error_set_errno(err, -rc, "making its keys") : 0;
+    disk_secret_free(own);
+    return rc;
 }

@@ -11,7 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct disk_build;
+struct disk_create;
 struct disk_info;
 struct disk_secret;
 struct error;
@@ -65,14 +65,16 @@ void disk_secret_free(struct disk_secret *secret);
 int luks_open(struct luks *l, int fd, uint64_t at, const struct disk_secret *secret, struct error **err);
 /* Forgets the key. */
 void luks_close(struct luks *l);
+/* Reads bytes of a content whose sectors are numbered from byte `base` of the file on: `len` from byte
+ * `offset` of it. Any thread. 0 or -errno. */
+int luks_read(const struct luks_cipher *c, int fd, uint64_t base, uint64_t offset, void *buf, size_t len);
 /* What the header says. 0 or -errno with *err. */
 int luks_describe(int fd, uint64_t at, struct disk_info *info, uint64_t *payload, struct error **err);
 
 /* Bytes of what luks_format writes. */
 #define LUKS_HEADER (2u << 20)
-/* Makes a header in `out`, with a new key that the secret opens: AES-256 in XTS mode, SHA-256. `ms`: how long
- * opening it is to take; 0: 2000. 0 or -errno with *err. */
-int luks_format(struct luks *l, uint8_t *out, const struct disk_secret *secret, unsigned ms,
-                struct error **err);
+/* Makes a header in `out`, with a new key that the secret of `what` opens: AES-256 in XTS mode, SHA-256. 0 or
+ * -errno with *err. */
+int luks_format(struct luks *l, uint8_t *out, const struct disk_create *what, struct error **err);
 
 #endif

@@ -47,27 +47,8 @@ static struct luks_disk *luks_of(const struct disk *disk)
 static int read_now(struct disk *disk, uint64_t offset, void *buf, size_t len)
 {
     const struct luks_disk *l = luks_of(disk);
-    uint8_t *to = buf, sector[LUKS_SECTOR];
 
-    while (len) {
-        uint64_t first = offset / LUKS_SECTOR, skip = offset % LUKS_SECTOR;
-        bool whole = !skip && len >= LUKS_SECTOR;
-        uint64_t n = whole ? ALIGN_DOWN(len, (size_t)LUKS_SECTOR) : LUKS_SECTOR;
-        uint8_t *p = whole ? to : sector;
-        int rc = disk_read_at(disk->fd, p, n, l->luks.payload + first * LUKS_SECTOR);
-        if (rc == 0)
-            rc = luks_cipher_run(&l->luks.cipher, false, first, p, n);
-        if (rc)
-            return rc;
-        if (!whole) {
-            n = LUKS_SECTOR - skip < len ? LUKS_SECTOR - skip : len;
-            memcpy(to, sector + skip, n);
-        }
-        to += n;
-        offset += n;
-        len -= n;
-    }
-    return 0;
+    return luks_read(&l->luks.cipher, disk->fd, l->luks.payload, offset, buf, len);
 }
 
 static int extent(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *out)
@@ -88,22 +69,6 @@ static int unpack(const struct disk_extent *e, uint8_t *buf)
 
 /* ---- requests ---- */
 
-static void gather(const struct disk_request *r, uint8_t *to, uint64_t skip, uint32_t len)
-{
-    for (unsigned i = 0; i < r->n_iov && len; i++) {
-        uint64_t n = r->iov[i].iov_len;
-        if (skip >= n) {
-            skip -= n;
-            continue;
-        }
-        n = n - skip < len ? n - skip : len;
-        memcpy(to, (const uint8_t *)r->iov[i].iov_base + skip, n);
-        to += n;
-        len -= (uint32_t)n;
-        skip = 0;
-    }
-}
-
 static void piece_done(struct disk_io_op *op, int result);
 
 /* Begins with the piece at r->at. 0 or -errno. */
@@ -116,7 +81,7 @@ static int begin_piece(struct work *w)
 
     w->length = (uint32_t)(left < PIECE ? left : PIECE);
     if (r->kind == DISK_WRITE)
-        gather(r, w->buf, r->at - r->offset, w->length);
+        disk_iov_gather(r->iov, r->n_iov, r->at - r->offset, w->buf, w->length);
     else if (r->kind == DISK_WRITE_ZEROES)
         memset(w->buf, 0, w->length);
     if (r->kind != DISK_READ)
@@ -239,7 +204,6 @@ struct builder {
 static int begin(struct disk_build *build, struct error **err)
 {
     const struct disk_create *what = build->what;
-    struct disk_secret *own = NULL;
 
     if (what->backing)
         return error_set(err, EINVAL, "a LUKS image can't be based on another");
@@ -251,16 +215,12 @@ static int begin(struct disk_build *build, struct error **err)
         return error_set(err, EINVAL, "a LUKS image needs a secret: -o encrypt.key-file=FILE");
     if (what->size > INT64_MAX - LUKS_HEADER)
         return error_set(err, EFBIG, "is too large");
-    int rc = what->secret ? 0 : disk_secret_read(&own, what->key_file, err);
-    if (rc)
-        return rc;
     struct builder *b = calloc(1, sizeof(*b));
     build->own = b;
-    rc = b ? luks_format(&b->luks, b->header, own ? own : what->secret, what->iter_time, err)
-           : error_set_errno(err, ENOMEM, "its header");
-    disk_secret_free(own);
+    int rc = b ? luks_format(&b->luks, b->header, what, err) : error_set_errno(err, ENOMEM, "its header");
     build->unit = UNIT;
     build->every = true;
+    build->seals = true;
     return rc;
 }
 

@@ -132,6 +132,7 @@ void disk_kept_bitmaps_free(struct disk_kept_bitmaps *kept);
 struct disk_rebase {
     const char *base;        /* the new one, as seen from the image's directory; NULL: none */
     const char *base_format; /* must be given with it */
+    const char *secret_file; /* opens what is encrypted; NULL */
     bool names_only;         /* the same content is there under another name: nothing is read */
     bool follow;             /* the image may be opened though it names another file */
     /* Called when all is open that is needed, before it is read. 0; or -errno with *err. May be NULL. */
@@ -146,9 +147,10 @@ int disk_rebase(const char *path, const char *format, const struct disk_rebase *
                 const struct disk_job *job, struct error **err);
 
 struct disk_commit {
-    const char *base; /* one of those that the image is based on; NULL: the first */
-    bool keep;        /* the image keeps what was copied; always where `base` is not the first */
-    bool follow;      /* what the image names may be opened, and written */
+    const char *base;        /* one of those that the image is based on; NULL: the first */
+    const char *secret_file; /* opens what is encrypted; NULL */
+    bool keep;               /* the image keeps what was copied; always where `base` is not the first */
+    bool follow;             /* what the image names may be opened, and written */
     /* As in struct disk_rebase. */
     int (*opened)(struct error **err);
 };

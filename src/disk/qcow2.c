@@ -7,6 +7,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "disk/luks.h"
 #include "disk/qcow2_priv.h"
 #include "host/loop.h"
 
@@ -20,6 +21,8 @@
 /* Parts of one request that are under way at once. A guest may ask for gigabytes in one, and have its
  * clusters where it likes: it must not choose how much memory that takes. */
 #define PARTS_MAX 64u
+/* Of what is encrypted, each has memory of its own. */
+#define PARTS_SEALED_MAX 4u
 
 /* A part of a request that goes to the file, or to what it is based on. */
 struct part {
@@ -27,6 +30,9 @@ struct part {
     struct disk_request *whole;
     struct disk_io_op op;
     struct disk_request behind;
+    uint8_t *sealed; /* what the file has, encrypted; NULL: what it has is plain */
+    struct iovec sealed_iov;
+    unsigned n;
     struct iovec iov[];
 };
 
@@ -80,6 +86,11 @@ int qcow2_begin_change(struct qcow2 *q)
 static void put(struct disk_request *request);
 static void go_on(struct qcow2 *q, struct disk_request *request);
 
+static unsigned parts_max(const struct qcow2 *q)
+{
+    return q->encrypted ? PARTS_SEALED_MAX : PARTS_MAX;
+}
+
 static struct part *new_part(struct qcow2 *q, struct disk_request *request, const struct iovec *iov,
                              unsigned n)
 {
@@ -89,7 +100,10 @@ static struct part *new_part(struct qcow2 *q, struct disk_request *request, cons
         return NULL;
     part->q = q;
     part->whole = request;
-    memcpy(part->iov, iov, n * sizeof(*iov));
+    part->sealed = NULL;
+    part->n = n;
+    if (n)
+        memcpy(part->iov, iov, n * sizeof(*iov));
     return part;
 }
 
@@ -97,10 +111,13 @@ static void end_part(struct part *part, int result)
 {
     struct disk_request *request = part->whole;
 
+    if (part->sealed)
+        explicit_bzero(part->sealed, part->sealed_iov.iov_len);
+    free(part->sealed);
     free(part);
     if (result && !request->result)
         request->result = result;
-    if (request->paused && request->pending <= PARTS_MAX / 2) {
+    if (request->paused && request->pending <= parts_max(qcow2_of(request->disk)) / 2) {
         request->paused = false;
         go_on(qcow2_of(request->disk), request);
     }
@@ -112,17 +129,42 @@ static void io_done(struct disk_io_op *op, int result)
     struct part *part = container_of(op, struct part, op);
     struct qcow2 *q = part->q;
 
+    if (part->sealed && result == 0 && op->kind == DISK_IO_READ) {
+        result =
+            luks_cipher_run(&q->crypt->cipher, false, op->offset / LUKS_SECTOR, part->sealed, op->length);
+        if (result == 0)
+            disk_iov_fill(part->iov, part->n, 0, op->length, part->sealed);
+    }
     end_part(part, result);
     qcow2_data_done(q);
+}
+
+/* The operation goes through memory of ours: a guest must neither see what is encrypted nor change what is
+ * being encrypted. 0 or -errno. */
+static int seal_part(struct part *part)
+{
+    struct disk_io_op *op = &part->op;
+
+    part->sealed = malloc(op->length);
+    if (!part->sealed)
+        return -ENOMEM;
+    part->sealed_iov = (struct iovec){part->sealed, op->length};
+    op->iov = &part->sealed_iov;
+    op->n_iov = 1;
+    if (op->kind == DISK_IO_READ)
+        return 0;
+    disk_iov_gather(part->iov, part->n, 0, part->sealed, op->length);
+    return luks_cipher_run(&part->q->crypt->cipher, true, op->offset / LUKS_SECTOR, part->sealed, op->length);
 }
 
 int qcow2_start_io(struct qcow2 *q, struct disk_request *request, int kind, uint64_t offset, uint64_t length,
                    const struct iovec *iov, unsigned n)
 {
-    struct part *part = q->data_fd >= 0 ? new_part(q, request, iov, n) : NULL;
+    int rc = qcow2_check_data(q);
+    struct part *part = rc ? NULL : new_part(q, request, iov, n);
 
     if (!part)
-        return q->data_fd >= 0 ? -ENOMEM : -ENOENT;
+        return rc ? rc : -ENOMEM;
     part->op = (struct disk_io_op){.kind = kind,
                                    .file = q->data_file,
                                    .offset = offset,
@@ -130,6 +172,12 @@ int qcow2_start_io(struct qcow2 *q, struct disk_request *request, int kind, uint
                                    .iov = part->iov,
                                    .n_iov = n,
                                    .done = io_done};
+    rc = q->encrypted ? seal_part(part) : 0;
+    if (rc) {
+        free(part->sealed);
+        free(part);
+        return rc;
+    }
     request->pending++;
     q->in_flight++;
     disk_io_submit(q->disk.io, &part->op);
@@ -211,6 +259,8 @@ static int read_step(struct qcow2 *q, struct disk_request *r)
         disk_iov_fill(r->iov, r->n_iov, skip, e.length, NULL);
         break;
     case QCOW2_KIND_DATA:
+        if (q->encrypted && e.length > QCOW2_CRYPT_PIECE)
+            e.length = QCOW2_CRYPT_PIECE;
         rc = qcow2_start_io(q, r, DISK_IO_READ, e.offset, e.length, iov,
                             disk_iov_slice(r->iov, r->n_iov, skip, e.length, iov));
         break;
@@ -325,7 +375,7 @@ static void go_on(struct qcow2 *q, struct disk_request *request)
     uint64_t end = request->offset + request->length;
 
     while (!request->result && request->at < end) {
-        if (request->pending > PARTS_MAX) {
+        if (request->pending > parts_max(q)) {
             request->paused = true;
             return;
         }

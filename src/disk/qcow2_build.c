@@ -2,8 +2,8 @@
 /*
  * Making a qcow2 file whole:
  *
- *     header | clusters, compressed ones close together | L2 tables | L1 table | refcount blocks | their
- * table
+ *     header | that of LUKS | clusters, compressed ones close together | L2 tables | L1 table | refcount
+ * blocks | their table
  *
  * Nothing before the end of the clusters is free, so the counts are known at the end and not before. Where
  * the clusters are in a further file, they lie there as on the disk. All calls but `pack` one at a time; no
@@ -14,6 +14,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "disk/luks.h"
 #include "disk/new_file.h"
 #include "disk/pack.h"
 
@@ -30,7 +31,8 @@
  * in clusters of 64 KiB. */
 #define PREALLOCATED_MAX (1ull << 27)
 
-#define DATA_SIZE_BITS 48u /* what disk_build_in_part has room for */
+#define DATA_SIZE_BITS  48u /* what disk_build_in_part has room for */
+#define CRYPT_EXTENSION 16u /* bytes */
 
 struct builder {
     unsigned version, bits, entry_bits, table_bits, refcount_order;
@@ -39,7 +41,9 @@ struct builder {
     uint64_t **l2; /* by L1 index; NULL where nothing is */
     uint16_t *counts;
     uint64_t n_counts, room;
-    bool apart;                     /* clusters are in a further file */
+    bool apart; /* clusters are in a further file */
+    struct luks luks;
+    uint8_t *crypt; /* its header, which lies behind the image's; NULL: nothing is encrypted */
     uint64_t packed_at, packed_end; /* where the next compressed cluster goes, and the space that is there */
 };
 
@@ -62,6 +66,8 @@ static uint64_t header_bytes(const struct disk_create *what)
 
     if (what->data_file)
         n += extension_bytes(strlen(what->data_file));
+    if (what->key_file)
+        n += extension_bytes(CRYPT_EXTENSION);
     if (what->backing)
         n += extension_bytes(strlen(what->backing_format)) + strlen(what->backing);
     return n;
@@ -76,6 +82,20 @@ static int check_names(const struct disk_create *what, uint32_t cluster, struct 
         return error_set(err, ENAMETOOLONG,
                          "the names that its header has to say take more than a cluster of %" PRIu32 " bytes",
                          cluster);
+    return 0;
+}
+
+/* What would be there without being encrypted can't be. */
+static int check_crypt(const struct disk_create *what, struct error **err)
+{
+    if (!what->key_file)
+        return 0;
+    if (what->version == 2 || what->compress)
+        return error_set(err, EINVAL, "encryption: choose compat=1.1, and no compression");
+    if (what->preallocation || what->data_file_raw)
+        return error_set(
+            err, EINVAL,
+            "encryption: neither preallocation nor data_file_raw, whose zeros would read as noise");
     return 0;
 }
 
@@ -127,11 +147,57 @@ static int check_options(const struct disk_create *what, unsigned *bits, struct 
     return check_names(what, cluster, err);
 }
 
+static int note_clusters(struct builder *q, uint64_t n)
+{
+    if (n > q->room) {
+        uint64_t room = q->room ? 2 * q->room : 1024;
+        uint16_t *more = realloc(q->counts, room * sizeof(*more));
+        if (!more)
+            return -ENOMEM;
+        memset(more + q->room, 0, (room - q->room) * sizeof(*more));
+        q->counts = more;
+        q->room = room;
+    }
+    q->n_counts = n;
+    return 0;
+}
+
+/* A cluster more at the end of the file. */
+static int extend(struct disk_build *build)
+{
+    struct builder *q = build->own;
+
+    if (build->end >= QCOW2_OFFSET - build->unit)
+        return -EFBIG;
+    build->end += build->unit;
+    return note_clusters(q, build->end >> q->bits);
+}
+
+/* The header of LUKS comes first of all, with clusters of its own. */
+static int begin_crypt(struct disk_build *build, struct error **err)
+{
+    struct builder *q = build->own;
+    int rc = 0;
+
+    q->crypt = malloc(LUKS_HEADER);
+    rc = q->crypt ? luks_format(&q->luks, q->crypt, build->what, err)
+                  : error_set_errno(err, ENOMEM, "its header");
+    while (rc == 0 && build->end < build->unit + LUKS_HEADER) {
+        rc = extend(build) ? error_set_errno(err, ENOMEM, "tables") : 0;
+        if (rc == 0)
+            q->counts[q->n_counts - 1] = 1;
+    }
+    build->seals = true;
+    return rc;
+}
+
 static int begin(struct disk_build *build, struct error **err)
 {
     unsigned bits = 0;
     int rc = check_options(build->what, &bits, err);
 
+    if (rc == 0)
+        rc = check_crypt(build->what, err);
     if (rc == 0)
         rc = check_data_file(build->what, err);
     if (rc)
@@ -157,33 +223,17 @@ static int begin(struct disk_build *build, struct error **err)
     build->pack_max = build->what->compress ? build->unit : 0;
     build->end = build->unit; /* the header's */
     q->apart = build->what->data_file;
-    return q->apart ? disk_build_add_part(build, build->what->data_file, err) : 0;
+    if (q->apart)
+        rc = disk_build_add_part(build, build->what->data_file, err);
+    return rc == 0 && build->what->key_file ? begin_crypt(build, err) : rc;
 }
 
-static int note_clusters(struct builder *q, uint64_t n)
+static int seal(const struct disk_build *build, uint8_t *bytes, size_t len, uint64_t offset)
 {
-    if (n > q->room) {
-        uint64_t room = q->room ? 2 * q->room : 1024;
-        uint16_t *more = realloc(q->counts, room * sizeof(*more));
-        if (!more)
-            return -ENOMEM;
-        memset(more + q->room, 0, (room - q->room) * sizeof(*more));
-        q->counts = more;
-        q->room = room;
-    }
-    q->n_counts = n;
-    return 0;
-}
+    const struct builder *q = build->own;
 
-/* A cluster more at the end of the file. */
-static int extend(struct disk_build *build)
-{
-    struct builder *q = build->own;
-
-    if (build->end >= QCOW2_OFFSET - build->unit)
-        return -EFBIG;
-    build->end += build->unit;
-    return note_clusters(q, build->end >> q->bits);
+    return luks_cipher_run(&q->luks.cipher, true, (offset & ((1ull << DATA_SIZE_BITS) - 1)) / LUKS_SECTOR,
+                           bytes, len);
 }
 
 static int place_packed(struct disk_build *build, uint32_t length, uint64_t *offset)
@@ -361,13 +411,11 @@ static int write_refcounts(struct disk_build *build, struct layout *layout)
     return write_table(build, table, layout->n_blocks, layout->reftable);
 }
 
-static uint32_t put_extension(uint8_t *p, uint32_t type, const char *text)
+static uint32_t put_extension(uint8_t *p, uint32_t type, const void *bytes, size_t len)
 {
-    size_t len = strlen(text);
-
     put_be32(p, type);
     put_be32(p + 4, (uint32_t)len);
-    memcpy(p + 8, text, len);
+    memcpy(p + 8, bytes, len);
     return (uint32_t)extension_bytes(len);
 }
 
@@ -402,10 +450,18 @@ static int write_header(struct disk_build *build, const struct layout *layout)
     if (zstd)
         h[QCOW2_AT_COMPRESSION] = QCOW2_ZSTD;
     if (what->data_file)
-        at += put_extension(h + at, QCOW2_EXTENSION_DATA_FILE, what->data_file);
+        at += put_extension(h + at, QCOW2_EXTENSION_DATA_FILE, what->data_file, strlen(what->data_file));
+    if (q->crypt) {
+        uint8_t where[CRYPT_EXTENSION];
+        put_be32(h + QCOW2_AT_CRYPT, QCOW2_CRYPT_LUKS);
+        put_be64(where, build->unit);
+        put_be64(where + 8, LUKS_HEADER);
+        at += put_extension(h + at, QCOW2_EXTENSION_CRYPT, where, sizeof(where));
+    }
     if (what->backing) {
         size_t name = strlen(what->backing);
-        at += put_extension(h + at, QCOW2_EXTENSION_BACKING_FORMAT, what->backing_format);
+        at += put_extension(h + at, QCOW2_EXTENSION_BACKING_FORMAT, what->backing_format,
+                            strlen(what->backing_format));
         at += 8; /* the extension that ends the list: zeros */
         put_be64(h + QCOW2_AT_BACKING_OFFSET, at);
         put_be32(h + QCOW2_AT_BACKING_SIZE, (uint32_t)name);
@@ -418,12 +474,15 @@ static int write_header(struct disk_build *build, const struct layout *layout)
 static int end(struct disk_build *build)
 {
     const struct disk_create *what = build->what;
+    const struct builder *q = build->own;
     struct layout layout;
     /* Who writes to a raw file past the image must find it there. */
     int rc = what->preallocation || what->data_file_raw ? place_rest(build) : 0;
 
     if (rc == 0 && what->data_file && ftruncate(build->parts[0].fd, (off_t)what->size) < 0)
         rc = -errno;
+    if (rc == 0 && q->crypt)
+        rc = disk_write_at(build->fd, q->crypt, LUKS_HEADER, build->unit);
     if (rc == 0)
         rc = write_map(build, &layout);
     if (rc == 0)
@@ -441,9 +500,16 @@ static void free_builder(struct disk_build *build)
     if (q) {
         free(q->l2);
         free(q->counts);
+        free(q->crypt);
+        luks_close(&q->luks);
     }
     free(q);
 }
 
-const struct disk_build_ops qcow2_build = {
-    .begin = begin, .place = place, .pack = pack, .end = end, .free = free_builder};
+const struct disk_build_ops qcow2_build = {.encrypts = true,
+                                           .begin = begin,
+                                           .place = place,
+                                           .pack = pack,
+                                           .seal = seal,
+                                           .end = end,
+                                           .free = free_builder};

@@ -12,6 +12,7 @@
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
+#include "disk/luks.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -99,6 +100,9 @@ int qcow2_unpack_extent(const struct disk_extent *e, uint8_t *buf)
 {
     const struct qcow2 *q = container_of(e->disk, struct qcow2, disk);
     bool whole = !e->skip && e->length == q->cluster_size;
+
+    if (e->encrypted)
+        return luks_read(&q->crypt->cipher, q->data_fd, 0, e->entry + e->skip, buf, e->length);
     cleanup_free uint8_t *packed = malloc(2 * (size_t)q->cluster_size);
     cleanup_free uint8_t *all = whole ? NULL : malloc(q->cluster_size);
 

@@ -3,15 +3,35 @@
  * Where the clusters of a qcow2 disk are: in the image, or in a further file, where each has the place that
  * it has on the disk. That file is open as a raw disk, for who asks where the content is. It has no refcounts
  * and nothing else of ours. With "data_file_raw" it alone shows the disk at any moment: zeros are written
- * there, and entries of clusters that were written once stay as they are. The disk's thread; no locks.
+ * there, and entries of clusters that were written once stay as they are.
+ *
+ * Clusters may be encrypted as LUKS has it, by the number of their sectors in the file that they are in; the
+ * header of LUKS lies in the image. Compressed ones are not. The disk's thread; no locks.
  */
 #include "disk/qcow2_priv.h"
 
 #include "base/error.h"
+#include "disk/luks.h"
 
 #include <errno.h>
+#include <stdlib.h>
 
-int qcow2_open_data(struct qcow2 *q, const struct qcow2_header *header, struct error **err)
+/* Who looks at the image alone needs no key, and may have none. */
+static int open_crypt(struct qcow2 *q, const struct qcow2_header *header, struct error **err)
+{
+    const struct disk_secret *secret = q->disk.files->secret;
+
+    q->encrypted = header->crypt;
+    if (!q->encrypted || (!secret && q->disk.files->alone))
+        return 0;
+    q->crypt = calloc(1, sizeof(*q->crypt));
+    q->sealed = disk_buffer_new(QCOW2_CRYPT_PIECE);
+    if (!q->crypt || !q->sealed)
+        return error_set_errno(err, ENOMEM, "opening it");
+    return luks_open(q->crypt, q->disk.fd, header->crypt_offset, secret, err);
+}
+
+static int open_file(struct qcow2 *q, const struct qcow2_header *header, struct error **err)
 {
     unsigned part = disk_part(&q->disk, 0);
     struct disk common = q->disk;
@@ -37,27 +57,81 @@ int qcow2_open_data(struct qcow2 *q, const struct qcow2_header *header, struct e
     return 0;
 }
 
+int qcow2_open_data(struct qcow2 *q, const struct qcow2_header *header, struct error **err)
+{
+    int rc = open_file(q, header, err);
+
+    return rc ? rc : open_crypt(q, header, err);
+}
+
 void qcow2_close_data(struct qcow2 *q)
 {
     if (q->data)
         q->data->format->close(q->data);
+    if (q->crypt)
+        luks_close(q->crypt);
+    free(q->crypt);
+    free(q->sealed);
     q->data = NULL;
+}
+
+int qcow2_check_data(const struct qcow2 *q)
+{
+    return q->data_fd < 0 ? -ENOENT : q->encrypted && !q->crypt ? -EACCES : 0;
 }
 
 int qcow2_read_data(struct qcow2 *q, uint64_t offset, void *buf, size_t len)
 {
-    return q->data_fd < 0 ? -ENOENT : disk_read_at(q->data_fd, buf, len, offset);
+    int rc = qcow2_check_data(q);
+
+    if (rc)
+        return rc;
+    return q->crypt ? luks_read(&q->crypt->cipher, q->data_fd, 0, offset, buf, len)
+                    : disk_read_at(q->data_fd, buf, len, offset);
+}
+
+/* Piece by piece, for what is to be written must stay as it is. */
+static int write_sealed(struct qcow2 *q, const struct iovec *iov, unsigned n, uint64_t offset)
+{
+    uint64_t len = 0;
+    int rc = 0;
+
+    for (unsigned i = 0; i < n; i++)
+        len += iov[i].iov_len;
+    for (uint64_t done = 0, piece; rc == 0 && done < len; done += piece) {
+        piece = len - done < QCOW2_CRYPT_PIECE ? len - done : QCOW2_CRYPT_PIECE;
+        disk_iov_gather(iov, n, done, q->sealed, piece);
+        rc = luks_cipher_run(&q->crypt->cipher, true, (offset + done) / LUKS_SECTOR, q->sealed, piece);
+        if (rc == 0)
+            rc = disk_write_at(q->data_fd, q->sealed, piece, offset + done);
+    }
+    return rc;
 }
 
 int qcow2_write_data(struct qcow2 *q, const struct iovec *iov, unsigned n, uint64_t offset)
 {
-    return q->data_fd < 0 ? -ENOENT : disk_writev_at(q->data_fd, iov, n, offset);
+    int rc = qcow2_check_data(q);
+
+    if (rc)
+        return rc;
+    return q->crypt ? write_sealed(q, iov, n, offset) : disk_writev_at(q->data_fd, iov, n, offset);
 }
 
 int qcow2_data_extent(struct qcow2 *q, uint64_t offset, uint64_t length, struct disk_extent *out)
 {
-    if (q->data_fd < 0)
-        return -ENOENT;
+    int rc = qcow2_check_data(q);
+
+    if (rc)
+        return rc;
+    if (q->crypt) {
+        *out = (struct disk_extent){.kind = DISK_EXTENT_PACKED,
+                                    .allocated = true,
+                                    .encrypted = true,
+                                    .disk = &q->disk,
+                                    .length = length,
+                                    .entry = offset};
+        return 0;
+    }
     if (q->data)
         return q->data->format->extent(q->data, offset, length, out);
     *out = (struct disk_extent){

@@ -8,6 +8,7 @@
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "disk/luks.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -37,6 +38,7 @@ static int parse(const uint8_t *h, struct qcow2_header *out, struct error **err)
         .reftable_clusters = get_be32(h + QCOW2_AT_REFTABLE_CLUSTERS),
         .snapshots = get_be32(h + QCOW2_AT_SNAPSHOTS),
         .snapshots_offset = get_be64(h + QCOW2_AT_SNAPSHOTS_OFFSET),
+        .crypt = get_be32(h + QCOW2_AT_CRYPT),
         .refcount_order = 4,
         .header_length = QCOW2_HEADER_V2,
     };
@@ -47,8 +49,8 @@ static int parse(const uint8_t *h, struct qcow2_header *out, struct error **err)
         return error_set(err, ENOTSUP, "is qcow2 of version %u: 2 and 3 are known here", r.version);
     if (r.cluster_bits < QCOW2_CLUSTER_MIN || r.cluster_bits > QCOW2_CLUSTER_MAX)
         return error_set(err, EINVAL, "is damaged: clusters of 2^%u bytes", r.cluster_bits);
-    if (get_be32(h + QCOW2_AT_CRYPT))
-        return error_set(err, ENOTSUP, "is encrypted, which is not supported");
+    if (r.crypt != QCOW2_CRYPT_NONE && r.crypt != QCOW2_CRYPT_LUKS)
+        return error_set(err, ENOTSUP, "is encrypted by method %u: LUKS (2) is known here", r.crypt);
     if (r.version == 3) {
         r.incompatible = get_be64(h + QCOW2_AT_INCOMPATIBLE);
         r.compatible = get_be64(h + QCOW2_AT_COMPATIBLE);
@@ -269,6 +271,26 @@ static int check_tables(const struct qcow2_header *h, uint64_t file_end, struct 
     return 0;
 }
 
+/* Where LUKS' header is. */
+static int find_crypt(int fd, struct qcow2_header *h, struct error **err)
+{
+    uint8_t e[16];
+    uint64_t at;
+    uint32_t len;
+    int rc = qcow2_find_extension(fd, h, QCOW2_EXTENSION_CRYPT, &at, &len);
+
+    if (rc == 1 && len >= sizeof(e))
+        rc = disk_read_at(fd, e, sizeof(e), at);
+    else if (rc >= 0)
+        rc = -EINVAL;
+    if (rc)
+        return rc == -EINVAL ? error_set(err, EINVAL, "is damaged: it is encrypted, and has no LUKS header")
+                             : error_set_errno(err, -rc, "reading its header");
+    h->crypt_offset = get_be64(e);
+    h->crypt_bytes = get_be64(e + 8);
+    return 0;
+}
+
 int qcow2_read_header(int fd, bool read_only, struct qcow2_header *out, uint64_t *file_end,
                       struct error **err)
 {
@@ -282,6 +304,11 @@ int qcow2_read_header(int fd, bool read_only, struct qcow2_header *out, uint64_t
         rc = check_features(&header, read_only, err);
     if (rc == 0)
         rc = check_tables(&header, (uint64_t)end, err);
+    if (rc == 0 && header.crypt)
+        rc = find_crypt(fd, &header, err);
+    if (rc == 0 && header.crypt &&
+        !table_fits(&header, header.crypt_offset, header.crypt_bytes, (uint64_t)end))
+        rc = error_set(err, EINVAL, "is damaged: its LUKS header is not in the file");
     if (rc)
         return rc;
     *out = header;
@@ -307,6 +334,7 @@ int qcow2_describe(int fd, struct disk_info *info, struct error **err)
 {
     struct qcow2_header h;
     cleanup_free char *data = NULL;
+    uint64_t payload;
     int rc = qcow2_read_fields(fd, &h, err);
 
     if (rc == 0)
@@ -328,5 +356,8 @@ int qcow2_describe(int fd, struct disk_info *info, struct error **err)
         disk_info_add(info, "data-file", "%s", data ? data : "(not named)");
         disk_info_add(info, "data-file-raw", h.autoclear & QCOW2_DATA_FILE_RAW ? "yes" : "no");
     }
-    return 0;
+    if (!h.crypt)
+        return 0;
+    rc = find_crypt(fd, &h, err);
+    return rc ? rc : luks_describe(fd, h.crypt_offset, info, &payload, err);
 }

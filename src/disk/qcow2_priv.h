@@ -101,6 +101,10 @@ enum {
 #define QCOW2_RESERVED        0x3f000000000001feull
 
 enum { QCOW2_ZLIB = 0, QCOW2_ZSTD = 1 };
+enum { QCOW2_CRYPT_NONE = 0, QCOW2_CRYPT_LUKS = 2 };
+/* Of what is encrypted this much at once is on its way to a guest or from it, for each of the pieces of a
+ * request. */
+#define QCOW2_CRYPT_PIECE (256u << 10)
 
 /* The header, checked against itself and the file's size: every table lies within the file, none is larger
  * than the bounds above. */
@@ -117,6 +121,8 @@ struct qcow2_header {
     uint32_t header_length;
     uint64_t backing_offset;
     uint32_t backing_size;
+    uint32_t crypt;                     /* QCOW2_CRYPT_...; where LUKS' header is: */
+    uint64_t crypt_offset, crypt_bytes; /* by qcow2_read_header alone */
 };
 
 static inline unsigned qcow2_entry_bits(const struct qcow2_header *h)
@@ -187,10 +193,13 @@ struct qcow2 {
     struct disk *data; /* the further file that the clusters are in; NULL: they are in this one */
     int data_fd;       /* where they are; -1: that file was not opened */
     unsigned data_file;
-    bool data_raw; /* that file alone has the disk's content at any moment */
-    bool behind;   /* the header names a backing file */
-    bool changed;  /* since it was opened */
-    bool damaged;  /* found to be inconsistent: not written any more */
+    bool data_raw;      /* that file alone has the disk's content at any moment */
+    bool encrypted;     /* clusters that are not compressed are, each sector by its number in its file */
+    struct luks *crypt; /* by this; NULL: the secret is not known, so they can't be read */
+    uint8_t *sealed;    /* a piece, for what is written at once */
+    bool behind;        /* the header names a backing file */
+    bool changed;       /* since it was opened */
+    bool damaged;       /* found to be inconsistent: not written any more */
 
     uint64_t *l1; /* as in the file, but for the byte order */
     uint32_t l1_entries;
@@ -462,12 +471,14 @@ extern const struct disk_build_ops qcow2_build;
 
 /* ---- qcow2_data.c: the file that the clusters are in ---- */
 
-/* Looks for it among the image's files. 0 or -errno with *err. */
+/* Looks for it among the image's files, and for the key. 0 or -errno with *err. */
 int qcow2_open_data(struct qcow2 *q, const struct qcow2_header *header, struct error **err);
 void qcow2_close_data(struct qcow2 *q);
 /* At once; `offset` is one of that file. 0 or -errno. */
 int qcow2_read_data(struct qcow2 *q, uint64_t offset, void *buf, size_t len);
 int qcow2_write_data(struct qcow2 *q, const struct iovec *iov, unsigned n, uint64_t offset);
+/* Whether it can be read and written: 0 or -errno. */
+int qcow2_check_data(const struct qcow2 *q);
 /* disk_format's `extent` of clusters that are data. 0 or -errno. */
 int qcow2_data_extent(struct qcow2 *q, uint64_t offset, uint64_t length, struct disk_extent *out);
 /* A cluster of a further file is not needed any more, or reads as zeros by its entry: both is so already if

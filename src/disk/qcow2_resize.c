@@ -46,7 +46,7 @@ int qcow2_write_new_l1(struct qcow2 *q, const uint64_t *l1, uint32_t n, uint32_t
     return rc;
 }
 
-/* Both are in one sector, so they change together: size, encryption (none), entries, offset. */
+/* Both are in one sector, so they change together: size, encryption, entries, offset. */
 int qcow2_switch_l1(struct qcow2 *q, uint64_t size, uint64_t l1_offset, uint32_t l1_size)
 {
     uint8_t bytes[QCOW2_AT_REFTABLE_OFFSET - QCOW2_AT_SIZE];

@@ -82,6 +82,9 @@ static int read_around(struct qcow2 *q, uint64_t at, uint64_t len, uint32_t unit
     uint64_t in_end = ALIGN_UP(end, (uint64_t)unit);
     int rc = 0;
 
+    /* What is a raw image of the disk ends where that does. */
+    if (q->data_raw && in_end > disk_end)
+        in_end = disk_end;
     *head = (uint32_t)(at & (unit - 1));
     *tail = (uint32_t)(in_end - end);
     if (*head)
@@ -111,6 +114,7 @@ static int fill_clusters(struct qcow2 *q, const struct disk_request *r, uint64_t
         return rc;
     p.n = 0;
     /* What was never written reads as zeros already, and need not take space. */
+    fresh = fresh && !q->encrypted;
     bool skip_head = fresh && all_zero(q->copy, head);
     bool skip_tail = fresh && all_zero(q->copy + q->cluster_size, tail);
     if (!skip_head)
@@ -218,6 +222,8 @@ static int write_in_place(struct qcow2 *q, struct disk_request *r, const struct 
 
     if (r->kind != DISK_WRITE && len > q->cluster_size)
         len = q->cluster_size;
+    if (q->encrypted && len > QCOW2_CRYPT_PIECE)
+        len = QCOW2_CRYPT_PIECE;
     add_data(&p, r, r->at, len);
     int rc = qcow2_start_io(q, r, DISK_IO_WRITE, e->offset, len, p.iov, p.n);
     if (rc)

@@ -166,6 +166,10 @@ int disk_rebase(const char *path, const char *format, const struct disk_rebase *
         if (rc)
             error_wrap(err, "what disk '%s' is to be based on", path);
     }
+    if (rc == 0 && what->secret_file)
+        rc = disk_files_read_secret(files, what->secret_file, err);
+    if (rc == 0 && base && what->secret_file)
+        rc = disk_files_read_secret(base, what->secret_file, err);
     if (rc == 0 && what->opened)
         rc = what->opened(err);
     if (rc == 0)

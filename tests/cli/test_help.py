@@ -56,11 +56,11 @@ VERBS = {
     "disk convert": ["--format", "--output-format", "--option", "--compress", "--no-sync", "--follow", "--secret-file"],
     "disk serve": ["--format", "--secret-file", "--socket", "--port", "--bind", "--read-only", "--export", "--tls-certificate", "--tls-psk",
                    "--persistent", "--shared", "--bitmap", "--pid-file", "--follow"],
-    "disk resize": ["--format", "--shrink", "--follow"],
+    "disk resize": ["--format", "--shrink", "--follow", "--secret-file"],
     "disk snapshot": ["--format", "--json"],
     "disk bitmap": ["--format", "--json", "--granularity"],
-    "disk rebase": ["--format", "--backing", "--backing-format", "--unsafe", "--follow"],
-    "disk commit": ["--format", "--base", "--keep", "--follow"],
+    "disk rebase": ["--format", "--backing", "--backing-format", "--unsafe", "--follow", "--secret-file"],
+    "disk commit": ["--format", "--base", "--keep", "--follow", "--secret-file"],
     "help": [],
 }
 GROUPS = ["image", "disk"]

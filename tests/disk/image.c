@@ -53,21 +53,34 @@ int shell(const char *format, ...)
     return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
 }
 
-void check_image(const char *path, bool leaks_allowed)
-{
-    int status = shell("qemu-img check -f qcow2 '%s' >check.log 2>&1", path);
-
-    if (status != 0 && !(leaks_allowed && status == 3)) {
-        shell("head -40 check.log >&2");
-        fail_msg("qemu-img check %s: %d", path, status);
-    }
-}
-
 static const char *secret;
 
 void image_use_secret(const char *path)
 {
     secret = path;
+}
+
+const char *image_for_qemu(const char *path, const char *format)
+{
+    static char words[500];
+
+    if (!secret)
+        snprintf(words, sizeof(words), "--image-opts driver=%s,file.filename='%s'", format, path);
+    else
+        snprintf(words, sizeof(words),
+                 "--object secret,id=s,file='%s' --image-opts driver=%s,%skey-secret=s,file.filename='%s'",
+                 secret, format, strcmp(format, "qcow2") == 0 ? "encrypt." : "", path);
+    return words;
+}
+
+void check_image(const char *path, bool leaks_allowed)
+{
+    int status = shell("qemu-img check %s >check.log 2>&1", image_for_qemu(path, "qcow2"));
+
+    if (status != 0 && !(leaks_allowed && status == 3)) {
+        shell("head -40 check.log >&2");
+        fail_msg("qemu-img check %s: %d", path, status);
+    }
 }
 
 void image_open(struct image *image, const char *path, const char *format, unsigned flags)

@@ -30,6 +30,9 @@ const char *scratch_path(const char *name);
 
 /* Those that are opened from now on are encrypted, by the bytes of this file. NULL: they are not. */
 void image_use_secret(const char *path);
+/* The image as words for qemu-img, with --image-opts, and its secret if there is one: before it, what it
+ * needs besides. In a static buffer; scratch_path's rule holds for it too. */
+const char *image_for_qemu(const char *path, const char *format);
 enum image_flags { IMAGE_READ_ONLY = 1, IMAGE_NO_URING = 2 };
 void image_open(struct image *image, const char *path, const char *format, unsigned flags);
 /* What the message says must contain `part`. */

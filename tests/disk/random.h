@@ -5,7 +5,8 @@
 
 #include "image.h"
 
-/* Chooses the seed, and prints it; TABIQUE_SEED repeats a run. */
+/* Chooses the seed, and prints it; TABIQUE_SEED repeats a run, TABIQUE_TESTS is a pattern of the names of
+ * those that are run. */
 void random_begin(void);
 /* QEMU does not know what the images are, so it is not asked. */
 void random_without_qemu(bool without);

@@ -247,6 +247,19 @@ static void test_data_file(void **state)
     power_also(NULL, NULL);
 }
 
+static void test_encrypted(void **state)
+{
+    char key[200];
+    const struct disk_create what = {.format = "qcow2", .size = SIZE, .key_file = key, .iter_time = 1};
+
+    assert_int_equal(shell("printf 'a secret' >secret; rm -f sealed"), 0);
+    snprintf(key, sizeof(key), "%s", scratch_path("secret"));
+    assert_int_equal(disk_create(scratch_path("sealed"), &what, NULL), 0);
+    image_use_secret(key);
+    power_loss_of("cp sealed p.qcow2");
+    image_use_secret(NULL);
+}
+
 static void test_plain(void **state)
 {
     power_loss("", "true");
@@ -320,11 +333,11 @@ static void test_sync_fails_once(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_blocks),          cmocka_unit_test(test_sizes),
-        cmocka_unit_test(test_data_file),       cmocka_unit_test(test_plain),
-        cmocka_unit_test(test_subclusters),     cmocka_unit_test(test_small_clusters),
-        cmocka_unit_test(test_overlay),         cmocka_unit_test(test_snapshot),
-        cmocka_unit_test(test_sync_fails_once),
+        cmocka_unit_test(test_blocks),         cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_data_file),      cmocka_unit_test(test_encrypted),
+        cmocka_unit_test(test_plain),          cmocka_unit_test(test_subclusters),
+        cmocka_unit_test(test_small_clusters), cmocka_unit_test(test_overlay),
+        cmocka_unit_test(test_snapshot),       cmocka_unit_test(test_sync_fails_once),
     };
     return cmocka_run_group_tests_name("qcow2 power loss", tests, NULL, scratch_remove);
 }

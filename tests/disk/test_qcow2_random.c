@@ -2,6 +2,9 @@
 /* Random requests on raw and qcow2 images of every kind (random.h). */
 #include "random.h"
 
+#include "base/error.h"
+
+#include <stdio.h>
 #include <stdlib.h>
 
 /* An image by qemu-img with these options; then random requests on it. */
@@ -80,6 +83,38 @@ static void test_data_file(void **state)
     assert_int_equal(disk_create(scratch_path("made-apart"), &ours, NULL), 0);
     random_run(scratch_path("made-apart"), "qcow2", 50);
     assert_int_equal(shell("cmp made-data model.raw"), 0);
+}
+
+/* Encrypted; QEMU's and ours, the latter also on top of another, and with its clusters elsewhere. */
+static void test_encrypted(void **state)
+{
+    static const char *const kinds[] = {"", ",cluster_size=4k", ",extended_l2=on", ",cluster_size=2M"};
+    char key[200];
+
+    snprintf(key, sizeof(key), "%s", scratch_path("secret"));
+    assert_int_equal(shell("printf 'a secret' >secret"), 0);
+    for (unsigned i = 0; i < 4; i++) {
+        assert_int_equal(
+            shell("rm -f r.qcow2; for i in 1 2 3 4 5; do qemu-img create -q -f qcow2 --object "
+                  "secret,id=s,file=secret -o encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-"
+                  "time=10%s r.qcow2 9M 2>make.log && exit 0; done; exit 1",
+                  kinds[i]),
+            0);
+        image_use_secret(key);
+        random_life(scratch_path("r.qcow2"), "qcow2", true, true, 60);
+    }
+    const struct disk_create ours[] = {
+        {.format = "qcow2", .size = 13 << 20, .key_file = key, .iter_time = 10, .cluster_size = 512},
+        {.format = "qcow2", .size = 13 << 20, .key_file = key, .iter_time = 10, .data_file = "sealed-data"},
+    };
+    for (unsigned i = 0; i < 2; i++) {
+        struct error *err = NULL;
+        assert_int_equal(shell("rm -f sealed sealed-data"), 0);
+        if (disk_create(scratch_path("sealed"), &ours[i], &err))
+            fail_msg("%s", error_message(err));
+        random_life(scratch_path("sealed"), "qcow2", true, !i, 60);
+    }
+    image_use_secret(NULL);
 }
 
 /* On top of an image that is shorter, longer, raw, compressed. */
@@ -204,6 +239,7 @@ int main(void)
         cmocka_unit_test(test_preallocation_and_lazy_refcounts),
         cmocka_unit_test(test_subclusters),
         cmocka_unit_test(test_data_file),
+        cmocka_unit_test(test_encrypted),
         cmocka_unit_test(test_overlays),
         cmocka_unit_test(test_compressed),
         cmocka_unit_test(test_internal_snapshot),
