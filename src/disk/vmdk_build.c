@@ -35,8 +35,6 @@
 /* More than deflate makes of a grain that it can't compress; and with what is around it. */
 #define PACK_ROOM (GRAIN + 1024u)
 #define PACK_MAX  ALIGN_UP(VMDK_MARKER + PACK_ROOM, DISK_SECTOR)
-/* What VMware's own extents of "2 GB" have: 2,047 MiB. */
-#define SPLIT (2047ull << 20)
 
 static const struct kind {
     const char *name;
@@ -103,7 +101,7 @@ static int add_extents(struct disk_build *build, struct error **err)
     uint64_t size = build->what->size;
     int rc = 0;
 
-    v->each = v->kind->split ? SPLIT : size;
+    v->each = v->kind->split ? VMDK_SPLIT : size;
     uint64_t n = size / v->each + (size % v->each != 0);
     if (n > VMDK_EXTENTS_MAX)
         return error_set(err, EFBIG, "a size of %" PRIu64 " bytes is too large: %" PRIu64 " at most", size,

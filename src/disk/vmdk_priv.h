@@ -11,9 +11,10 @@
 #define VMDK_TABLE          512u  /* entries of a grain table, of what is made here */
 #define VMDK_TABLE_MAX      4096u /* of what is read */
 #define VMDK_GRAIN_MAX      (1u << 20)
-#define VMDK_GRAINS_MAX     (32u << 20) /* 2 TiB, of which the tables take 128 MiB of memory */
-#define VMDK_DESCRIPTOR_MAX (64u << 10) /* bytes */
-#define VMDK_EXTENTS_MAX    1024u       /* files of one image: 2 TiB in extents of 2 GiB */
+#define VMDK_GRAINS_MAX     (32u << 20)     /* 2 TiB, of which the tables take 128 MiB of memory */
+#define VMDK_DESCRIPTOR_MAX (64u << 10)     /* bytes */
+#define VMDK_EXTENTS_MAX    1024u           /* files of one image: 2 TiB in extents of 2 GiB */
+#define VMDK_SPLIT          (2047ull << 20) /* bytes of VMware's own extents of "2 GB" */
 #define VMDK_SECTORS_MAX    (INT64_MAX / DISK_SECTOR)
 #define VMDK_NAME_MAX       255u
 #define VMDK_TEXT_START     "# Disk DescriptorFile"
@@ -97,10 +98,34 @@ struct vmdk_extent {
 /* The extents that it names, in the disk's order; to be freed. 0 or -errno with *err. */
 int vmdk_text_extents(const char *text, struct vmdk_extent **out, unsigned *n, struct error **err);
 
+/* A text with this many sectors in its last extent's line, and as long as it was or longer; NULL: no memory.
+ */
+char *vmdk_text_with_size(const char *text, uint64_t sectors);
+
 /* ---- vmdk_set.c: images in several files ---- */
+
+struct vmdk_piece {
+    uint64_t start, length, skip; /* of the disk; of the extent's own bytes before that */
+    struct disk *disk;
+};
+
+struct vmdk_set {
+    struct disk disk;
+    struct vmdk_piece *pieces;
+    unsigned n;
+    uint64_t id_at;
+    bool changed, submitting;
+};
+
+struct vmdk_set *vmdk_set_of(const struct disk *disk);
+/* Before the content changes: 0 or -errno. */
+int vmdk_set_touch(struct vmdk_set *set);
 
 int vmdk_set_open(struct disk **out, const struct disk *common, struct error **err);
 int vmdk_set_check(struct disk_check *check, struct error **err);
+
+/* vmdk_set_resize.c: see struct disk_format. */
+int vmdk_set_resize(struct disk *disk, uint64_t size, struct error **err);
 
 /* vmdk_resize.c: see blocks.h. */
 int vmdk_resize(struct blocks *b, uint64_t size, uint32_t n, struct error **err);

@@ -15,31 +15,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct piece {
-    uint64_t start, length, skip; /* of the disk; of the extent's own bytes before that */
-    struct disk *disk;
-};
-
-struct set {
-    struct disk disk;
-    struct piece *pieces;
-    unsigned n;
-    uint64_t id_at;
-    bool changed, submitting;
-};
-
 /* A part of a request, for one of the extents. */
 struct child {
     struct disk_request request, *whole;
     struct iovec iov[];
 };
 
-static struct set *set_of(const struct disk *disk)
+struct vmdk_set *vmdk_set_of(const struct disk *disk)
 {
-    return (struct set *)(uintptr_t)container_of(disk, struct set, disk);
+    return (struct vmdk_set *)(uintptr_t)container_of(disk, struct vmdk_set, disk);
 }
 
-static const struct piece *piece_at(const struct set *s, uint64_t at)
+static const struct vmdk_piece *piece_at(const struct vmdk_set *s, uint64_t at)
 {
     unsigned low = 0, high = s->n;
 
@@ -53,18 +40,26 @@ static const struct piece *piece_at(const struct set *s, uint64_t at)
     return &s->pieces[low];
 }
 
-static uint64_t rest_of(const struct piece *p, uint64_t at, uint64_t length)
+static uint64_t rest_of(const struct vmdk_piece *p, uint64_t at, uint64_t length)
 {
     uint64_t rest = p->start + p->length - at;
 
     return rest < length ? rest : length;
 }
 
+int vmdk_set_touch(struct vmdk_set *s)
+{
+    int rc = s->changed ? 0 : vmdk_change_id(s->disk.fd, s->id_at);
+
+    s->changed |= rc == 0;
+    return rc;
+}
+
 /* ---- requests ---- */
 
 static void put(struct disk_request *r)
 {
-    disk_request_put(r, set_of(r->disk)->submitting);
+    disk_request_put(r, vmdk_set_of(r->disk)->submitting);
 }
 
 static void child_done(struct disk_request *request, int result)
@@ -79,7 +74,7 @@ static void child_done(struct disk_request *request, int result)
 }
 
 /* Hands on what of the request lies in `p`, from byte `at` of the disk on. */
-static int hand_on(struct disk_request *r, const struct piece *p, uint64_t at, uint64_t length)
+static int hand_on(struct disk_request *r, const struct vmdk_piece *p, uint64_t at, uint64_t length)
 {
     struct child *c = malloc(sizeof(*c) + r->n_iov * sizeof(struct iovec));
 
@@ -100,7 +95,7 @@ static int hand_on(struct disk_request *r, const struct piece *p, uint64_t at, u
     return 0;
 }
 
-static int hand_on_all(struct set *s, struct disk_request *r)
+static int hand_on_all(struct vmdk_set *s, struct disk_request *r)
 {
     uint64_t end = r->offset + r->length;
     int rc = 0;
@@ -110,12 +105,10 @@ static int hand_on_all(struct set *s, struct disk_request *r)
             rc = hand_on(r, &s->pieces[i], 0, 0);
         return rc;
     }
-    if (r->kind != DISK_READ && !s->changed) {
-        rc = vmdk_change_id(s->disk.fd, s->id_at);
-        s->changed = rc == 0;
-    }
+    if (r->kind != DISK_READ)
+        rc = vmdk_set_touch(s);
     for (uint64_t at = r->offset; at < end && rc == 0;) {
-        const struct piece *p = piece_at(s, at);
+        const struct vmdk_piece *p = piece_at(s, at);
         uint64_t n = rest_of(p, at, end - at);
         rc = hand_on(r, p, at, n);
         at += n;
@@ -125,7 +118,7 @@ static int hand_on_all(struct set *s, struct disk_request *r)
 
 static void submit(struct disk *disk, struct disk_request *r)
 {
-    struct set *s = set_of(disk);
+    struct vmdk_set *s = vmdk_set_of(disk);
     bool before = s->submitting;
 
     s->submitting = true;
@@ -140,11 +133,11 @@ static void submit(struct disk *disk, struct disk_request *r)
 
 static int read_now(struct disk *disk, uint64_t offset, void *buf, size_t len)
 {
-    const struct set *s = set_of(disk);
+    const struct vmdk_set *s = vmdk_set_of(disk);
     int rc = 0;
 
     for (uint8_t *to = buf; len && rc == 0;) {
-        const struct piece *p = piece_at(s, offset);
+        const struct vmdk_piece *p = piece_at(s, offset);
         size_t n = rest_of(p, offset, len);
         rc = p->disk->format->read(p->disk, offset - p->start + p->skip, to, n);
         to += n;
@@ -156,14 +149,14 @@ static int read_now(struct disk *disk, uint64_t offset, void *buf, size_t len)
 
 static int extent(struct disk *disk, uint64_t offset, uint64_t length, struct disk_extent *out)
 {
-    const struct piece *p = piece_at(set_of(disk), offset);
+    const struct vmdk_piece *p = piece_at(vmdk_set_of(disk), offset);
 
     return p->disk->format->extent(p->disk, offset - p->start + p->skip, rest_of(p, offset, length), out);
 }
 
 static int close_set(struct disk *disk)
 {
-    struct set *s = set_of(disk);
+    struct vmdk_set *s = vmdk_set_of(disk);
     int rc = 0;
 
     for (unsigned i = 0; i < s->n; i++) {
@@ -190,20 +183,21 @@ static const struct disk_format set_format = {.name = "vmdk",
                                               .read = read_now,
                                               .close = close_set,
                                               .extent = extent,
-                                              .backing = vmdk_backing};
+                                              .backing = vmdk_backing,
+                                              .resize = vmdk_set_resize};
 
 /* ---- opening ---- */
 
-static int open_piece(struct set *s, const struct vmdk_extent *e, unsigned i, uint64_t start,
+static int open_piece(struct vmdk_set *s, const struct vmdk_extent *e, unsigned i, uint64_t start, bool last,
                       struct error **err)
 {
     unsigned file = disk_part(&s->disk, i);
     struct disk common = s->disk;
-    struct piece *p = &s->pieces[i];
+    struct vmdk_piece *p = &s->pieces[i];
 
     if (!file)
         return error_set(err, EINVAL, "consists of several files, of which '%s' is not given", e->name);
-    *p = (struct piece){start, e->sectors * DISK_SECTOR, e->skip * DISK_SECTOR, NULL};
+    *p = (struct vmdk_piece){start, e->sectors * DISK_SECTOR, e->skip * DISK_SECTOR, NULL};
     common.file = file;
     common.fd = s->disk.files->files[file].fd;
     common.backing = NULL;
@@ -212,7 +206,8 @@ static int open_piece(struct set *s, const struct vmdk_extent *e, unsigned i, ui
         e->flat ? disk_format_raw.open(&p->disk, &common, err) : vmdk_open_sparse(&p->disk, &common, err);
     if (rc)
         return error_wrap(err, "extent '%s'", e->name);
-    if (e->flat ? p->disk->size < p->skip + p->length : p->disk->size != p->length)
+    /* The last one is longer where a change of the size was cut off. */
+    if (p->disk->size < p->skip + p->length || (p->disk->size > p->length && !e->flat && !last))
         return error_set(err, EINVAL,
                          "extent '%s' is damaged or cut off: it has %" PRIu64 " bytes, and not %" PRIu64,
                          e->name, p->disk->size - (e->flat ? p->skip : 0), p->length);
@@ -220,7 +215,7 @@ static int open_piece(struct set *s, const struct vmdk_extent *e, unsigned i, ui
 }
 
 /* The extents' own texts, if they have any, say nothing of what the whole is based on. */
-static void base_on(struct piece *p, struct disk *backing)
+static void base_on(struct vmdk_piece *p, struct disk *backing)
 {
     struct blocks *b = container_of(p->disk, struct blocks, disk);
 
@@ -229,7 +224,7 @@ static void base_on(struct piece *p, struct disk *backing)
     b->disk.backing = backing;
 }
 
-static int open_pieces(struct set *s, const struct vmdk_extent *list, unsigned n, bool differs,
+static int open_pieces(struct vmdk_set *s, const struct vmdk_extent *list, unsigned n, bool differs,
                        struct error **err)
 {
     uint64_t at = 0, grains = 0;
@@ -239,7 +234,7 @@ static int open_pieces(struct set *s, const struct vmdk_extent *list, unsigned n
         return rc;
     for (s->n = 0; s->n < n;) {
         const struct vmdk_extent *e = &list[s->n];
-        rc = open_piece(s, e, s->n, at, err);
+        rc = open_piece(s, e, s->n, at, s->n == n - 1, err);
         if (rc == 0 && !e->flat && differs)
             base_on(&s->pieces[s->n], s->disk.backing);
         if (rc == 0 && !e->flat)
@@ -269,8 +264,8 @@ int vmdk_set_open(struct disk **out, const struct disk *common, struct error **e
         rc = vmdk_text_extents(text, &list, &n, err);
     if (rc)
         return rc;
-    struct set *s = calloc(1, sizeof(*s));
-    struct piece *pieces = calloc(n, sizeof(*pieces));
+    struct vmdk_set *s = calloc(1, sizeof(*s));
+    struct vmdk_piece *pieces = calloc(n, sizeof(*pieces));
     if (!s || !pieces) {
         free(s);
         free(pieces);
@@ -319,7 +314,7 @@ int vmdk_set_check(struct disk_check *check, struct error **err)
 
     if (rc)
         return rc;
-    const struct set *s = set_of(disk);
+    const struct vmdk_set *s = vmdk_set_of(disk);
     for (unsigned i = 0; i < s->n && rc == 0; i++) {
         const struct disk *piece = s->pieces[i].disk;
         struct disk_check_result one = {0};

@@ -226,3 +226,27 @@ int vmdk_text_extents(const char *text, struct vmdk_extent **out, unsigned *n, s
     *n = count;
     return 0;
 }
+
+char *vmdk_text_with_size(const char *text, uint64_t sectors)
+{
+    const char *last = NULL;
+    char *out;
+
+    for (const char *line = text; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (begins(line, "RW"))
+            last = line;
+    }
+    if (!last)
+        return NULL;
+    last += strlen("RW");
+    last += strspn(last, " \t");
+    const char *rest = last + strspn(last, "0123456789");
+    if (asprintf(&out, "%.*s%" PRIu64 "%s%*s", (int)(last - text), text, sectors, rest, 20, "") < 0)
+        return NULL;
+    /* Empty lines at the end, in place of spaces. */
+    size_t used = strlen(out) - 20, old = strlen(text), len = used > old ? used : old;
+    memset(out + used, '\n', len - used);
+    out[len] = '\0';
+    return out;
+}

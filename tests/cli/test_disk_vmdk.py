@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """VMDK images in several files: both ways with qemu-img, and descriptors that lie about what they consist of."""
+import json
 import os
 import pathlib
 import random
@@ -43,7 +44,60 @@ def test_many_extents(tmp_path, large, kind):
     assert "is there already" in disk("convert", "-f", "raw", "-O", "vmdk", "-o", f"subformat={kind}", large, ours,
                                       status=1).stderr
     assert before == {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
-    assert "can't change its size" in disk("resize", "--follow", ours, "10G", status=1).stderr
+
+
+def write(image, at, byte):
+    subprocess.run(["qemu-io", "-f", "vmdk", "-c", f"write -P {byte} {at} 64k", image], check=True, capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_sizes(tmp_path, large, kind):
+    """The last file takes the difference: what is new is zeros, and QEMU reads all of it."""
+    image, size = tmp_path / "a.vmdk", SIZE
+    disk("convert", "-f", "raw", "-O", "vmdk", "-o", f"subformat={kind}", large, image)
+    for change in (300 * MIB, -(500 * MIB + 512), 512, 150 * MIB - 512):
+        size += change
+        disk("resize", "--shrink", image, str(size))
+        os.truncate(large, size)
+        assert len(list(tmp_path.glob("a-*"))) == (1 if "mono" in kind else 3)
+        disk("check", image)
+        disk("compare", "-s", large, image)
+        qemu_img("compare", "-f", "raw", "-F", "vmdk", large, image)
+        assert json.loads(qemu_img("info", "--output=json", image).stdout)["virtual-size"] == size
+        # Something at its end, which a smaller one loses.
+        with open(large, "r+b") as file:
+            file.seek(size - 65536)
+            file.write(b"\x4d" * 65536)
+        write(image, size - 65536, 0x4d)
+        disk("compare", "-s", large, image)
+    before = {p: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+    if kind == "monolithicFlat":
+        disk("resize", image, "10G")
+    else:
+        assert "begins its last file" in disk("resize", "--shrink", image, "3G", status=1).stderr
+        assert "of room in the last one" in disk("resize", image, "10G", status=1).stderr
+        assert {p: p.stat().st_size for p in tmp_path.iterdir()}.keys() == before.keys()
+    disk("compare", large, image)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_size_whose_change_was_cut_off(tmp_path, kind):
+    """The last file has grown and the descriptor does not say so yet; what somebody has left there is not seen later."""
+    image, text = tmp_path / "a.vmdk", tmp_path / "before"
+    disk("create", "-f", "vmdk", "-o", f"subformat={kind}", image, "3G")
+    text.write_bytes(image.read_bytes())
+    disk("resize", image, "+100M")
+    write(image, 3 * 1024 * MIB + MIB, 0x4d)
+    image.write_bytes(text.read_bytes())
+    assert "No errors" in disk("check", image).stdout
+    source = tmp_path / "b.raw"
+    source.touch()
+    os.truncate(source, 3 * 1024 * MIB)
+    disk("compare", "-s", source, image)
+    disk("resize", image, "+50M")
+    os.truncate(source, 3 * 1024 * MIB + 50 * MIB)
+    disk("compare", "-s", source, image)
+    qemu_img("compare", "-f", "raw", "-F", "vmdk", source, image)
 
 
 def test_an_end_between(tmp_path, large):
@@ -105,7 +159,7 @@ def test_mixed(beside):
     ([FLAT, FLAT], "comes twice"),
     (['RW 8192 SPARSE "a-loop.vmdk"'], "is a descriptor"),
     (['RW 8192 SPARSE "a-f1.vmdk"'], "not a VMDK"),
-    (['RW 8193 SPARSE "a-s1.vmdk"'], "cut off"), (['RW 8191 SPARSE "a-s1.vmdk"'], "cut off"),
+    (['RW 8193 SPARSE "a-s1.vmdk"'], "cut off"), (['RW 8191 SPARSE "a-s1.vmdk"', FLAT], "cut off"),
     (['RW 6145 FLAT "a-f1.vmdk" 0'], "cut off"), (['RW 6144 FLAT "a-f1.vmdk" 1'], "cut off"),
     (['RW 6144 FLAT "a-f1.vmdk" 18446744073709551615'], "sectors from"),
     (['RW 99999999999999999999 FLAT "a-f1.vmdk" 0'], "no extent"),
