@@ -521,6 +521,11 @@ static int begin_any(struct backup *b, struct error **err)
         if (rc == 0 && runs && !b->what->pivot)
             hand_release(&b->hand);
     }
+    const json_t *disks = json_object_get(b->hand.config, "disk");
+    if (rc == 0 && b->what->pivot &&
+        json_object_get(json_array_get(disks, b->disks[0].number), "secret-file"))
+        rc = error_set(err, ENOTSUP,
+                       "the disk is encrypted, and its mirror would not be: without --pivot it is copied");
     return rc ? rc : runs ? begin_all(b, err) : begin_stopped(b, err);
 }
 

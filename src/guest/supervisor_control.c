@@ -555,7 +555,7 @@ static void act_on(struct connection *c, const struct control_request *r)
     case CONTROL_PAUSE:
     case CONTROL_RESUME:
         c->freeze_note[0] = '\0';
-        if (r->verb == CONTROL_PAUSE && r->freeze)
+        if (r->verb == CONTROL_PAUSE && r->freeze && !s->config.container)
             freeze_and_pause(c, r);
         else if (r->verb == CONTROL_RESUME && c->freezes)
             resume_and_thaw(c);

@@ -38,7 +38,9 @@ static int thaw(struct supervisor *s)
 
 int supervisor_thaw(struct supervisor *s, supervisor_frozen *thawed, void *opaque)
 {
-    int rc = s->freeze == FREEZE_HELD ? thaw(s) : -EINVAL;
+    if (s->freeze != FREEZE_HELD || s->freezer.opaque != opaque)
+        return -EINVAL; /* of a VM process that has ended */
+    int rc = thaw(s);
 
     forget(s);
     if (rc == 0)

@@ -3,7 +3,8 @@
  * New layers under a guest that runs: the supervisor makes the files, since the VM process has no paths, and
  * passes them to it; that one stops its processors, changes files and says so; the registry is told in one
  * transaction, and the guest goes on. Killed before the transaction, whoever it is, the guest has its old
- * files, and nothing is in the new ones; killed after it, the new ones. Part of the supervisor's one thread.
+ * files, and nothing is in the new ones; killed after it, the new ones. With a disk's mirror, in which that
+ * is to go on, it is the same, but that the command has made it. Part of the supervisor's one thread.
  */
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -246,14 +247,17 @@ static void let_go_of_old(struct supervisor *s, const struct snapshot_work *w)
 static int commit(struct supervisor *s, struct snapshot_work *w)
 {
     const struct control_request *r = &w->request;
-    bool pivot = r->verb == CONTROL_PIVOT;
     json_t *config = json_deep_copy(s->config.json);
     char *before = strdup(s->guest->row.config);
-    int rc = !config || !before ? error_set_errno(&w->failure, ENOMEM, "snapshot")
-             : pivot            ? pivot_commit(s->guest, config, &w->changes, &w->failure)
-                     : snapshot_commit(s->guest, config, &w->changes, r->snapshot[0] ? r->snapshot : NULL,
-                                       r->description, &w->failure);
+    const char *name = r->snapshot[0] ? r->snapshot : NULL;
+    int rc;
 
+    if (!config || !before)
+        rc = error_set_errno(&w->failure, ENOMEM, "snapshot");
+    else if (r->verb == CONTROL_PIVOT)
+        rc = pivot_commit(s->guest, config, &w->changes, &w->failure);
+    else
+        rc = snapshot_commit(s->guest, config, &w->changes, name, r->description, &w->failure);
     if (rc == 0) {
         let_go_of_old(s, w);
         json_object_set(s->config.json, "disk", json_object_get(config, "disk"));

@@ -175,10 +175,12 @@ static void on_rest(struct disk_request *request, int result)
     LOCK_SCOPE(&block->vdev.lock);
 
     e->result = result;
-    if (result == 0)
+    if (result == 0) {
         write_rest(block, e);
-    else if (loop_post(block->loop, on_undo, block))
-        finish(block, e); /* it goes on in the mirror, whose caller pops it */
+    } else if (loop_post(block->loop, on_undo, block)) {
+        virtio_device_broken(&block->vdev, "block device that could not be given its image again");
+        finish(block, e);
+    }
 }
 
 /* ---- in the disk's thread ---- */
