@@ -57,8 +57,9 @@ static const struct feature_row features[] = {
     {7, CPUID_EDX, B(14) | B(26) | B(29), 0, 0},
     /* LAHF 0; LZCNT 5, MISALIGNSSE 7 (bit 17 of MXCSR, which is the host's), PREFETCHW 8. */
     {0x80000001, CPUID_ECX, B(0), B(5) | B(7) | B(8), 0},
-    /* SYSCALL 11, NX 20, 1 GiB pages 26, RDTSCP 27, LM 29. */
-    {0x80000001, CPUID_EDX, B(11) | B(20) | B(26) | B(27) | B(29), 0, 0},
+    /* SYSCALL 11, NX 20, 1 GiB pages 26, LM 29. Not RDTSCP: in direct execution it would tell the number of
+     * the host's processor, so it is translated, and Linux would read its clocks by it. */
+    {0x80000001, CPUID_EDX, B(11) | B(20) | B(26) | B(29), 0, 0},
 };
 
 /* Leaves that describe the host's processor without promising anything. */

@@ -26,7 +26,6 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -176,9 +175,23 @@ static int add_rule(scmp_filter_ctx ctx, const struct rule *r)
     return seccomp_rule_add_array(ctx, action, r->call, r->n_tests, tests);
 }
 
+/* What is in no row. */
+static uint32_t other_action(enum confine_kind kind)
+{
+    switch (kind) {
+    case CONFINE_READ: /* a command goes on without what it does not get, and says so */
+    case CONFINE_WRITE:
+        return SCMP_ACT_ERRNO(EPERM);
+    case CONFINE_START: /* ends the process too, but for the soft engine's stubs, which take the signal */
+        return SCMP_ACT_TRAP;
+    default:
+        return SCMP_ACT_KILL_PROCESS;
+    }
+}
+
 static int add_rules(scmp_filter_ctx ctx, enum confine_kind kind)
 {
-    int rc = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_KILL_PROCESS);
+    int rc = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH, other_action(kind));
 
     /* A tree instead of a chain: nobody waits long for his row. */
     if (rc == 0)
@@ -195,10 +208,7 @@ static int add_rules(scmp_filter_ctx ctx, enum confine_kind kind)
 
 static int make_program(enum confine_kind kind)
 {
-    /* A command goes on without what it does not get, and says so. */
-    uint32_t other =
-        kind == CONFINE_READ || kind == CONFINE_WRITE ? SCMP_ACT_ERRNO(EPERM) : SCMP_ACT_KILL_PROCESS;
-    scmp_filter_ctx ctx = seccomp_init(logs ? SCMP_ACT_TRAP : other);
+    scmp_filter_ctx ctx = seccomp_init(logs ? SCMP_ACT_TRAP : other_action(kind));
     int rc = ctx ? add_rules(ctx, kind) : -ENOMEM;
 
     free(programs[kind].filter);

@@ -99,12 +99,12 @@ def test_kvm_without_permission():
     assert "permission" in reason and "group" in reason
 
 
-def test_direct_code_needs_ptrace():
-    result = subprocess.run([BUILD / "tests/host/run_without", "ptrace", TABIQUE, "check", "--json"], capture_output=True, text=True,
+def test_direct_code_needs_signals():
+    result = subprocess.run([BUILD / "tests/host/run_without", "pidfd_send_signal", TABIQUE, "check", "--json"], capture_output=True, text=True,
                             timeout=20, check=True)
     report = json.loads(result.stdout)
     found = item(report, "direct code")
-    assert not found["ok"] and "Operation not permitted" in found["found"] and "ptrace" in found["advice"]
+    assert not found["ok"] and "Operation not permitted" in found["found"] and "pidfd_send_signal" in found["advice"]
     assert report["auto"] == host_report()["auto"]
 
 

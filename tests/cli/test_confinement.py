@@ -152,7 +152,7 @@ def test_boot_with_everything(place, case, engine):
         assert_confined(children["tabique-vm"], case)
         if engine == "soft" and direct_code_is_possible(place, case):
             stubs = life.children(children["tabique-vm"])
-            assert len(stubs) == 2 * 4
+            assert len(stubs) == 2 * 4 * 2  # vCPUs, stubs of each, processes of each
             for stub in stubs:
                 assert_as_confined(stub, children["tabique-vm"])
             assert guest.ask("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done") == 0

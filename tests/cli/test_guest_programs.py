@@ -63,7 +63,7 @@ def fixture_guest(files, request):
     """Asks a guest the same."""
     prefix = []
     if request.param == "translated":
-        prefix = ["env", "ASAN_OPTIONS=detect_leaks=0", BUILD / "tests/host/run_without", "ptrace"]
+        prefix = [BUILD / "tests/host/run_without", "pidfd_send_signal"]
     elif not next(check for check in program.host_report()["checks"] if check["name"] == "direct code")["ok"]:
         pytest.skip("this host does not permit direct execution")
     subprocess.run([TREE / "tools/fetch-guest", "--quiet", "--suite", SUITE, "--out", GUESTS / SUITE, "--initrd", INITRD,

@@ -111,7 +111,7 @@ def test_user_code_with_frame_pointers(guest, tmp_path, form):
 def test_translated_user_code_on_two_processors(suite, tmp_path):
     symbols = tmp_path / "symbols"
     symbols.write_text(subprocess.run(["nm", FRAMES], check=True, capture_output=True, text=True).stdout)
-    without = ["env", "ASAN_OPTIONS=detect_leaks=0", BUILD / "tests/host/run_without", "ptrace"]
+    without = [BUILD / "tests/host/run_without", "pidfd_send_signal"]
     with booted(suite, "--cpus", "2", prefix=without) as guest:
         guest.ask("frames & frames &")
         stacks = folded(profile(guest, "--symbols", symbols, "--activities", "--frequency", "1000"))

@@ -35,8 +35,9 @@
 struct soft_direct {
     struct direct_space spaces[STUBS];
     struct direct_policy policy;
-    uint64_t trip;  /* ticks that the way there and back takes */
-    uint64_t slice; /* SLICE_US in ticks */
+    uint64_t trip;    /* ticks that the way there and back takes */
+    uint64_t stub_ns; /* of these the stub's part */
+    uint64_t slice;   /* SLICE_US in ticks */
     bool due;
     unsigned patience;
     bool left_one;       /* the translator has one instruction to execute */
@@ -44,7 +45,6 @@ struct soft_direct {
     uint64_t skip_page;  /* code there is left to the translator while `patience` lasts */
     _Atomic int running; /* pidfd of the stub that runs, or is about to; -1 */
 
-    uint64_t stub_trip; /* of `trip`, the stub's part, ns */
     /* In this slice, ticks that runs of stubs took, and that they should have. */
     uint64_t took, needed;
     uint64_t last; /* tick of the last run */
@@ -123,32 +123,20 @@ bool soft_direct_left_one(struct soft_vcpu *c)
 
 /* ---- registers ---- */
 
-static const uint8_t offset_of[CPU_GPRS] = {
-    [CPU_RAX] = offsetof(struct user_regs_struct, rax), [CPU_RCX] = offsetof(struct user_regs_struct, rcx),
-    [CPU_RDX] = offsetof(struct user_regs_struct, rdx), [CPU_RBX] = offsetof(struct user_regs_struct, rbx),
-    [CPU_RSP] = offsetof(struct user_regs_struct, rsp), [CPU_RBP] = offsetof(struct user_regs_struct, rbp),
-    [CPU_RSI] = offsetof(struct user_regs_struct, rsi), [CPU_RDI] = offsetof(struct user_regs_struct, rdi),
-    [CPU_R8] = offsetof(struct user_regs_struct, r8),   [CPU_R9] = offsetof(struct user_regs_struct, r9),
-    [CPU_R10] = offsetof(struct user_regs_struct, r10), [CPU_R11] = offsetof(struct user_regs_struct, r11),
-    [CPU_R12] = offsetof(struct user_regs_struct, r12), [CPU_R13] = offsetof(struct user_regs_struct, r13),
-    [CPU_R14] = offsetof(struct user_regs_struct, r14), [CPU_R15] = offsetof(struct user_regs_struct, r15),
-};
+_Static_assert(CPU_RAX == 0 && CPU_RSP == 4 && CPU_R15 == 15, "registers in another order");
 
-static void give_registers(const struct soft_vcpu *c, struct user_regs_struct *r)
+static void give_registers(const struct soft_vcpu *c, struct direct_registers *r)
 {
-    *r = (struct user_regs_struct){
+    *r = (struct direct_registers){
         .rip = c->rip,
-        .eflags = soft_rflags(c),
-        .orig_rax = UINT64_MAX, /* no system call that the host's kernel would begin again */
+        .rflags = soft_rflags(c),
         .cs = USER_CS,
-        .ss = USER_DS,
         .ds = c->seg[CPU_DS].selector,
         .es = c->seg[CPU_ES].selector,
         .fs_base = c->seg[CPU_FS].base,
         .gs_base = c->seg[CPU_GS].base,
     };
-    for (unsigned n = 0; n < CPU_GPRS; n++)
-        memcpy((uint8_t *)r + offset_of[n], &c->gpr[n], sizeof(c->gpr[n]));
+    memcpy(r->gpr, c->gpr, sizeof(r->gpr));
 }
 
 /* Loading a segment register with what the host's kernel has in its table too is done by the processor. */
@@ -162,14 +150,13 @@ static void take_data_segment(struct soft_vcpu *c, unsigned seg, uint64_t select
     }
 }
 
-static void take_registers(struct soft_vcpu *c, const struct user_regs_struct *r)
+static void take_registers(struct soft_vcpu *c, const struct direct_registers *r)
 {
     const uint64_t flags = FLAGS_HOST | FLAG_TF | FLAG_NT | FLAG_AC | FLAG_ID;
 
-    for (unsigned n = 0; n < CPU_GPRS; n++)
-        memcpy(&c->gpr[n], (const uint8_t *)r + offset_of[n], sizeof(c->gpr[n]));
+    memcpy(c->gpr, r->gpr, sizeof(r->gpr));
     c->rip = r->rip;
-    soft_set_rflags(c, r->eflags, flags);
+    soft_set_rflags(c, r->rflags, flags);
     take_data_segment(c, CPU_DS, r->ds, 0);
     take_data_segment(c, CPU_ES, r->es, 0);
     take_data_segment(c, CPU_FS, r->fs, r->fs_base);
@@ -266,24 +253,19 @@ static int follow(struct direct_space *s)
     return rc ? rc : direct_stub_apply(&s->stub);
 }
 
-static bool give_vectors(struct soft_vcpu *c, struct direct_space *s)
+static void give_vectors(struct soft_vcpu *c, struct direct_space *s)
 {
-    if (memcmp(s->xsave, c->xsave, sizeof(s->xsave)) == 0)
-        return true;
     soft_xstate_modify(c, soft_xstate_components(c->soft));
-    return direct_stub_set_xstate(&s->stub, c->xsave, sizeof(c->xsave)) == 0;
+    direct_stub_set_xstate(&s->stub, c->xsave, sizeof(c->xsave));
 }
 
-static bool take_vectors(struct soft_vcpu *c, struct direct_space *s)
+static void take_vectors(struct soft_vcpu *c, const struct direct_space *s)
 {
-    if (direct_stub_get_xstate(&s->stub, c->xsave, sizeof(c->xsave)) < 0)
-        return false;
+    direct_stub_get_xstate(&s->stub, c->xsave, sizeof(c->xsave));
     memset(c->xsave + XSAVE_UNUSED, 0, XSAVE_BV - XSAVE_UNUSED); /* the host's kernel's own */
     /* Only what the guest knows of. */
     c->xsave[XSAVE_BV] &= soft_xstate_components(c->soft);
     memset(c->xsave + XSAVE_BV + 1, 0, 63);
-    memcpy(s->xsave, c->xsave, sizeof(s->xsave));
-    return true;
 }
 
 /* The stub has vanished with the registers of the guest's code. */
@@ -319,7 +301,7 @@ static const uint8_t stop_of[OUTCOMES] = {
 };
 
 /* Why it has stopped, and whether that was ours to mend. */
-static enum outcome handle_signal(struct soft_vcpu *c, struct direct_space *s, struct user_regs_struct *r)
+static enum outcome handle_signal(struct soft_vcpu *c, struct direct_space *s, struct direct_registers *r)
 {
     uint64_t address;
     uint8_t byte;
@@ -350,7 +332,7 @@ static enum outcome handle_signal(struct soft_vcpu *c, struct direct_space *s, s
             r->rip -= 1;
         return LEAVE;
     case SIGSYS: /* the host's kernel has begun to emulate a vsyscall: undo its return */
-        r->rsp -= 8;
+        r->gpr[CPU_RSP] -= 8;
         r->rip = address;
         return LEAVE;
     default: /* SIGILL, too, where the copy of a page has no instruction */
@@ -359,7 +341,7 @@ static enum outcome handle_signal(struct soft_vcpu *c, struct direct_space *s, s
 }
 
 /* `ran` gets what the code itself took of the processor, more or less, `waited` how long others had it. */
-static enum outcome one_run(struct soft_vcpu *c, struct direct_space *s, struct user_regs_struct *r,
+static enum outcome one_run(struct soft_vcpu *c, struct direct_space *s, struct direct_registers *r,
                             uint64_t *ran, uint64_t *waited)
 {
     struct soft_direct *d = c->direct;
@@ -371,8 +353,8 @@ static enum outcome one_run(struct soft_vcpu *c, struct direct_space *s, struct 
         uint64_t start = __rdtsc();
         stop = direct_stub_run(&s->stub, r);
         d->last = __rdtsc();
-        uint64_t used = direct_stub_used(&s->stub);
-        used = used > d->stub_trip ? (used - d->stub_trip) * (c->soft->tsc_hz / 1000000) / 1000 : 0;
+        uint64_t used = s->stub.ran > d->stub_ns ? s->stub.ran - d->stub_ns : 0;
+        used = used * (c->soft->tsc_hz / 1000000) / 1000;
         *ran += used;
         uint64_t took = d->last - start, needed = used + d->trip;
         *waited += took > needed ? took - needed : 0;
@@ -384,7 +366,6 @@ static enum outcome one_run(struct soft_vcpu *c, struct direct_space *s, struct 
     switch (stop) {
     case DIRECT_STOP_SYSCALL:
         r->rip -= 2;
-        r->rax = r->orig_rax;
         return LEAVE_CALLING;
     case DIRECT_STOP_KICK:
         return __atomic_load_n(&c->pending, __ATOMIC_SEQ_CST) ? COME_BACK : GO_ON;
@@ -402,7 +383,7 @@ int soft_direct_run(struct soft_vcpu *c)
 {
     struct soft_direct *d = c->direct;
     struct direct_space *s = space_for(d, c);
-    struct user_regs_struct regs;
+    struct direct_registers regs;
     enum outcome outcome;
 
     d->due = false;
@@ -411,25 +392,27 @@ int soft_direct_run(struct soft_vcpu *c)
         return SOFT_JUMP;
     choose_processor(d);
     uint64_t ran = 0, waited = 0, begin = __rdtsc();
-    if (direct_space_validate(s, c) < 0 || follow(s) < 0 || !give_vectors(c, s)) {
+    if (direct_space_validate(s, c) < 0 || follow(s) < 0) {
         s->stub.dead = true;
         return SOFT_JUMP;
     }
     bool begun = false;
+    direct_stub_hide_tsc(&s->stub, c->tsc_offset || (c->cr4 & CR4_TSD));
+    give_vectors(c, s);
     give_registers(c, &regs);
     do {
         s->used = __rdtsc();
-        regs.orig_rax = UINT64_MAX;
         outcome = one_run(c, s, &regs, &ran, &waited);
         c->stats.stops[stop_of[outcome]]++;
         if (outcome == NOT_BEGUN && !begun) /* it was killed while it waited: all that it was given is here */
             return SOFT_JUMP;
         begun = true;
     } while (outcome == GO_ON);
-    if (outcome == LOST || outcome == NOT_BEGUN || !take_vectors(c, s)) {
+    if (outcome == LOST || outcome == NOT_BEGUN) {
         lose(c);
         return SOFT_JUMP;
     }
+    take_vectors(c, s);
     take_registers(c, &regs);
     uint64_t now = __rdtsc();
     direct_policy_account(&d->policy, begin, now, ran, waited);
@@ -465,20 +448,21 @@ void soft_direct_kick(struct soft_vcpu *c)
 
 /* What it takes to enter a stub and to come back: the shortest of some, since others may have run in between.
  */
-static void time_trip(struct soft_direct *d, struct direct_stub *stub)
+static int time_trip(struct soft_direct *d, struct direct_space *space)
 {
-    d->trip = d->stub_trip = UINT64_MAX;
-    direct_stub_used(stub);
+    int rc = follow(space);
 
-    for (unsigned n = 0; n < 16 && !stub->dead; n++) {
-        struct user_regs_struct regs = {
-            .orig_rax = UINT64_MAX, .rip = 0, .cs = USER_CS, .ss = USER_DS, .eflags = FLAG_IF | 2};
+    d->trip = d->stub_ns = UINT64_MAX;
+    for (unsigned n = 0; n < 16 && rc == 0; n++) {
+        struct direct_registers regs = {.rip = 0, .cs = USER_CS, .rflags = FLAG_IF | 2};
         uint64_t start = __rdtsc();
-        direct_stub_run(stub, &regs); /* nothing is mapped there */
-        uint64_t took = __rdtsc() - start, used = direct_stub_used(stub);
+        if (direct_stub_run(&space->stub, &regs) != DIRECT_STOP_SIGNAL) /* nothing is mapped there */
+            rc = -EIO;
+        uint64_t took = __rdtsc() - start;
         d->trip = took < d->trip ? took : d->trip;
-        d->stub_trip = used < d->stub_trip ? used : d->stub_trip;
+        d->stub_ns = space->stub.ran < d->stub_ns ? space->stub.ran : d->stub_ns;
     }
+    return rc;
 }
 
 int soft_direct_probe(struct error **err)
@@ -516,11 +500,14 @@ int soft_direct_start(struct soft_vcpu *c, struct error **err)
         }
     }
     pin(d);
-    follow(&d->spaces[0]);
-    time_trip(d, &d->spaces[0].stub);
+    int rc = time_trip(d, &d->spaces[0]);
     release(d);
     direct_policy_init(&d->policy, d->trip);
     c->direct = d;
+    if (rc < 0) {
+        soft_direct_end(c);
+        return error_set_errno(err, -rc, "direct execution: running code in a process");
+    }
     return 0;
 }
 

@@ -27,16 +27,18 @@
 #define MOST(begun)   ((begun) / 2)
 
 /*
- * CPUID and RDPID; SYSENTER, which Intel's processors have in 64-bit mode, and whose way back the host's
- * kernel chooses; and where the host has more state than the guest, XGETBV, WRPKRU, which would keep us out
- * of the stub's own pages, and the XSAVE family, which would store that state into areas that are too small.
- * (RDTSC and RDTSCP fault in a stub.)
+ * CPUID, RDPID and RDTSCP, which tells the processor's number as well; SYSENTER, which Intel's processors
+ * have in 64-bit mode, and whose way back the host's kernel chooses; and where the host has more state than
+ * the guest, XGETBV, WRPKRU, which would keep us out of the stub's own pages, and the XSAVE family, which
+ * would store that state into areas that are too small. (RDTSC faults in a stub where the guest's TSC is not
+ * the host's.)
  */
 static bool tells(const struct direct_scan *scan, ZydisMnemonic mnemonic)
 {
     switch (mnemonic) {
     case ZYDIS_MNEMONIC_CPUID:
     case ZYDIS_MNEMONIC_RDPID:
+    case ZYDIS_MNEMONIC_RDTSCP:
         return true;
     case ZYDIS_MNEMONIC_SYSENTER:
         return !scan->amd;
@@ -70,7 +72,7 @@ static bool may_tell(const struct direct_scan *scan, const uint8_t *escape)
     case 0x34:
         return !scan->amd;
     case 0x01:
-        return scan->more_state && (modrm == 0xd0 || modrm == 0xef);
+        return modrm == 0xf9 || (scan->more_state && (modrm == 0xd0 || modrm == 0xef));
     case 0xae:
         return scan->more_state && memory && reg >= 4 && reg <= 6;
     case 0xc7:
@@ -133,6 +135,17 @@ static enum direct_verdict look_at(const struct direct_scan *scan, const uint8_t
                                                                                   : DIRECT_DOUBTFUL;
 }
 
+/*
+ * The first page of the code that Linux maps for programs that ask what time it is. Behind its functions it
+ * has, as data that nobody reads, the instructions that may be put in their place (RDTSCP for one).
+ */
+static bool is_vdso(const uint8_t *page)
+{
+    static const char name[] = "linux-vdso.so.1";
+
+    return memcmp(page, "\177ELF", 4) == 0 && memmem(page, PAGE / 2, name, sizeof(name));
+}
+
 enum direct_verdict direct_scan_page(const struct direct_scan *scan, const uint8_t *before,
                                      const uint8_t *page, struct direct_sites *sites)
 {
@@ -140,6 +153,7 @@ enum direct_verdict direct_scan_page(const struct direct_scan *scan, const uint8
     const unsigned end = WINDOW + PAGE;
     /* What ends in this page may have begun in the one before. */
     unsigned first = before ? 0 : WINDOW;
+    bool vdso = is_vdso(page);
 
     sites->n = 0;
     memset(bytes + end, 0, PADDING);
@@ -152,7 +166,7 @@ enum direct_verdict direct_scan_page(const struct direct_scan *scan, const uint8
             break;
         enum direct_verdict v =
             may_tell(scan, bytes + at) ? look_at(scan, bytes, first, at, end + LONGEST) : DIRECT_HARMLESS;
-        if (v == DIRECT_HARMLESS)
+        if (v == DIRECT_HARMLESS || (v == DIRECT_DOUBTFUL && vdso))
             continue;
         if (v == DIRECT_DOUBTFUL || at + 1 < WINDOW || sites->n == DIRECT_SITES)
             return DIRECT_DOUBTFUL;

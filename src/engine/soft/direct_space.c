@@ -186,8 +186,6 @@ int direct_space_assign(struct direct_space *space, uint64_t cr3)
         rc = empty(space);
     space->cr3 = cr3;
     space->refused = 0;
-    /* None that there is: so that registers which the guest does not know of are set anew, too. */
-    memset(space->xsave, 0xff, sizeof(space->xsave));
     return rc;
 }
 

@@ -41,7 +41,6 @@ struct direct_space {
     unsigned n_copies;
     unsigned n_chunks, n_areas;
     struct direct_chunk *buckets[DIRECT_BUCKETS];
-    uint8_t xsave[832]; /* the vector state that the stub holds */
 };
 
 enum direct_resolve {

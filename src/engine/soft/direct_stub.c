@@ -1,210 +1,157 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/*
- * The stub's process: how it comes into being, what it may do, and how it is led.
- *
- * It is forked from the vCPU's thread while that may still fork, so that it has what confinement the VM
- * process has, and then gives up the rest: every descriptor but the guest's memory and its own, every system
- * call but those that its loop makes, and its memory. PTRACE_SYSEMU keeps the guest's system calls from the
- * host's kernel; the list of three calls stands behind it.
- */
+/* A stub's leader: how it is made, led and ended. direct_stub_child.c is the other side. */
 #include "engine/soft/direct_stub.h"
 
 #include "base/bytes.h"
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "engine/soft/direct_stub_priv.h"
 
-#include <elf.h>
 #include <errno.h>
-#include <linux/audit.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/ptrace.h>
 #include <sys/random.h>
-#include <sys/rseq.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define PAGE        4096u
-#define KICK        SIGUSR1
-#define LOOP_OFFSET 16
-#define XSTATE_MAX  (16u << 10)
-#define COPIES_AT   (2 * PAGE)
-#define OWN_SIZE    (COPIES_AT + STUB_COPIES * PAGE)
+#define PAGE         4096u
+#define OWN_SIZE     (STUB_COPIES_AT + STUB_COPIES * PAGE)
+#define MAX_COMMANDS ((STUB_EXCHANGE_AT - STUB_COMMANDS_AT - STUB_FIRST) / sizeof(struct stub_command) - 1)
+#define LAST_COMMAND INT64_MIN
 
 /* The stub's pages lie where programs have neither their heap nor their libraries. */
 #define PLACE_FIRST 0x100000000000ull
 #define PLACE_SPAN  0x400000000000ull
 
-/* What the loop reads: a system call and its arguments, until a negative number. */
-struct command {
-    int64_t call;
-    uint64_t args[6];
+/* Who sleeps looks now and then whether the other is alive. */
+#define LOOK_NS 100000000
+
+/* The selectors of user code that the host's kernel has. */
+#define USER_CS 0x33u
+#define USER_SS 0x2bu
+
+#define HWCAP2_BASES (1u << 1) /* user code may read the bases of FS and GS */
+
+/* The frame of a signal, as the kernel lays it out: a ucontext, and then a siginfo. */
+struct context {
+    uint64_t flags, link, stack[3];
+    uint64_t regs[16]; /* in the order of `place_in_frame` */
+    uint64_t rip, rflags;
+    uint16_t cs, gs, fs, ss;
+    uint64_t error, vector, old_mask, cr2;
+    uint64_t xsave; /* where the vector state is */
+    uint64_t reserved[8];
+    uint64_t mask;
+    struct {
+        int32_t number, error, code, unused;
+        uint64_t address;
+    } info;
 };
-/* At the end of that page. */
-struct processors {
-    unsigned long mask[16];
-};
-#define PROCESSORS_AT (PAGE - sizeof(struct processors))
-#define MAX_COMMANDS  (PROCESSORS_AT / sizeof(struct command) - 1)
-#define LAST_COMMAND  INT64_MIN
+_Static_assert(offsetof(struct context, info) == 304, "not the kernel's frame");
 
-/*
- *  0   int3
- *  16  next: mov rax, [rbx]; test rax, rax; js end; (arguments from rbx); syscall
- *            cmp rax, -4095; jae end; add rbx, 56; jmp next
- *      end:  int3
- */
-static const uint8_t loop_code[] = {
-    0x48, 0x8b, 0x03,                   /* mov rax, [rbx] */
-    0x48, 0x85, 0xc0,                   /* test rax, rax */
-    0x78, 0x28,                         /* js end */
-    0x48, 0x8b, 0x7b, 0x08,             /* mov rdi, [rbx + 8] */
-    0x48, 0x8b, 0x73, 0x10,             /* mov rsi, [rbx + 16] */
-    0x48, 0x8b, 0x53, 0x18,             /* mov rdx, [rbx + 24] */
-    0x4c, 0x8b, 0x53, 0x20,             /* mov r10, [rbx + 32] */
-    0x4c, 0x8b, 0x43, 0x28,             /* mov r8, [rbx + 40] */
-    0x4c, 0x8b, 0x4b, 0x30,             /* mov r9, [rbx + 48] */
-    0x0f, 0x05,                         /* syscall */
-    0x48, 0x3d, 0x01, 0xf0, 0xff, 0xff, /* cmp rax, -4095 */
-    0x73, 0x06,                         /* jae end */
-    0x48, 0x83, 0xc3, 0x38,             /* add rbx, 56 */
-    0xeb, 0xd0,                         /* jmp next */
-    0xcc,                               /* end: int3 */
-};
+static const uint8_t place_in_frame[16] = {13, 14, 12, 11, 15, 10, 9, 8, 0, 1, 2, 3, 4, 5, 6, 7};
 
-/* ---- the child ---- */
+/* In XSAVE's area. From XSAVE_OWN to the header the kernel keeps what it has to know of it. */
+#define XSAVE_MXCSR      24u
+#define XSAVE_MXCSR_MASK 28u
+#define XSAVE_OWN        464u
+#define XSAVE_OWN_SIZE   480u
+#define XSAVE_HEADER     512u
 
-/* Anything else is a signal, which stops the stub: the kernel's emulation of old vsyscalls comes by here. */
-static int keep_three_calls(void)
+static struct stub_exchange *exchange_of(const struct direct_stub *stub)
 {
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, arch)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, AUDIT_ARCH_X86_64, 0, 4),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_mmap, 3, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_munmap, 2, 0),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_sched_setaffinity, 1, 0),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    const struct sock_fprog program = {.len = ARRAY_SIZE(code), .filter = code};
-
-    return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program);
+    return (struct stub_exchange *)(void *)(stub->shared + STUB_EXCHANGE_AT);
 }
 
-/* The C library's registration points into memory that is about to go. */
-static void forget_rseq(void)
+static struct context *context_of(const struct direct_stub *stub)
 {
-    if (__rseq_size)
-        syscall(SYS_rseq, (uint8_t *)__builtin_thread_pointer() + __rseq_offset, 32, RSEQ_FLAG_UNREGISTER,
-                RSEQ_SIG);
+    return (struct context *)(void *)(stub->shared + stub->context);
 }
 
-static void close_but(int one, int other)
-{
-    int low = one < other ? one : other, high = one < other ? other : one;
+/* ---- taking turns ---- */
 
-    if (low > 0)
-        syscall(SYS_close_range, 0, low - 1, 0);
-    if (high > low + 1)
-        syscall(SYS_close_range, low + 1, high - 1, 0);
-    syscall(SYS_close_range, high + 1, ~0u, 0);
+static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct timespec *timeout)
+{
+    return syscall(SYS_futex, word, op, value, timeout, NULL, 0);
 }
 
-/* `own`: the file of the stub's two pages and of copies. Only calls that the kernel executes: locks of the C
- * library may have been taken by other threads. */
-static _Noreturn void child(int own, uint64_t at, int memory_fd)
+static bool has_ended(pid_t *pid)
 {
-    sigset_t none;
-
-    sigemptyset(&none);
-    forget_rseq();
-    if (syscall(SYS_prctl, PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0) < 0 ||
-        syscall(SYS_prctl, PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0) < 0 ||
-        syscall(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
-        syscall(SYS_rt_sigprocmask, SIG_SETMASK, &none, NULL, 8) < 0 ||
-        syscall(SYS_mmap, at, PAGE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, own, 0) < 0 ||
-        syscall(SYS_mmap, at + PAGE, PAGE, PROT_READ, MAP_SHARED | MAP_FIXED, own, PAGE) < 0)
-        syscall(SYS_exit_group, 1);
-    syscall(SYS_prctl, PR_SET_NAME, "tabique-stub", 0, 0, 0);
-    close_but(own, memory_fd);
-    if (syscall(SYS_ptrace, PTRACE_TRACEME, 0, 0, 0) < 0 || keep_three_calls() < 0)
-        syscall(SYS_exit_group, 1);
-    __asm__ volatile("jmp *%0" : : "r"(at));
-    __builtin_unreachable();
-}
-
-/* ---- its tracer ---- */
-
-/* The next stop, in stub->wait_status. False: the process is gone. */
-static bool wait_for_stop(struct direct_stub *stub)
-{
-    pid_t got;
-
-    do {
-        got = wait4(stub->pid, &stub->wait_status, __WALL, NULL);
-    } while (got < 0 && errno == EINTR);
-    if (got != stub->pid || !WIFSTOPPED(stub->wait_status)) {
-        stub->dead = true;
+    if (*pid > 0 && waitpid(*pid, NULL, WNOHANG | __WALL) != *pid)
         return false;
+    *pid = 0;
+    return true;
+}
+
+/* Until *word is no longer `value`. False: one of the stub's processes has ended. */
+static bool sleep_while(struct direct_stub *stub, _Atomic uint32_t *word, uint32_t value)
+{
+    const struct timespec timeout = {.tv_nsec = LOOK_NS};
+
+    while (atomic_load(word) == value) {
+        if (futex(word, FUTEX_WAIT, value, &timeout) < 0 && errno == ETIMEDOUT &&
+            (has_ended(&stub->runner) || has_ended(&stub->mapper)) && atomic_load(word) == value) {
+            stub->dead = true;
+            return false;
+        }
     }
     return true;
 }
 
-uint64_t direct_stub_used(struct direct_stub *stub)
+static bool wait_for_stop(struct direct_stub *stub)
 {
-    struct timespec t;
-
-    if (clock_gettime(stub->clock, &t) < 0) /* it has ended */
-        return 0;
-    uint64_t now = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec, used = now - stub->used;
-    stub->used = now;
-    return used;
+    return sleep_while(stub, &exchange_of(stub)->turn, STUB_RUNS);
 }
 
-static struct command *command_at(struct direct_stub *stub, unsigned n)
+static void let_run(struct direct_stub *stub)
 {
-    return (struct command *)(void *)(stub->shared + PAGE) + n;
+    struct stub_exchange *x = exchange_of(stub);
+
+    atomic_store(&x->begun, 0);
+    atomic_store(&x->turn, STUB_RUNS);
+    futex(&x->turn, FUTEX_WAKE, 1, NULL);
+}
+
+/* ---- commands ---- */
+
+static struct stub_command *command_at(const struct direct_stub *stub, unsigned n)
+{
+    return (struct stub_command *)(void *)(stub->shared + STUB_COMMANDS_AT + STUB_FIRST) + n;
+}
+
+static void publish(struct direct_stub *stub)
+{
+    _Atomic uint32_t *sequence =
+        (_Atomic uint32_t *)(void *)(stub->shared + STUB_COMMANDS_AT + STUB_SEQUENCE);
+
+    command_at(stub, stub->queued)->call = LAST_COMMAND;
+    stub->queued = 0;
+    atomic_store(sequence, ++stub->sequence);
+    futex(sequence, FUTEX_WAKE, 1, NULL);
 }
 
 int direct_stub_apply(struct direct_stub *stub)
 {
-    struct user_regs_struct regs = {.rip = stub->at + LOOP_OFFSET,
-                                    .rbx = stub->at + PAGE,
-                                    .orig_rax = UINT64_MAX,
-                                    .eflags = 0x202,
-                                    .cs = 0x33,
-                                    .ss = 0x2b};
+    struct stub_exchange *x = exchange_of(stub);
+    uint32_t before = stub->sequence;
 
     if (!stub->queued)
         return 0;
-    command_at(stub, stub->queued)->call = LAST_COMMAND;
-    stub->queued = 0;
-    if (ptrace(PTRACE_SETREGS, stub->pid, 0, &regs) < 0)
-        return -errno;
-    do { /* a kick that came late waits for the next run */
-        if (ptrace(PTRACE_CONT, stub->pid, 0, 0) < 0)
-            return -errno;
-        if (!wait_for_stop(stub))
-            return -ESRCH;
-    } while (WSTOPSIG(stub->wait_status) == KICK);
-    direct_stub_used(stub); /* commands are not the guest's code */
-    if (ptrace(PTRACE_GETREGS, stub->pid, 0, &regs) < 0)
-        return -errno;
-    if (WSTOPSIG(stub->wait_status) != SIGTRAP || regs.rip != stub->at + LOOP_OFFSET + sizeof(loop_code))
-        return -EIO;
-    return regs.rax > -4096ull ? (int)regs.rax : 0;
+    publish(stub);
+    if (!sleep_while(stub, &x->done, before))
+        return -ESRCH;
+    int64_t result = x->result;
+    return result < 0 && result > -4096 ? (int)result : 0;
 }
 
-static int queue(struct direct_stub *stub, const struct command *command)
+static int queue(struct direct_stub *stub, const struct stub_command *command)
 {
     *command_at(stub, stub->queued++) = *command;
     return stub->queued == MAX_COMMANDS ? direct_stub_apply(stub) : 0;
@@ -213,7 +160,7 @@ static int queue(struct direct_stub *stub, const struct command *command)
 static int queue_map(struct direct_stub *stub, uint64_t address, uint64_t length, int prot, int fd,
                      uint64_t offset)
 {
-    const struct command c = {
+    const struct stub_command c = {
         SYS_mmap,
         {address, length, (uint64_t)prot, MAP_SHARED | MAP_FIXED | MAP_POPULATE, (uint64_t)fd, offset}};
     return queue(stub, &c);
@@ -226,41 +173,53 @@ int direct_stub_map(struct direct_stub *stub, uint64_t address, uint64_t length,
 
 int direct_stub_map_copy(struct direct_stub *stub, uint64_t address, int prot, unsigned number)
 {
-    return queue_map(stub, address, PAGE, prot, stub->own_fd, COPIES_AT + (uint64_t)number * PAGE);
+    return queue_map(stub, address, PAGE, prot, stub->own_fd, STUB_COPIES_AT + (uint64_t)number * PAGE);
 }
 
 uint8_t *direct_stub_copy(const struct direct_stub *stub, unsigned number)
 {
-    return stub->shared + COPIES_AT + (size_t)number * PAGE;
+    return stub->shared + STUB_COPIES_AT + (size_t)number * PAGE;
 }
 
 int direct_stub_unmap(struct direct_stub *stub, uint64_t address, uint64_t length)
 {
-    const struct command c = {SYS_munmap, {address, length}};
+    const struct stub_command c = {SYS_munmap, {address, length}};
     return queue(stub, &c);
 }
 
 int direct_stub_move(struct direct_stub *stub, unsigned cpu)
 {
-    struct processors *on = (struct processors *)(void *)(stub->shared + PAGE + PROCESSORS_AT);
-    const unsigned bits = 8 * sizeof(on->mask[0]);
-    const struct command c = {SYS_sched_setaffinity, {0, sizeof(*on), stub->at + PAGE + PROCESSORS_AT}};
+    const struct stub_command c = {SYS_sched_setaffinity,
+                                   {0, sizeof(cpu_set_t), stub->at + STUB_COMMANDS_AT + STUB_PROCESSORS}};
+    cpu_set_t one;
 
-    if (cpu >= bits * ARRAY_SIZE(on->mask))
+    _Static_assert(sizeof(one) == STUB_FIRST - STUB_PROCESSORS, "a set of processors has another size");
+    if (cpu >= CPU_SETSIZE)
         return 0;
-    memset(on, 0, sizeof(*on));
-    on->mask[cpu / bits] = 1ul << cpu % bits;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    memcpy(stub->shared + STUB_COMMANDS_AT + STUB_PROCESSORS, &one, sizeof(one));
+    stub->set |= STUB_SET_PROCESSORS;
     return queue(stub, &c);
+}
+
+void direct_stub_hide_tsc(struct direct_stub *stub, bool hide)
+{
+    if (stub->tsc_hidden == hide)
+        return;
+    stub->tsc_hidden = hide;
+    exchange_of(stub)->tsc = hide ? PR_TSC_SIGSEGV : PR_TSC_ENABLE;
+    stub->set |= STUB_SET_TSC;
 }
 
 bool direct_stub_occupies(const struct direct_stub *stub, uint64_t address, uint64_t length)
 {
-    return address < stub->at + 2 * PAGE && stub->at < address + length;
+    return address < stub->at + STUB_SIZE && stub->at < address + length;
 }
 
 int direct_stub_unmap_all(struct direct_stub *stub)
 {
-    uint64_t after = stub->at + 2 * PAGE;
+    uint64_t after = stub->at + STUB_SIZE;
     int rc = direct_stub_unmap(stub, 0, stub->at);
 
     if (rc == 0)
@@ -268,57 +227,123 @@ int direct_stub_unmap_all(struct direct_stub *stub)
     return rc;
 }
 
-enum direct_stop direct_stub_run(struct direct_stub *stub, struct user_regs_struct *regs)
+/* ---- running ---- */
+
+/* What the runner has in its segment registers is in the exchange, from when it stopped. */
+static void give_segments(struct direct_stub *stub, const struct direct_registers *regs)
 {
-    if (ptrace(PTRACE_SETREGS, stub->pid, 0, regs) < 0 || ptrace(PTRACE_SYSEMU, stub->pid, 0, 0) < 0) {
-        stub->dead = true;
-        return DIRECT_STOP_GONE;
-    }
-    if (!wait_for_stop(stub) || ptrace(PTRACE_GETREGS, stub->pid, 0, regs) < 0) {
+    struct stub_exchange *x = exchange_of(stub);
+
+    if (x->ds != regs->ds || x->es != regs->es)
+        stub->set |= STUB_SET_SEGMENTS;
+    if (x->fs || x->fs_base != regs->fs_base)
+        stub->set |= STUB_SET_FS_BASE;
+    if (x->gs || x->gs_base != regs->gs_base)
+        stub->set |= STUB_SET_GS_BASE;
+    x->ds = regs->ds;
+    x->es = regs->es;
+    x->fs_base = regs->fs_base;
+    x->gs_base = regs->gs_base;
+    x->set = stub->set;
+    stub->set = 0;
+}
+
+static void give_registers(struct direct_stub *stub, const struct direct_registers *regs)
+{
+    struct context *context = context_of(stub);
+
+    for (unsigned n = 0; n < ARRAY_SIZE(place_in_frame); n++)
+        context->regs[place_in_frame[n]] = regs->gpr[n];
+    context->rip = regs->rip;
+    context->rflags = regs->rflags;
+    context->cs = regs->cs;
+    context->ss = USER_SS;
+    give_segments(stub, regs);
+}
+
+static void take_registers(const struct direct_stub *stub, struct direct_registers *regs)
+{
+    const struct context *context = context_of(stub);
+    const struct stub_exchange *x = exchange_of(stub);
+
+    for (unsigned n = 0; n < ARRAY_SIZE(place_in_frame); n++)
+        regs->gpr[n] = context->regs[place_in_frame[n]];
+    regs->rip = context->rip;
+    regs->rflags = context->rflags;
+    regs->cs = context->cs;
+    regs->ds = x->ds;
+    regs->es = x->es;
+    regs->fs = x->fs;
+    regs->gs = x->gs;
+    /* Without instructions for that it can only have loaded a selector, whose base is zero. */
+    regs->fs_base = x->has_bases || !x->fs ? x->fs_base : 0;
+    regs->gs_base = x->has_bases || !x->gs ? x->gs_base : 0;
+}
+
+/* All that it has used since its last stop was for the code, but for what that took to begin and to stop. */
+static void read_clock(struct direct_stub *stub)
+{
+    struct timespec t;
+
+    if (clock_gettime(stub->clock, &t) < 0) /* it has ended */
+        return;
+    uint64_t now = (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+    stub->ran = now - stub->used;
+    stub->used = now;
+}
+
+enum direct_stop direct_stub_run(struct direct_stub *stub, struct direct_registers *regs)
+{
+    const struct context *context = context_of(stub);
+    const struct stub_exchange *x = exchange_of(stub);
+
+    give_registers(stub, regs);
+    let_run(stub);
+    if (!wait_for_stop(stub))
+        return atomic_load(&x->begun) ? DIRECT_STOP_DEAD : DIRECT_STOP_GONE;
+    read_clock(stub);
+    if (x->context != stub->at + stub->context) { /* nobody but the code itself can have done that */
         stub->dead = true;
         return DIRECT_STOP_DEAD;
     }
-    switch (WSTOPSIG(stub->wait_status)) {
-    case SIGTRAP | 0x80:
-        return DIRECT_STOP_SYSCALL;
-    case KICK:
+    take_registers(stub, regs);
+    switch (x->signal) {
+    case SIGSYS: /* otherwise the host's kernel has begun to emulate a vsyscall */
+        return context->info.address == context->rip ? DIRECT_STOP_SYSCALL : DIRECT_STOP_SIGNAL;
+    case STUB_KICK:
         return DIRECT_STOP_KICK;
     default:
         return DIRECT_STOP_SIGNAL;
     }
 }
 
-int direct_stub_signal(struct direct_stub *stub, int *code, uint64_t *address)
+int direct_stub_signal(const struct direct_stub *stub, int *code, uint64_t *address)
 {
-    siginfo_t info = {0};
+    const struct context *context = context_of(stub);
 
-    if (ptrace(PTRACE_GETSIGINFO, stub->pid, 0, &info) < 0)
-        stub->dead = true;
-    *code = info.si_code;
-    *address = (uint64_t)(uintptr_t)info.si_addr;
-    return WSTOPSIG(stub->wait_status);
+    *code = context->info.code;
+    *address = context->info.address;
+    return (int)exchange_of(stub)->signal;
 }
 
-int direct_stub_get_xstate(struct direct_stub *stub, uint8_t *xsave, size_t size)
+void direct_stub_get_xstate(const struct direct_stub *stub, uint8_t *xsave, size_t size)
 {
-    struct iovec part = {xsave, size};
-
-    return ptrace(PTRACE_GETREGSET, stub->pid, NT_X86_XSTATE, &part) < 0 ? -errno : 0;
+    memcpy(xsave, stub->shared + stub->xsave, size);
+    /* What a processor would refuse to load, nobody but the code itself can have put there. */
+    put_le32(xsave + XSAVE_MXCSR, get_le32(xsave + XSAVE_MXCSR) & stub->mxcsr_mask);
 }
 
-int direct_stub_set_xstate(struct direct_stub *stub, const uint8_t *xsave, size_t size)
+void direct_stub_set_xstate(struct direct_stub *stub, const uint8_t *xsave, size_t size)
 {
-    uint8_t whole[XSTATE_MAX] __attribute__((aligned(64)));
-    struct iovec part = {whole, stub->xstate_size};
+    uint8_t *to = stub->shared + stub->xsave;
 
-    memcpy(whole, xsave, size);
-    memset(whole + size, 0, stub->xstate_size - size);
-    return ptrace(PTRACE_SETREGSET, stub->pid, NT_X86_XSTATE, &part) < 0 ? -errno : 0;
+    memcpy(to, xsave, XSAVE_OWN);
+    memcpy(to + XSAVE_HEADER, xsave + XSAVE_HEADER, size - XSAVE_HEADER);
 }
 
 void direct_stub_kick(int pidfd)
 {
-    syscall(SYS_pidfd_send_signal, pidfd, KICK, NULL, 0);
+    syscall(SYS_pidfd_send_signal, pidfd, STUB_KICK, NULL, 0);
 }
 
 /* ---- making ---- */
@@ -333,25 +358,63 @@ static int choose_place(uint64_t *at)
     return 0;
 }
 
-/* Traced, stopped and with nothing left of ours. */
-static int tame(struct direct_stub *stub)
+/* Of its first stop, at which nothing of the guest's has run: what the kernel says there can be believed. */
+static int find_frame(struct direct_stub *stub)
 {
-    uint8_t whole[XSTATE_MAX];
-    struct iovec part = {whole, sizeof(whole)};
+    const struct stub_exchange *x = exchange_of(stub);
+    uint64_t at = x->context - stub->at;
 
-    if (!wait_for_stop(stub) || WSTOPSIG(stub->wait_status) != SIGTRAP)
-        return -EPERM;
-    if (ptrace(PTRACE_SETOPTIONS, stub->pid, 0, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD) < 0 ||
-        ptrace(PTRACE_GETREGSET, stub->pid, NT_X86_XSTATE, &part) < 0)
-        return -errno;
-    stub->xstate_size = part.iov_len;
-    int rc = direct_stub_unmap_all(stub);
-    return rc ? rc : direct_stub_apply(stub);
+    if (x->signal != SIGTRAP || at < STUB_STACK_AT || at > STUB_SIZE - sizeof(struct context))
+        return -EIO;
+    stub->context = (uint32_t)at;
+    at = context_of(stub)->xsave - stub->at;
+    if (at < STUB_STACK_AT || at > STUB_SIZE - XSAVE_HEADER)
+        return -EIO;
+    stub->xsave = (uint32_t)at;
+    if (get_le32(stub->shared + at + XSAVE_OWN_SIZE) > STUB_SIZE - at)
+        return -EIO;
+    uint32_t mask = get_le32(stub->shared + at + XSAVE_MXCSR_MASK);
+    stub->mxcsr_mask = mask ? mask : 0xffbf; /* SDM vol. 1 11.6.6 */
+    return 0;
+}
+
+/* That it stops when it is told to: some hosts' lists of system calls do not have this one. */
+static int try_kick(struct direct_stub *stub, struct error **err)
+{
+    struct direct_registers regs = {.cs = USER_CS, .rflags = 0x202};
+
+    if (syscall(SYS_pidfd_send_signal, stub->pidfd, STUB_KICK, NULL, 0) < 0)
+        return error_set_errno(err, errno, "direct execution: pidfd_send_signal");
+    if (direct_stub_run(stub, &regs) != DIRECT_STOP_KICK)
+        return error_set(err, EIO, "direct execution: a signal does not stop a process of its own");
+    return 0;
+}
+
+/* Stopped, and with nothing left of ours. */
+static int tame(struct direct_stub *stub, struct error **err)
+{
+    bool stopped = wait_for_stop(stub);
+
+    stub->mapper = atomic_load(&exchange_of(stub)->mapper);
+    if (!stopped)
+        return error_set(
+            err, EPERM,
+            "direct execution: this host does not let a process share its memory with another and give up "
+            "its other rights");
+    int rc = clock_getcpuclockid(stub->runner, &stub->clock);
+    rc = rc ? -rc : find_frame(stub);
+    if (rc == 0)
+        rc = direct_stub_unmap_all(stub);
+    if (rc == 0)
+        rc = direct_stub_apply(stub);
+    if (rc)
+        return error_set_errno(err, -rc, "direct execution: leading a process of its own");
+    return try_kick(stub, err);
 }
 
 int direct_stub_create(struct direct_stub *stub, int memory_fd, struct error **err)
 {
-    *stub = (struct direct_stub){.pid = -1, .pidfd = -1, .memory_fd = memory_fd};
+    *stub = (struct direct_stub){.pidfd = -1, .memory_fd = memory_fd};
     cleanup_close int own = memfd_create("stub", MFD_CLOEXEC);
     void *shared = MAP_FAILED;
     if (own >= 0 && ftruncate(own, OWN_SIZE) == 0)
@@ -360,35 +423,40 @@ int direct_stub_create(struct direct_stub *stub, int memory_fd, struct error **e
         return error_set_errno(err, errno, "direct execution: memory");
     stub->shared = shared;
     stub->own_fd = own;
-    stub->shared[0] = 0xcc;
-    memcpy(stub->shared + LOOP_OFFSET, loop_code, sizeof(loop_code));
+    memcpy(stub->shared, direct_stub_code, (size_t)(direct_stub_code_end - direct_stub_code));
+    exchange_of(stub)->has_bases = getauxval(AT_HWCAP2) & HWCAP2_BASES ? 1 : 0;
     int rc = choose_place(&stub->at);
     if (rc < 0)
         return error_set_errno(err, -rc, "direct execution: random number");
     long pid = syscall(SYS_clone, CLONE_PIDFD | SIGCHLD, NULL, &stub->pidfd, NULL, NULL);
     if (pid == 0)
-        child(own, stub->at, memory_fd);
+        direct_stub_child(own, stub->at, memory_fd);
     if (pid < 0)
         return error_set_errno(err, errno, "direct execution: a process");
-    stub->pid = (pid_t)pid;
-    rc = clock_getcpuclockid(stub->pid, &stub->clock);
-    rc = rc ? -rc : tame(stub);
-    if (rc < 0)
-        return error_set_errno(err, -rc,
-                               "direct execution: this host does not let a process trace its child");
-    return 0;
+    stub->runner = (pid_t)pid;
+    return tame(stub, err);
 }
 
 void direct_stub_destroy(struct direct_stub *stub)
 {
-    if (stub->pid > 0) {
-        syscall(SYS_pidfd_send_signal, stub->pidfd, SIGKILL, NULL, 0);
-        while (waitpid(stub->pid, &stub->wait_status, __WALL) == stub->pid && WIFSTOPPED(stub->wait_status))
-            ;
+    if (stub->mapper > 0) {
+        const struct stub_command end = {SYS_exit_group, {0}};
+        stub->queued = 0;
+        *command_at(stub, stub->queued++) = end;
+        publish(stub);
+        waitpid(stub->mapper, NULL, __WALL);
+    }
+    if (stub->runner > 0) {
+        if (syscall(SYS_pidfd_send_signal, stub->pidfd, SIGKILL, NULL, 0) <
+            0) { /* not permitted: it waits for us */
+            exchange_of(stub)->set = STUB_SET_END;
+            let_run(stub);
+        }
+        waitpid(stub->runner, NULL, __WALL);
     }
     if (stub->pidfd >= 0)
         close(stub->pidfd);
     if (stub->shared)
         munmap(stub->shared, OWN_SIZE);
-    *stub = (struct direct_stub){.pid = -1, .pidfd = -1};
+    *stub = (struct direct_stub){.pidfd = -1};
 }

@@ -69,7 +69,6 @@ static struct soft_vcpu *new_vcpu(struct soft *s, unsigned n)
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++)
         c->tlb_fills[mmu].n = c->jump_fills[mmu].n = UINT32_MAX; /* so that the first flush empties them */
     soft_tlb_flush(c, true);
-    c->tsc_offset = -__rdtsc();
     soft_reset_msrs(c);
     cpu_state_reset(&state, n == 0);
     soft_set_state(c, &state);
@@ -96,12 +95,10 @@ int soft_core_init(struct soft *s, struct guest_memory *memory, unsigned cpus, u
         rc = soft_cache_create(s, cpus, err);
     if (rc < 0)
         return rc;
-    uint64_t offset = -__rdtsc();
     for (unsigned n = 0; n < cpus; n++) {
         s->vcpu[n] = new_vcpu(s, n);
         if (!s->vcpu[n])
             return error_set_errno(err, ENOMEM, "soft engine: vCPU %u", n);
-        s->vcpu[n]->tsc_offset = offset;
         s->n_vcpus = n + 1;
     }
     return 0;

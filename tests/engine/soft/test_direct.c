@@ -5,10 +5,14 @@
 #include "engine/soft/direct.h"
 #include "engine/soft/direct_space.h"
 #include "engine/soft/direct_stub.h"
+#include "engine/soft/direct_stub_priv.h"
 #include "engine/soft/soft.h"
 #include "engine/soft/soft_priv.h"
 
 #include <dirent.h>
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -17,9 +21,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <x86intrin.h>
 
 #include <cmocka.h>
 
@@ -57,10 +63,9 @@ static int end_stub(void **state)
     return 0;
 }
 
-static struct user_regs_struct registers(uint64_t rip)
+static struct direct_registers registers(uint64_t rip)
 {
-    return (struct user_regs_struct){
-        .rip = rip, .cs = 0x33, .ss = 0x2b, .eflags = 0x202, .orig_rax = UINT64_MAX};
+    return (struct direct_registers){.rip = rip, .cs = 0x33, .rflags = 0x202};
 }
 
 static void map_code(const uint8_t *code, size_t length)
@@ -73,42 +78,100 @@ static void map_code(const uint8_t *code, size_t length)
 static void a_system_call_stops_before_the_kernel_sees_it(void **state)
 {
     static const uint8_t code[] = {0x48, 0xff, 0xc0, 0x0f, 0x05, 0xf4}; /* inc rax; syscall; hlt */
-    struct user_regs_struct r = registers(CODE);
+    struct direct_registers r = registers(CODE);
 
     map_code(code, sizeof(code));
-    r.rax = SYS_exit_group - 1;
-    r.rdi = 5;
+    r.gpr[CPU_RAX] = SYS_exit_group - 1;
+    r.gpr[CPU_RDI] = 5;
     assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_SYSCALL);
-    assert_int_equal(r.orig_rax, SYS_exit_group);
+    assert_int_equal(r.gpr[CPU_RAX], SYS_exit_group);
     assert_int_equal(r.rip, CODE + 5);
-    assert_int_equal(r.rdi, 5);
+    assert_int_equal(r.gpr[CPU_RDI], 5);
     /* It is alive, and goes on where it is told to. */
     r = registers(CODE);
     assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_SYSCALL);
-    assert_int_equal(r.orig_rax, 1);
+    assert_int_equal(r.gpr[CPU_RAX], 1);
+}
+
+/* In a process where `call`, with that first argument unless that is ANY, meets with `action`: what a stub
+ * makes of the guest's `asks`, by an instruction that ends at code + 2. */
+#define ANY UINT32_MAX
+static void under_a_filter(uint32_t call, uint32_t first, uint32_t action, const uint8_t code[2],
+                           uint64_t asks)
+{
+    struct sock_filter filter[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, call, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, first, 0, first == ANY ? 0 : 1),
+        BPF_STMT(BPF_RET | BPF_K, action),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    const struct sock_fprog program = {sizeof(filter) / sizeof(filter[0]), filter};
+    int status;
+
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct direct_registers r = registers(CODE);
+        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+            prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
+            _exit(2);
+        if (direct_stub_create(&s.stub, s.fd, NULL) < 0)
+            _exit(3);
+        memcpy(s.memory, code, 2);
+        r.gpr[CPU_RAX] = asks;
+        if (direct_stub_map(&s.stub, CODE, PAGE, PROT_READ | PROT_EXEC, 0) < 0 ||
+            direct_stub_apply(&s.stub) < 0)
+            _exit(4);
+        bool stopped = direct_stub_run(&s.stub, &r) == DIRECT_STOP_SYSCALL && r.gpr[CPU_RAX] == asks &&
+                       r.rip == CODE + 2;
+        direct_stub_destroy(&s.stub);
+        _exit(stopped ? 0 : 5);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
+/* Kernels before 5.11: the stub's own filter does it alone. */
+static void calls_stop_without_dispatch(void **state)
+{
+    const uint32_t refused = SECCOMP_RET_ERRNO | EINVAL;
+
+    under_a_filter(SYS_prctl, PR_SET_SYSCALL_USER_DISPATCH, refused, (const uint8_t[]){0x0f, 0x05},
+                   SYS_openat);
+    under_a_filter(SYS_prctl, PR_SET_SYSCALL_USER_DISPATCH, refused, (const uint8_t[]){0xcd, 0x80}, 5);
+}
+
+/* As a service manager may have set it: what the guest's code asks its own kernel for is not held against us.
+ */
+static void calls_stop_below_filters_that_kill(void **state)
+{
+    if (prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_OFF, 0, 0, 0) < 0)
+        skip(); /* a kernel before 5.11 */
+    under_a_filter(SYS_mount, ANY, SECCOMP_RET_KILL_PROCESS, (const uint8_t[]){0x0f, 0x05}, SYS_mount);
 }
 
 static void calls_of_32_bit_programs_stop_too(void **state)
 {
     static const uint8_t code[] = {0xcd, 0x80}; /* int 0x80 */
-    struct user_regs_struct r = registers(CODE);
+    struct direct_registers r = registers(CODE);
 
     map_code(code, sizeof(code));
-    r.rax = 1; /* exit */
+    r.gpr[CPU_RAX] = 1; /* exit */
     assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_SYSCALL);
-    assert_int_equal(r.orig_rax, 1);
+    assert_int_equal(r.gpr[CPU_RAX], 1);
     assert_int_equal(r.rip, CODE + 2);
 }
 
 static void exceptions_tell_their_address(void **state)
 {
     static const uint8_t code[] = {0x48, 0x89, 0x03, 0x0f, 0x0b, 0xcc}; /* mov [rbx], rax; ud2; int3 */
-    struct user_regs_struct r = registers(CODE);
+    struct direct_registers r = registers(CODE);
     uint64_t address;
     int how;
 
     map_code(code, sizeof(code));
-    r.rbx = DATA + 8;
+    r.gpr[CPU_RBX] = DATA + 8;
     assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_SIGNAL);
     assert_int_equal(direct_stub_signal(&s.stub, &how, &address), SIGSEGV);
     assert_true(address == DATA + 8);
@@ -116,7 +179,7 @@ static void exceptions_tell_their_address(void **state)
 
     assert_int_equal(direct_stub_map(&s.stub, DATA, PAGE, PROT_READ | PROT_WRITE, PAGE), 0);
     assert_int_equal(direct_stub_apply(&s.stub), 0);
-    r.rax = 0x1234;
+    r.gpr[CPU_RAX] = 0x1234;
     assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_SIGNAL);
     assert_int_equal(direct_stub_signal(&s.stub, &how, &address), SIGILL);
     assert_int_equal(s.memory[PAGE + 8] | s.memory[PAGE + 9] << 8, 0x1234);
@@ -138,7 +201,7 @@ static void *kick_soon(void *pidfd)
 static void a_kick_ends_an_endless_loop(void **state)
 {
     static const uint8_t code[] = {0xeb, 0xfe};
-    struct user_regs_struct r = registers(CODE);
+    struct direct_registers r = registers(CODE);
     pthread_t thread;
 
     map_code(code, sizeof(code));
@@ -151,29 +214,40 @@ static void a_kick_ends_an_endless_loop(void **state)
     assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_KICK);
 }
 
-/* The loop that maps pages is there to be jumped into: what it calls then is the guest's call. */
-static void the_loop_does_nothing_for_the_guest(void **state)
+/* The stub's own code is there to be jumped into: what it calls then is the guest's call. */
+static void the_stubs_code_does_nothing_for_the_guest(void **state)
 {
-    static const uint8_t code[] = {0xff, 0xe0}; /* jmp rax */
-    uint64_t command[14] = {SYS_mmap, DATA, PAGE, PROT_READ, MAP_SHARED | MAP_FIXED, (uint64_t)s.fd, 0};
-    struct user_regs_struct r = registers(CODE);
+    static const uint64_t calls[] = {SYS_mmap, SYS_munmap, SYS_mprotect, SYS_getpid, SYS_kill, SYS_exit};
+    struct direct_registers r = registers(CODE);
+    unsigned places = 0;
     uint64_t address;
     int how;
 
-    command[7] = UINT64_MAX;
-    map_code(code, sizeof(code));
-    memcpy(s.memory + PAGE, command, sizeof(command));
-    assert_int_equal(direct_stub_map(&s.stub, CODE + PAGE, PAGE, PROT_READ, PAGE), 0);
-    assert_int_equal(direct_stub_apply(&s.stub), 0);
-    r.rax = s.stub.at + 16;
-    r.rbx = CODE + PAGE;
+    map_code((const uint8_t[]){0xff, 0xe0}, 2); /* jmp rax */
+    for (unsigned at = 0; at < STUB_COMMANDS_AT - 1; at++) {
+        if (memcmp(s.stub.shared + at, (const uint8_t[]){0x0f, 0x05}, 2))
+            continue;
+        places++;
+        for (unsigned n = 0; n < sizeof(calls) / sizeof(calls[0]); n++) {
+            r = registers(s.stub.at + at);
+            r.gpr[CPU_RAX] = calls[n];
+            r.gpr[CPU_RDI] = DATA;
+            r.gpr[CPU_RSI] = PAGE;
+            assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_SYSCALL);
+            assert_int_equal(r.gpr[CPU_RAX], calls[n]);
+            assert_true(r.rip == s.stub.at + at + 2);
+        }
+    }
+    assert_true(places >= 8);
+    /* The mapper's list is not one that it can write. */
+    r = registers(CODE);
+    r.gpr[CPU_RAX] = s.stub.at + (uint64_t)(direct_stub_mapper - direct_stub_code);
     assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_SYSCALL);
-    assert_int_equal(r.orig_rax, SYS_mmap);
     /* Nor can it be changed. */
     map_code((const uint8_t[]){0x48, 0x89, 0x00}, 3); /* mov [rax], rax */
     for (unsigned n = 0; n < 2; n++) {
         r = registers(CODE);
-        r.rax = s.stub.at + n * PAGE;
+        r.gpr[CPU_RAX] = s.stub.at + n * PAGE;
         assert_int_equal(direct_stub_run(&s.stub, &r), DIRECT_STOP_SIGNAL);
         assert_int_equal(direct_stub_signal(&s.stub, &how, &address), SIGSEGV);
         assert_true(address == s.stub.at + n * PAGE);
@@ -200,20 +274,22 @@ static void it_holds_nothing_but_the_guests_pages(void **state)
     unsigned areas = 0, seccomp = 0;
 
     map_code((const uint8_t[]){0xf4}, 1);
-    snprintf(path, sizeof(path), "/proc/%d/maps", (int)s.stub.pid);
+    snprintf(path, sizeof(path), "/proc/%d/maps", (int)s.stub.runner);
     FILE *file = fopen(path, "r");
     assert_non_null(file);
     while (fgets(line, sizeof(line), file)) {
         uint64_t start = strtoull(line, NULL, 16);
         if (strstr(line, "[vsyscall]"))
             continue; /* the kernel's own: neither readable nor to be got rid of */
-        assert_true(start == CODE || start == s.stub.at || start == s.stub.at + PAGE);
+        assert_true(start == CODE || start == s.stub.at || start == s.stub.at + STUB_COMMANDS_AT ||
+                    start == s.stub.at + STUB_EXCHANGE_AT);
         areas++;
     }
     fclose(file);
-    assert_int_equal(areas, 3);
-    assert_int_equal(count_files(s.stub.pid), 2);
-    snprintf(path, sizeof(path), "/proc/%d/status", (int)s.stub.pid);
+    assert_int_equal(areas, 4);
+    assert_int_equal(count_files(s.stub.runner), 0);
+    assert_int_equal(count_files(s.stub.mapper), 2);
+    snprintf(path, sizeof(path), "/proc/%d/status", (int)s.stub.runner);
     file = fopen(path, "r");
     assert_non_null(file);
     while (fgets(line, sizeof(line), file))
@@ -230,12 +306,12 @@ static bool exists(pid_t pid)
 static void its_time_is_that_of_the_guests_code(void **state)
 {
     static const uint8_t code[] = {0x48, 0xff, 0xc9, 0x75, 0xfb, 0x0f, 0x05}; /* dec rcx; jnz; syscall */
-    struct user_regs_struct r = registers(CODE);
+    struct direct_registers r = registers(CODE);
 
     map_code(code, sizeof(code));
-    r.rcx = 50000000;
+    r.gpr[CPU_RCX] = 50000000;
     direct_stub_run(&s.stub, &r);
-    assert_true(direct_stub_used(&s.stub) > 5000000);
+    assert_true(s.stub.ran > 5000000);
     /* Waiting, and changing what is mapped, is not. */
     usleep(20000);
     for (unsigned n = 0; n < 2000; n++) {
@@ -243,9 +319,9 @@ static void its_time_is_that_of_the_guests_code(void **state)
         assert_int_equal(direct_stub_apply(&s.stub), 0);
     }
     r = registers(CODE);
-    r.rcx = 1;
+    r.gpr[CPU_RCX] = 1;
     direct_stub_run(&s.stub, &r);
-    assert_true(direct_stub_used(&s.stub) < 1000000);
+    assert_true(s.stub.ran < 1000000);
 }
 
 static void it_dies_with_its_tracer(void **state)
@@ -258,7 +334,7 @@ static void it_dies_with_its_tracer(void **state)
     if (pid == 0) {
         struct direct_stub mine;
         int rc = direct_stub_create(&mine, s.fd, NULL);
-        stub = rc == 0 ? mine.pid : 0;
+        stub = rc == 0 ? mine.runner : 0;
         if (write(ends[1], &stub, sizeof(stub)) != sizeof(stub))
             _exit(1);
         pause();
@@ -474,12 +550,13 @@ static void stores_to_translated_code_are_noticed(void **state)
 
 static void what_tells_of_the_host_is_translated(void **state)
 {
-    static const uint8_t cpuid[] = {0x0f, 0xa2}, rdtsc[] = {0x0f, 0x31}, rdpid[] = {0xf3, 0x0f, 0xc7, 0xf8};
+    static const uint8_t cpuid[] = {0x0f, 0xa2}, rdtscp[] = {0x0f, 0x01, 0xf9},
+                         rdpid[] = {0xf3, 0x0f, 0xc7, 0xf8};
     static const uint8_t wrpkru[] = {0x0f, 0x01, 0xef}, xgetbv[] = {0x0f, 0x01, 0xd0};
     const struct {
         const uint8_t *code;
         size_t length;
-    } cases[] = {{cpuid, 2}, {rdtsc, 2}, {rdpid, 4}, {wrpkru, 3}, {xgetbv, 3}};
+    } cases[] = {{cpuid, 2}, {rdtscp, 3}, {rdpid, 4}, {wrpkru, 3}, {xgetbv, 3}};
 
     for (size_t n = 0; n < sizeof(cases) / sizeof(cases[0]); n++) {
         struct soft_vcpu *c = begin_guest(cases[n].code, cases[n].length);
@@ -490,9 +567,33 @@ static void what_tells_of_the_host_is_translated(void **state)
     BEGIN(0x90);
 }
 
-static void one_instruction_is_left_to_the_translator(void **state)
+static void the_tsc_is_read_where_it_is_the_hosts(void **state)
 {
     struct soft_vcpu *c = BEGIN(0x0f, 0x31, 0x0f, 0x05); /* rdtsc; syscall */
+
+    uint64_t before = __rdtsc();
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE + 2);
+    uint64_t value = c->gpr[CPU_RDX] << 32 | c->gpr[CPU_RAX];
+    assert_true(value > before && value < __rdtsc());
+    /* Not where the guest has set it, or forbids it. */
+    c->tsc_offset = 1000;
+    c->rip = USER_CODE;
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE);
+    c->tsc_offset = 0;
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE + 2);
+    c->cr4 |= CR4_TSD;
+    c->rip = USER_CODE;
+    soft_direct_run(c);
+    assert_true(c->rip == USER_CODE);
+    c->cr4 &= ~(uint64_t)CR4_TSD;
+}
+
+static void one_instruction_is_left_to_the_translator(void **state)
+{
+    struct soft_vcpu *c = BEGIN(0x0f, 0x0b, 0x0f, 0x05); /* ud2; syscall */
 
     assert_int_equal(soft_direct_run(c), SOFT_JUMP);
     assert_true(soft_direct_left_one(c));
@@ -694,9 +795,11 @@ int main(void)
     const struct CMUnitTest stubs[] = {
         cmocka_unit_test_setup_teardown(a_system_call_stops_before_the_kernel_sees_it, begin_stub, end_stub),
         cmocka_unit_test_setup_teardown(calls_of_32_bit_programs_stop_too, begin_stub, end_stub),
+        cmocka_unit_test_setup_teardown(calls_stop_without_dispatch, begin_stub, end_stub),
+        cmocka_unit_test_setup_teardown(calls_stop_below_filters_that_kill, begin_stub, end_stub),
         cmocka_unit_test_setup_teardown(exceptions_tell_their_address, begin_stub, end_stub),
         cmocka_unit_test_setup_teardown(a_kick_ends_an_endless_loop, begin_stub, end_stub),
-        cmocka_unit_test_setup_teardown(the_loop_does_nothing_for_the_guest, begin_stub, end_stub),
+        cmocka_unit_test_setup_teardown(the_stubs_code_does_nothing_for_the_guest, begin_stub, end_stub),
         cmocka_unit_test_setup_teardown(it_holds_nothing_but_the_guests_pages, begin_stub, end_stub),
         cmocka_unit_test_setup_teardown(its_time_is_that_of_the_guests_code, begin_stub, end_stub),
         cmocka_unit_test_setup_teardown(it_dies_with_its_tracer, begin_stub, end_stub),
@@ -710,6 +813,7 @@ int main(void)
         cmocka_unit_test_teardown(rights_are_those_of_the_page_tables, end_guest),
         cmocka_unit_test_teardown(stores_to_translated_code_are_noticed, end_guest),
         cmocka_unit_test_teardown(what_tells_of_the_host_is_translated, end_guest),
+        cmocka_unit_test_teardown(the_tsc_is_read_where_it_is_the_hosts, end_guest),
         cmocka_unit_test_teardown(one_instruction_is_left_to_the_translator, end_guest),
         cmocka_unit_test_teardown(what_a_page_fault_brings_is_there_at_once, end_guest),
         cmocka_unit_test_teardown(a_program_proves_that_it_computes, end_guest),
