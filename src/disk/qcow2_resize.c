@@ -243,7 +243,7 @@ static int shrink(struct qcow2 *q, uint64_t size)
 int qcow2_resize(struct disk *disk, uint64_t size, struct error **err)
 {
     struct qcow2 *q = container_of(disk, struct qcow2, disk);
-    uint64_t most = QCOW2_L1_MAX / 8 * reach_of(q);
+    uint64_t most = QCOW2_L1_MAX / 8 * reach_of(q), before = disk->size;
     struct qcow2_header header;
     int rc = qcow2_read_fields(disk->fd, &header, err);
 
@@ -264,6 +264,9 @@ int qcow2_resize(struct disk *disk, uint64_t size, struct error **err)
     if (rc == 0)
         rc = size < disk->size ? shrink(q, size) : grow(q, size);
     qcow2_resize_bitmaps(q);
+    /* Where there was content before the disk was smaller, it has changed. */
+    if (rc == 0 && size > before)
+        qcow2_record(q, before, size - before);
     return rc ? error_set_errno(err, -rc, "changing its size") : 0;
 }
 

@@ -11,14 +11,16 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char directory[] = "/var/tmp/tabique-test-disk-XXXXXX";
-static bool made;
+static char directory[200];
 
 const char *scratch(void)
 {
-    if (!made)
-        assert_non_null(mkdtemp(directory));
-    made = true;
+    const char *where = getenv("TABIQUE_SCRATCH");
+
+    if (*directory)
+        return directory;
+    snprintf(directory, sizeof(directory), "%s/tabique-test-disk-XXXXXX", where ? where : "/var/tmp");
+    assert_non_null(mkdtemp(directory));
     return directory;
 }
 

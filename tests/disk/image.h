@@ -21,7 +21,8 @@ struct image {
     unsigned pending;
 };
 
-/* A directory for the test's files, the same for the whole program; on a real file system. */
+/* A directory for the test's files, the same for the whole program; on a real file system, or in
+ * TABIQUE_SCRATCH, for long series that have no need of one. */
 const char *scratch(void);
 /* A cmocka group teardown: removes it. */
 int scratch_remove(void **state);

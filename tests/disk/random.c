@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "disk/maintain.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,10 @@ struct run {
         uint8_t *bytes;
     } kept[SNAPSHOTS];
     unsigned n_kept, n_made;
+    unsigned with; /* enum random_with */
+    uint8_t *then; /* what the disk had when its bitmap began; NULL: it has none */
+    uint64_t then_size;
+    unsigned rarely; /* QEMU is asked each so many times */
 };
 
 static void compare_all(struct run *r)
@@ -99,9 +104,27 @@ static void compare_snapshots(const struct run *r)
     }
 }
 
+/* By our own check, which takes no other program. */
+static void look(const struct run *r)
+{
+    struct disk_job job = {0};
+    struct disk_checking how = {.job = &job};
+    struct disk_check_result result;
+    struct error *err = NULL;
+    int rc = disk_check(r->path, r->format, &how, &result, &err);
+
+    if (rc && rc != -ENOTSUP)
+        fail_msg("%s", error_message(err));
+    error_free(err);
+    if (rc == 0 && (result.corruptions || result.leaks))
+        fail_msg("'disk check' finds %llu corruptions, %llu leaks", (unsigned long long)result.corruptions,
+                 (unsigned long long)result.leaks);
+}
+
 static void reopen(struct run *r, bool check)
 {
     image_close(&r->image);
+    look(r);
     if (check) {
         if (strcmp(r->format, "qcow2") == 0)
             check_image(r->path, false);
@@ -220,12 +243,70 @@ static void snapshot(struct run *r)
     }
 }
 
+/* ---- what it is based on, and bitmaps ---- */
+
+/* Copies all into what it is based on: the disk stays what it is. */
+static void commit(struct run *r)
+{
+    const struct disk_commit what = {.follow = true, .keep = rng(4) == 0};
+    struct disk_job job = {0};
+    struct error *err = NULL;
+
+    image_close(&r->image);
+    must(disk_commit(r->path, r->format, &what, &job, &err), err);
+    image_open(&r->image, r->path, r->format, 0);
+    compare_all(r);
+}
+
+/* What has changed since the bitmap began, it has. */
+static void check_bitmap(struct run *r)
+{
+    struct disk_dirty dirty;
+    struct error *err = NULL;
+    uint64_t length;
+
+    must(disk_bitmap_get(r->image.disk, "b", &dirty, &err), err);
+    assert_int_equal(dirty.size, r->size);
+    for (uint64_t at = 0; at < r->size; at += length) {
+        bool changed = disk_dirty_at(&dirty, at, &length);
+        if (length > r->size - at)
+            length = r->size - at;
+        if (!changed && at < r->then_size)
+            assert_memory_equal(r->model + at, r->then + at,
+                                length < r->then_size - at ? length : r->then_size - at);
+    }
+    disk_dirty_free(&dirty);
+}
+
+static void bitmap(struct run *r)
+{
+    struct error *err = NULL;
+
+    if (r->then)
+        check_bitmap(r);
+    if (r->then && rng(2))
+        return;
+    if (!r->then)
+        must(disk_bitmap_add(r->image.disk, "b", 4096u << rng(6), &err), err);
+    else
+        must(disk_bitmap_clear(r->image.disk, "b", &err), err);
+    if (!r->then)
+        r->then = malloc(SIZE_MAX_BYTES);
+    assert_non_null(r->then);
+    memcpy(r->then, r->model, r->size);
+    r->then_size = r->size;
+}
+
 static void step(struct run *r, bool sizes, bool snapshots)
 {
     uint64_t what = rng(12);
 
     if (what == 0 && sizes)
         resize(r);
+    else if (r->with && what == 1)
+        bitmap(r);
+    else if (r->with & RANDOM_BASE && what == 2)
+        commit(r);
     else if (what <= 2 && snapshots)
         snapshot(r);
     else
@@ -255,6 +336,7 @@ static void end(struct run *r)
     for (unsigned i = 0; i < r->n_kept; i++)
         free(r->kept[i].bytes);
     free(r->model);
+    free(r->then);
 }
 
 void random_run(const char *path, const char *format, unsigned batches)
@@ -275,18 +357,26 @@ void random_run(const char *path, const char *format, unsigned batches)
 
 void random_life(const char *path, const char *format, bool sizes, bool snapshots, unsigned steps)
 {
+    random_life_with(path, format, 0, sizes, snapshots, steps);
+}
+
+void random_life_with(const char *path, const char *format, unsigned with, bool sizes, bool snapshots,
+                      unsigned steps)
+{
     char own[200];
-    struct run r = {.path = own, .format = format};
+    struct run r = {.path = own, .format = format, .with = with};
     const char *wanted = getenv("TABIQUE_STEPS");
 
     if (wanted)
         steps = (unsigned)strtoul(wanted, NULL, 10);
     snprintf(own, sizeof(own), "%s", path);
     begin(&r, own);
+    /* In a long series QEMU's programs would take nearly all of the time. */
+    r.rarely = 2 + steps / 6000;
     for (unsigned i = 0; i < steps; i++) {
         step(&r, sizes, snapshots);
         if (rng(60) == 0)
-            reopen(&r, rng(2));
+            reopen(&r, rng(r.rarely) == 0);
     }
     end(&r);
 }

@@ -16,5 +16,10 @@ void random_run(const char *path, const char *format, unsigned batches);
  * applied and deleted: what they have had, they have. TABIQUE_STEPS: how many batches and other operations,
  * instead. */
 void random_life(const char *path, const char *format, bool sizes, bool snapshots, unsigned steps);
+/* And with a bitmap, which must know of all that changes; on top of another image, into which it is committed
+ * now and then. */
+enum random_with { RANDOM_BITMAP = 1, RANDOM_BASE = 2 };
+void random_life_with(const char *path, const char *format, unsigned with, bool sizes, bool snapshots,
+                      unsigned steps);
 
 #endif

@@ -207,6 +207,28 @@ static void test_lives(void **state)
     random_life(scratch_path("r.raw"), "raw", true, false, 80);
 }
 
+/* On top of another, into which all is committed now and then; with bitmaps. */
+static void test_commits(void **state)
+{
+    static const char *const kinds[][2] = {{"cluster_size=64k", "cluster_size=64k"},
+                                           {"extended_l2=on", "cluster_size=4k,compression_type=zstd"},
+                                           {"data_file=r-data", "data_file=base-data,data_file_raw=on"}};
+
+    for (unsigned i = 0; i < 3; i++) {
+        assert_int_equal(
+            shell(
+                "rm -f r.qcow2 base; seq 1 400000 >source && truncate -s 9M source && qemu-img convert "
+                "-f raw -O qcow2 %s -o %s source base && qemu-img create -q -f qcow2 -b base -F qcow2 -o %s "
+                "r.qcow2 11M",
+                i < 2 ? "-c" : "", kinds[i][1], kinds[i][0]),
+            0);
+        random_life_with(scratch_path("r.qcow2"), "qcow2", RANDOM_BITMAP | RANDOM_BASE, true, false, 60);
+        check_image("base", false);
+    }
+    assert_int_equal(shell("rm -f r.qcow2; qemu-img create -q -f qcow2 r.qcow2 9M"), 0);
+    random_life_with(scratch_path("r.qcow2"), "qcow2", RANDOM_BITMAP, true, true, 60);
+}
+
 /* Images made here. */
 static void test_made_here(void **state)
 {
@@ -244,6 +266,7 @@ int main(void)
         cmocka_unit_test(test_compressed),
         cmocka_unit_test(test_internal_snapshot),
         cmocka_unit_test(test_lives),
+        cmocka_unit_test(test_commits),
         cmocka_unit_test(test_made_here),
     };
     random_begin();
