@@ -93,14 +93,22 @@ def test_nothing_is_lost_with_a_server(tmp_path):
         server.start()
 
 
+def copying(job):
+    """Waits until the command has all that it needs, and reads."""
+    deadline = time.monotonic() + 20
+    while job.poll() is None and len(os.listdir(f"/proc/{job.pid}/task")) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert job.poll() is None
+
+
 def test_a_command_goes_on(tmp_path):
     where = str(tmp_path / "s")
     source = image(tmp_path / "a.raw")
     slow = ["nbdkit", "-f", "-U", where, "--filter=delay", "file", source, "delay-read=600ms"]
     with other(*slow, where=where) as server:
         job = subprocess.Popen([TABIQUE, "disk", "convert", "-O", "qcow2", uri(where), tmp_path / "a.qcow2"], stderr=subprocess.PIPE)
-        time.sleep(0.5)
-        assert job.poll() is None
+        copying(job)
         server.kill()
         server.wait()
     os.unlink(where)
@@ -117,7 +125,7 @@ def test_it_is_given_up(tmp_path, back):
     with other("nbdkit", "-f", "-U", where, "--filter=delay", "pattern", "32M", "delay-read=100ms", where=where) as server:
         job = subprocess.Popen([TABIQUE, "disk", "convert", "-O", "raw", uri(where, "&reconnect=2"), tmp_path / "x"],
                                stderr=subprocess.PIPE, text=True)
-        time.sleep(0.5)
+        copying(job)
         server.send_signal(signal.SIGKILL)
         server.wait()
     os.unlink(where)
@@ -139,7 +147,7 @@ def test_never(tmp_path):
     with other("nbdkit", "-f", "-U", where, "--filter=delay", "pattern", "32M", "delay-read=100ms", where=where) as server:
         job = subprocess.Popen([TABIQUE, "disk", "convert", "-O", "raw", uri(where, "&reconnect=0"), tmp_path / "x"],
                                stderr=subprocess.PIPE, text=True)
-        time.sleep(0.5)
+        copying(job)
         server.kill()
         _, said = job.communicate(timeout=10)
     assert job.returncode == 1 and "not connected" in said
