@@ -234,7 +234,6 @@ static inline void fuzz_disk_file(const char *format_name, const uint8_t *script
     uint8_t how = (uint8_t)fuzz_take(&in, 1);
     bool read_only = how & 1;
     char *name = NULL, *format = NULL;
-    bool other;
     struct disk *disk = NULL;
     struct disk_files *files = NULL;
     uint8_t behind[4096] = "what is behind";
@@ -242,7 +241,7 @@ static inline void fuzz_disk_file(const char *format_name, const uint8_t *script
         {.fd = fd, .name = (char *)"image", .format = (char *)(uintptr_t)format_name}};
     unsigned n = 1 + add_parts(which, fd, list + 1);
 
-    if (which->backing && which->backing(fd, &name, &format, &other, NULL) == 0 && name)
+    if (which->backing && which->backing(fd, &name, &format, NULL) == 0 && name)
         list[n++] = (struct disk_file){
             .fd = file_with(behind, sizeof(behind)), .name = (char *)"behind", .format = (char *)"raw"};
     free(name);

@@ -67,8 +67,7 @@ static int look_behind(const struct commit *c, char **path, char **format, struc
     const struct disk_format *f = disk_format_find(file->format);
     const char *own = file->name;
     cleanup_free char *name = NULL;
-    bool other;
-    int rc = f->backing ? f->backing(file->fd, &name, format, &other, err) : 0;
+    int rc = f->backing ? f->backing(file->fd, &name, format, err) : 0;
 
     if (rc == 0 && !name)
         rc = error_set(err, EINVAL,

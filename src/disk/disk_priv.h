@@ -110,8 +110,8 @@ struct disk_format {
     /* Whether a file that begins with these bytes is of this format. NULL: that can't be told. */
     bool (*probe)(const uint8_t *head, size_t len);
     /* The name of the backing file (NULL if there is none) and of its format (NULL if that is not said), to
-     * be freed; *other is set if there is yet another file. Optional. 0 or -errno with *err. */
-    int (*backing)(int fd, char **name, char **format, bool *other, struct error **err);
+     * be freed. Optional. 0 or -errno with *err. */
+    int (*backing)(int fd, char **name, char **format, struct error **err);
     /* Of an image in several files the names of the further ones, in the order in which the format's `open`
      * finds them behind its own (disk_part). Optional. 0 or -errno with *err; then there is nothing to free.
      */

@@ -205,7 +205,7 @@ char *disk_name_beside(const char *path, const char *name)
 static int look_behind(struct disk_file *file, enum follow follow, char **name, char **format,
                        struct error **err)
 {
-    bool declared = file->format, other = false;
+    bool declared = file->format;
     const struct disk_format *f = declared ? disk_format_find(file->format) : NULL;
     cleanup_free char *found = NULL;
     int rc = 0;
@@ -223,18 +223,15 @@ static int look_behind(struct disk_file *file, enum follow follow, char **name, 
             return error_set_errno(err, ENOMEM, "disk '%s'", file->name);
     }
     if (f->backing && follow != FOLLOW_NOT && follow != FOLLOW_ALONE)
-        rc = f->backing(file->fd, &found, format, &other, err);
+        rc = f->backing(file->fd, &found, format, err);
     if (rc)
         return error_wrap(err, "disk '%s'", file->name);
-    /* Of these open_parts decides. */
-    if (f->parts)
-        other = false;
-    if (follow == FOLLOW_REFUSED && (found || other))
+    if (follow == FOLLOW_REFUSED && found)
         return error_set(err, EPERM,
                          "disk '%s' is based on the file '%s': if it is from somebody you trust, let that be "
                          "opened with --follow",
-                         file->name, found ? found : "(of its data)");
-    if (!declared && (found || other) && follow != FOLLOW_ALLOWED)
+                         file->name, found);
+    if (!declared && found && follow != FOLLOW_ALLOWED)
         return error_set(err, EINVAL,
                          "disk '%s' looks like %s and names another file, which a guest could have written "
                          "there: say format=%s if it is yours",

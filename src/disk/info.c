@@ -117,7 +117,6 @@ static int read_info(const char *path, const char *format, bool unlocked, int (*
         return rc;
     const struct disk_file *f = &files->files[0];
     const struct disk_format *which = disk_format_find(f->format);
-    bool other = false;
     snprintf(info.format, sizeof(info.format), "%s", which->name);
     if (opened)
         rc = opened(err);
@@ -129,7 +128,7 @@ static int read_info(const char *path, const char *format, bool unlocked, int (*
         rc = f->remote ? nbd_describe(files, &info, err) : which->describe(f->fd, &info, err);
     }
     if (rc == 0 && which->backing)
-        rc = which->backing(f->fd, &info.backing, &info.backing_format, &other, err);
+        rc = which->backing(f->fd, &info.backing, &info.backing_format, err);
     if (rc) {
         error_wrap(err, "disk '%s'", path);
         disk_info_free(&info);

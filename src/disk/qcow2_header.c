@@ -154,7 +154,7 @@ static int check_name(const char *name, struct error **err)
     return 0;
 }
 
-int qcow2_backing(int fd, char **name, char **format, bool *other, struct error **err)
+int qcow2_backing(int fd, char **name, char **format, struct error **err)
 {
     struct qcow2_header header;
     cleanup_free char *found = NULL, *its_format = NULL;
@@ -177,7 +177,6 @@ int qcow2_backing(int fd, char **name, char **format, bool *other, struct error 
     }
     *name = steal_ptr(found);
     *format = steal_ptr(its_format);
-    *other = header.incompatible & QCOW2_DATA_FILE;
     return 0;
 }
 

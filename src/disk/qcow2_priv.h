@@ -237,7 +237,7 @@ struct qcow2 {
 /* ---- qcow2_header.c ---- */
 
 bool qcow2_probe(const uint8_t *head, size_t len);
-int qcow2_backing(int fd, char **name, char **format, bool *other, struct error **err);
+int qcow2_backing(int fd, char **name, char **format, struct error **err);
 /* disk_format's `parts`: the file that has the clusters. */
 int qcow2_parts(int fd, struct disk_names *out, struct error **err);
 /* Reads what the header says, checked for what can't be, but against nothing else of the file. 0 or -errno

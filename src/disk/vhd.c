@@ -168,7 +168,7 @@ static int describe(int fd, struct disk_info *info, struct error **err)
 }
 
 /* The parent is a VHD too. */
-static int backing(int fd, char **name, char **format, bool *other, struct error **err)
+static int backing(int fd, char **name, char **format, struct error **err)
 {
     uint8_t footer[VHD_FOOTER];
     struct header h;
@@ -179,7 +179,6 @@ static int backing(int fd, char **name, char **format, bool *other, struct error
     if (rc)
         return rc;
     *name = *format = NULL;
-    *other = false;
     if (h.type != VHD_DIFFERENCING)
         return 0;
     rc = vhd_parent_name(fd, h.bytes, &found, err);

@@ -35,7 +35,7 @@ static bool probe(const uint8_t *head, size_t len)
 }
 
 /* The parent is a VHDX too. */
-static int backing(int fd, char **name, char **format, bool *other, struct error **err)
+static int backing(int fd, char **name, char **format, struct error **err)
 {
     cleanup_free char *found = NULL;
     struct vhdx_header h;
@@ -49,7 +49,6 @@ static int backing(int fd, char **name, char **format, bool *other, struct error
     if (rc)
         return rc;
     *name = *format = NULL;
-    *other = false;
     if (!found)
         return 0;
     *format = strdup("vhdx");

@@ -212,8 +212,8 @@ static int parts(int fd, struct disk_names *out, struct error **err)
     return rc;
 }
 
-/* `other`: the file has not all by itself. The parent is a VMDK too. */
-int vmdk_backing(int fd, char **name, char **format, bool *other, struct error **err)
+/* The parent is a VMDK too. */
+int vmdk_backing(int fd, char **name, char **format, struct error **err)
 {
     cleanup_free char *text = NULL, *found = NULL;
     int rc = vmdk_read_text(fd, &text, err);
@@ -221,7 +221,6 @@ int vmdk_backing(int fd, char **name, char **format, bool *other, struct error *
     if (rc)
         return rc;
     *name = *format = NULL;
-    *other = is_text(fd) > 0;
     if (vmdk_text_number(text, "parentCID") == VMDK_NO_PARENT)
         return 0;
     found = vmdk_text_value(text, "parentFileNameHint");

@@ -67,7 +67,7 @@ struct vmdk {
 
 /* Opens a file that has content, and not one that names such files. 0 or -errno with *err. */
 int vmdk_open_sparse(struct disk **out, const struct disk *common, struct error **err);
-int vmdk_backing(int fd, char **name, char **format, bool *other, struct error **err);
+int vmdk_backing(int fd, char **name, char **format, struct error **err);
 /* The descriptor of a VMDK, wherever it is; NULL if it has none. To be freed. 0 or -errno with *err. */
 int vmdk_read_text(int fd, char **out, struct error **err);
 
