@@ -25,7 +25,6 @@
 #include <time.h>
 
 struct error;
-struct stub_exchange;
 
 /* One past the last address of user code (the host's own limit for processes, without its last page). */
 #define DIRECT_USER_END 0x7ffffffff000ull
@@ -51,12 +50,12 @@ struct direct_stub {
     bool dead;
 };
 
-/* Of the guest's code, in the order of their encoding. */
+/* Of the guest's code, in the order of their encoding. To run it, cs is the host's 0x33, ds and es are what
+ * the host's table has, fs and gs 0. */
 struct direct_registers {
     uint64_t gpr[16];
     uint64_t rip, rflags, fs_base, gs_base;
-    uint16_t cs, ds, es, fs,
-        gs; /* to run: cs the host's 0x33, ds and es what the host's table has, fs and gs 0 */
+    uint16_t cs, ds, es, fs, gs;
 };
 
 enum direct_stop {
