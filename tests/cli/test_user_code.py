@@ -85,6 +85,12 @@ def direct_execution_is_possible():
     return check["ok"]
 
 
+def check_watch(guest):
+    """Who asks what time it is all the time stays where it is."""
+    said, found = guest.check("watch")
+    assert said is None and found["direct"] > 5 * found["translated"], (said, found)
+
+
 def check_all(guest, commands, direct):
     wrong = []
     for command in commands:
@@ -106,6 +112,7 @@ def test_direct(suite, initrd):
         pytest.skip("this host does not permit direct execution")
     with Guest(suite, initrd, "--cpus", "2", "--memory", "1G") as guest:
         assert "no-direct-execution" not in json.loads(run("inspect", guest.name).stdout)
+        check_watch(guest)
         check_all(guest, ALL, True)
         assert guest.ask("user_code_32", LIMIT) == "ok 32"
         guest.power_off()
@@ -116,6 +123,7 @@ def test_direct_on_one_processor(suite, initrd):
     if not direct_execution_is_possible():
         pytest.skip("this host does not permit direct execution")
     with Guest(suite, initrd) as guest:
+        check_watch(guest)
         check_all(guest, SINGLE, True)
         guest.power_off()
 

@@ -167,6 +167,7 @@ static const struct {
     {"mappings", check_mappings},
     {"copies", check_copies},
     {"pressure", check_pressure},
+    {"watch", check_watch},
     {"loop", check_loop},
 };
 

@@ -93,6 +93,7 @@ void check_signals(void);
 void check_exceptions(void);
 void check_trace(void);
 void check_clock(void);
+void check_watch(void);
 void check_processor(void);
 void check_contexts(void);
 void check_compatibility(void);
