@@ -232,38 +232,9 @@ int layers_adopt_locked(struct registry *registry, const char *guest, const stru
     return rc;
 }
 
-int layers_push_locked(struct registry *registry, const char *guest, const struct layer_changes *changes,
-                       struct error **err)
-{
-    struct layer *layers;
-    size_t n;
-    int rc = layers_list(registry, guest, &layers, &n, err);
-
-    if (rc)
-        return rc;
-    for (size_t i = 0; i < changes->n && rc == 0; i++) {
-        const struct layer_change *c = &changes->list[i];
-        const struct layer *below = active_of(layers, n, c->disk);
-        struct layer layer = {.parent = c->base_id ? c->base_id
-                                        : below    ? below->id
-                                                   : 0,
-                              .guest = (char *)(uintptr_t)guest,
-                              .disk = c->disk,
-                              .path = c->path,
-                              .format = (char *)"qcow2",
-                              .active = true};
-
-        if (below)
-            rc = layers_freeze_locked(registry, below->id, err);
-        if (rc == 0)
-            rc = layers_insert_locked(registry, &layer, err);
-    }
-    layers_free(layers, n);
-    return rc;
-}
-
-int layers_replace_locked(struct registry *registry, const char *guest, const struct layer_changes *changes,
-                          struct error **err)
+/* Each disk goes on in a new layer: on top of what it had, or in place of that. */
+static int add_active(struct registry *registry, const char *guest, const struct layer_changes *changes,
+                      bool on_top, struct error **err)
 {
     struct layer *layers;
     size_t n;
@@ -274,10 +245,12 @@ int layers_replace_locked(struct registry *registry, const char *guest, const st
     for (size_t i = 0; i < changes->n && rc == 0; i++) {
         const struct layer_change *c = &changes->list[i];
         const struct layer *before = active_of(layers, n, c->disk);
-        struct layer layer = {.guest = (char *)(uintptr_t)guest,
+        int64_t base = c->base_id ? c->base_id : before ? before->id : 0;
+        struct layer layer = {.parent = on_top ? base : 0,
+                              .guest = (char *)(uintptr_t)guest,
                               .disk = c->disk,
                               .path = c->path,
-                              .format = c->format,
+                              .format = on_top ? (char *)"qcow2" : c->format,
                               .active = true};
 
         if (before)
@@ -286,6 +259,20 @@ int layers_replace_locked(struct registry *registry, const char *guest, const st
             rc = layers_insert_locked(registry, &layer, err);
     }
     layers_free(layers, n);
+    return rc;
+}
+
+int layers_push_locked(struct registry *registry, const char *guest, const struct layer_changes *changes,
+                       struct error **err)
+{
+    return add_active(registry, guest, changes, true, err);
+}
+
+int layers_replace_locked(struct registry *registry, const char *guest, const struct layer_changes *changes,
+                          struct error **err)
+{
+    int rc = add_active(registry, guest, changes, false, err);
+
     return rc ? rc : layers_drop_unneeded_locked(registry, guest, err);
 }
 
