@@ -17,7 +17,7 @@ import time
 import pytest
 
 import program
-from disk_programs import qemu_img
+from disk_programs import check_whole, qemu_img
 from life import run_with_disks, wait_until
 
 pytestmark = pytest.mark.skipif("soft" not in program.engines(), reason="this host can't run the engine soft")
@@ -330,7 +330,7 @@ def test_stream_killed(home, tmp_path, suite, content):
     def check(number):
         data = raw(path, tmp_path)
         assert data[:4096] == f"{number:08}".encode() + bytes(4088) and data[4096:] == original[4096:], f"seed {seed}"
-        qemu_img("check", "-q", path)
+        check_whole(path)
 
     for i in range(KILLS):
         child = home.popen("stream", "web", "--disk", "vda", "--rate", "5M")
@@ -453,6 +453,6 @@ def test_pivot_killed(home, tmp_path, suite, content):
         assert now > newest, told
         newest = now
         for path in paths:
-            qemu_img("check", "-q", path)
+            check_whole(path)
     home.run("kill", "web")
     check_moment([raw(disk["path"], tmp_path) for disk in home.inspect("web")["config"]["disk"]], original)
