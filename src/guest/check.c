@@ -54,9 +54,9 @@ static void check_engines(struct check_report *report)
 /* What makes an engine fast, where the host permits it. */
 static void check_direct(struct check_report *report)
 {
-    static const char advice[] =
-        "the soft engine translates all user code, which is slower: permit seccomp and pidfd_send_signal (seccomp "
-        "profiles of containers) and more processes (ulimit -u, pids.max)";
+    static const char advice[] = "the soft engine translates all user code, which is slower: permit seccomp "
+                                 "and pidfd_send_signal (seccomp "
+                                 "profiles of containers) and more processes (ulimit -u, pids.max)";
 
     for (const struct engine_class *const *c = engine_classes; *c; c++) {
         cleanup_error struct error *why = NULL;

@@ -177,6 +177,11 @@ void supervisor_snapshot_forget(struct supervisor *s, const struct connection *w
 /* The VM process has ended. */
 void supervisor_snapshot_end(struct supervisor *s);
 
+/* ---- supervisor_stats.c ---- */
+
+/* An answer of the control socket, the caller's. `m`: what the VM process has told. */
+json_t *supervisor_stats(const struct supervisor *s, const struct vm_message *m);
+
 /* ---- supervisor_control.c ---- */
 
 int supervisor_control_open(struct supervisor *s, struct error **err);
