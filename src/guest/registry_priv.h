@@ -33,6 +33,8 @@ int registry_execute(struct registry *registry, struct error **err, const char *
 
 static inline void registry_reset_fn(sqlite3_stmt **s)
 {
+    if (!*s) /* it could not be prepared */
+        return;
     sqlite3_reset(*s);
     sqlite3_clear_bindings(*s);
 }

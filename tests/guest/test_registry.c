@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
+#include <sqlite3.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -263,6 +264,28 @@ static void test_damage(void **state)
         expect_refusal(access, -EBADMSG, "move it away");
 }
 
+/* It opens, but lacks what is asked for. */
+static void test_a_table_that_is_not_there(void **state)
+{
+    struct error *err = NULL;
+    struct guest_row *rows, row;
+    char path[96];
+    sqlite3 *db;
+    size_t n;
+
+    registry_close(open_registry(REGISTRY_CREATE));
+    snprintf(path, sizeof(path), "%s/tabique.db", directory);
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, "DROP TABLE guests", NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    struct registry *registry = open_registry(REGISTRY_READ);
+    assert_true(registry_find(registry, "web", &row, &err) < 0);
+    assert_non_null(strstr(error_message(err), "no such table"));
+    error_free(err);
+    assert_true(registry_list(registry, &rows, &n, NULL) < 0);
+    registry_close(registry);
+}
+
 static bool has_web(struct registry *registry)
 {
     struct guest_row row;
@@ -316,6 +339,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_connection_that_stays, setup, teardown),
         cmocka_unit_test_setup_teardown(test_no_database, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damage, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_table_that_is_not_there, setup, teardown),
     };
 
     return cmocka_run_group_tests_name("registry", tests, NULL, NULL);
