@@ -152,7 +152,9 @@ static void wait_for_orphans(const struct home *home, const struct guest_row *ro
     }
 }
 
-static int read_list(const struct home *home, struct guest_row **rows, size_t *n, struct error **err)
+/* `name`: of the one that is wanted; NULL: all. */
+static int read_rows(const struct home *home, const char *name, struct guest_row **rows, size_t *n,
+                     struct error **err)
 {
     struct registry *registry = NULL;
     int rc = registry_open(&registry, home->state, REGISTRY_READ, err);
@@ -161,17 +163,27 @@ static int read_list(const struct home *home, struct guest_row **rows, size_t *n
     *n = 0;
     if (rc == -ENOENT && (!err || !*err))
         return 0;
-    if (rc == 0)
+    if (rc == 0 && !name) {
         rc = registry_list(registry, rows, n, err);
+    } else if (rc == 0) {
+        *rows = calloc(1, sizeof(**rows));
+        rc = *rows ? registry_find(registry, name, *rows, err) : error_set_errno(err, ENOMEM, "state");
+        *n = rc > 0;
+        rc = rc > 0 ? 0 : rc;
+        if (rc)
+            free(steal_ptr(*rows));
+    }
     registry_close(registry);
     return rc;
 }
 
-int guest_list(const struct home *home, struct guest_row **out, size_t *n_out, struct error **err)
+/* As they are: those that nobody holds any more have crashed. */
+static int list(const struct home *home, const char *name, struct guest_row **out, size_t *n_out,
+                struct error **err)
 {
     struct guest_row *rows;
     size_t n, dead = 0, kept = 0;
-    int rc = read_list(home, &rows, &n, err);
+    int rc = read_rows(home, name, &rows, &n, err);
 
     if (rc)
         return rc;
@@ -181,7 +193,7 @@ int guest_list(const struct home *home, struct guest_row **out, size_t *n_out, s
     if (dead) {
         bury_all(home, rows, n);
         guest_list_free(rows, n);
-        rc = read_list(home, &rows, &n, err);
+        rc = read_rows(home, name, &rows, &n, err);
         if (rc)
             return rc;
     }
@@ -198,6 +210,11 @@ int guest_list(const struct home *home, struct guest_row **out, size_t *n_out, s
     *out = rows;
     *n_out = kept;
     return 0;
+}
+
+int guest_list(const struct home *home, struct guest_row **out, size_t *n_out, struct error **err)
+{
+    return list(home, NULL, out, n_out, err);
 }
 
 static int no_such_guest(const struct home *home, const char *name, struct error **err)
@@ -221,44 +238,18 @@ static int no_such_guest(const struct home *home, const char *name, struct error
     return rc;
 }
 
-static int read_one(const struct home *home, const char *name, struct guest_row *row, struct error **err)
+int guest_find(const struct home *home, const char *name, struct guest_row *row, struct error **err)
 {
-    struct registry *registry = NULL;
-    int rc = registry_open(&registry, home->state, REGISTRY_READ, err);
+    struct guest_row *rows;
+    size_t n;
+    int rc = list(home, name, &rows, &n, err);
 
-    if (rc == -ENOENT && (!err || !*err))
-        return 0;
-    if (rc == 0)
-        rc = registry_find(registry, name, row, err);
-    registry_close(registry);
-    return rc;
-}
-
-int guest_find(const struct home *home, const char *name, struct guest_row *out, struct error **err)
-{
-    struct guest_row row = {0};
-    int rc = read_one(home, name, &row, err);
-
-    if (rc > 0) {
-        wait_for_orphans(home, &row, 1);
-        if (guest_is_dead(home, &row)) {
-            bury_all(home, &row, 1);
-            guest_row_clear(&row);
-            rc = read_one(home, name, &row, err);
-        }
-    }
-    if (rc > 0 && guest_is_dead(home, &row)) {
-        make_crashed(&row);
-        if (leaves_nothing(&row)) {
-            guest_row_clear(&row);
-            rc = 0;
-        }
-    }
-    if (rc == 0)
-        return no_such_guest(home, name, err);
-    if (rc > 0)
-        *out = row;
-    return rc < 0 ? rc : 0;
+    if (rc)
+        return rc;
+    if (n)
+        *row = rows[0];
+    free(rows);
+    return n ? 0 : no_such_guest(home, name, err);
 }
 
 /* ---- making ---- */
