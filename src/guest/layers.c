@@ -179,6 +179,12 @@ void layers_done(struct layer_changes *changes, bool used)
     *changes = (struct layer_changes){0};
 }
 
+/* Of the new layer. */
+static const char *format_of(const struct layer_change *c)
+{
+    return c->format ? c->format : "qcow2";
+}
+
 int layers_configure(json_t *config, const struct layer_changes *changes)
 {
     /* Whoever has the old list's strings keeps them: it is replaced as a whole. */
@@ -189,8 +195,7 @@ int layers_configure(json_t *config, const struct layer_changes *changes)
         json_t *disk = json_array_get(disks, changes->list[i].disk);
 
         if (json_object_set_new(disk, "path", json_string(changes->list[i].path)) < 0 ||
-            json_object_set_new(disk, "format",
-                                json_string(changes->list[i].format ? changes->list[i].format : "qcow2")) < 0)
+            json_object_set_new(disk, "format", json_string(format_of(&changes->list[i]))) < 0)
             rc = -ENOMEM;
     }
     if (rc == 0 && json_object_set(config, "disk", disks) < 0)
@@ -232,9 +237,8 @@ int layers_adopt_locked(struct registry *registry, const char *guest, const stru
     return rc;
 }
 
-/* Each disk goes on in a new layer: on top of what it had, or in place of that. */
-static int add_active(struct registry *registry, const char *guest, const struct layer_changes *changes,
-                      bool on_top, struct error **err)
+int layers_push_locked(struct registry *registry, const char *guest, const struct layer_changes *changes,
+                       struct error **err)
 {
     struct layer *layers;
     size_t n;
@@ -246,11 +250,11 @@ static int add_active(struct registry *registry, const char *guest, const struct
         const struct layer_change *c = &changes->list[i];
         const struct layer *before = active_of(layers, n, c->disk);
         int64_t base = c->base_id ? c->base_id : before ? before->id : 0;
-        struct layer layer = {.parent = on_top ? base : 0,
+        struct layer layer = {.parent = c->format ? 0 : base,
                               .guest = (char *)(uintptr_t)guest,
                               .disk = c->disk,
                               .path = c->path,
-                              .format = on_top ? (char *)"qcow2" : c->format,
+                              .format = (char *)(uintptr_t)format_of(c),
                               .active = true};
 
         if (before)
@@ -262,16 +266,10 @@ static int add_active(struct registry *registry, const char *guest, const struct
     return rc;
 }
 
-int layers_push_locked(struct registry *registry, const char *guest, const struct layer_changes *changes,
-                       struct error **err)
-{
-    return add_active(registry, guest, changes, true, err);
-}
-
 int layers_replace_locked(struct registry *registry, const char *guest, const struct layer_changes *changes,
                           struct error **err)
 {
-    int rc = add_active(registry, guest, changes, false, err);
+    int rc = layers_push_locked(registry, guest, changes, err);
 
     return rc ? rc : layers_drop_unneeded_locked(registry, guest, err);
 }

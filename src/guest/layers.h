@@ -107,7 +107,7 @@ int layers_configure(json_t *config, const struct layer_changes *changes);
 /* Has rows for what layers_prepare found active, where there are none. */
 int layers_adopt_locked(struct registry *registry, const char *guest, const struct layer_changes *changes,
                         struct error **err);
-/* The active layers become what the new ones are based on. */
+/* The active layers become what the new ones are based on, but for those that stand for all. */
 int layers_push_locked(struct registry *registry, const char *guest, const struct layer_changes *changes,
                        struct error **err);
 /* The active layers go, for those that stand for all of them; and with them what nothing needs any more. */
