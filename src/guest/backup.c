@@ -212,17 +212,6 @@ int backup_ask(const struct home *home, const char *guest, const struct control_
     }
 }
 
-/* Of a guest that does not run. */
-static int ask_source(struct one *d, const struct control_request *r, struct error **err)
-{
-    const struct disk_copying what = {.since = *r->since ? r->since : NULL,
-                                      .bitmap = *r->bitmap ? r->bitmap : NULL,
-                                      .mirror = r->mirror,
-                                      .rate = r->limits.values[DISK_LIMIT_BPS]};
-
-    return backup_source_ask(d->source, &what, d->all->what->job, &d->begun, err);
-}
-
 /* `since`: the id of an earlier backup, NULL for none. */
 static int ask(struct one *d, const char *since, struct error **err)
 {
@@ -239,7 +228,7 @@ static int ask(struct one *d, const char *since, struct error **err)
         snprintf(r.bitmap, sizeof(r.bitmap), DISK_COPY_BITMAP "%s", d->id);
     r.has_limit[DISK_LIMIT_BPS] = true;
     r.limits.values[DISK_LIMIT_BPS] = what->rate;
-    d->fd = d->source ? ask_source(d, &r, err)
+    d->fd = d->source ? backup_source_ask(d->source, &r, what->job, &d->begun, err)
                       : backup_ask(d->all->home, what->guest, &r, what->job, &d->begun, err);
     return d->fd < 0 ? d->fd : 0;
 }

@@ -8,7 +8,6 @@
 struct backup_source;
 struct control_request;
 struct disk_copy_begun;
-struct disk_copying;
 struct disk_job;
 struct error;
 struct home;
@@ -25,7 +24,7 @@ int backup_disk_number(const struct home *home, const char *guest, const char *d
 /* Opens a disk of a guest that does not run, and is held. 0 or -errno with *err. */
 int backup_source_open(struct backup_source **out, const json_t *config, unsigned number, struct error **err);
 /* As backup_ask, of a VM process that there is none of. */
-int backup_source_ask(struct backup_source *source, const struct disk_copying *what,
+int backup_source_ask(struct backup_source *source, const struct control_request *request,
                       const struct disk_job *job, struct disk_copy_begun *begun, struct error **err);
 /* When the copy is there, or is not to be. 0 or -errno with *err: its bitmap is not there. NULL is fine. */
 int backup_source_close(struct backup_source *source, struct error **err);

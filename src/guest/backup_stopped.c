@@ -10,6 +10,7 @@
 #include "disk/copy_receive.h"
 #include "disk/disk.h"
 #include "guest/backup_priv.h"
+#include "guest/control.h"
 #include "guest/disk_update.h"
 #include "host/loop.h"
 #include "host/thread.h"
@@ -24,10 +25,15 @@ struct backup_source {
     struct loop *loop;
     pthread_t thread;
     bool started;
-    /* The thread's, but for what is asked for: which is posted to it. */
-    const struct disk_copying *asked;
-    int fd;
+    /* The thread's: */
     bool copying, closing;
+};
+
+/* What is asked for, as it is posted to the thread: who asks may not wait for it. */
+struct asked {
+    struct backup_source *source;
+    struct control_request request;
+    int fd;
 };
 
 static void *serve(void *opaque)
@@ -86,29 +92,38 @@ static void on_ended(void *opaque)
 /* Why it could not be is told at the other end of the socket. */
 static void on_asked(void *opaque)
 {
-    struct backup_source *s = opaque;
-    struct disk_copying what = *s->asked;
+    struct asked *asked = opaque;
+    struct backup_source *s = asked->source;
+    const struct control_request *r = &asked->request;
+    const struct disk_copying what = {.since = *r->since ? r->since : NULL,
+                                      .bitmap = *r->bitmap ? r->bitmap : NULL,
+                                      .mirror = r->mirror,
+                                      .rate = r->limits.values[DISK_LIMIT_BPS],
+                                      .ended = on_ended,
+                                      .opaque = s};
 
-    what.ended = on_ended;
-    what.opaque = s;
-    s->copying = disk_copy_begin(s->disk, s->fd, &what, NULL) == 0;
+    s->copying = disk_copy_begin(s->disk, asked->fd, &what, NULL) == 0;
+    free(asked);
 }
 
-int backup_source_ask(struct backup_source *s, const struct disk_copying *what, const struct disk_job *job,
-                      struct disk_copy_begun *begun, struct error **err)
+int backup_source_ask(struct backup_source *s, const struct control_request *request,
+                      const struct disk_job *job, struct disk_copy_begun *begun, struct error **err)
 {
+    cleanup_free struct asked *asked = malloc(sizeof(*asked));
     int pair[2];
 
+    if (!asked)
+        return error_set_errno(err, ENOMEM, "backup");
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return error_set_errno(err, errno, "backup");
     cleanup_close int ours = pair[0];
-    s->asked = what;
-    s->fd = pair[1];
-    int rc = loop_post(s->loop, on_asked, s);
+    *asked = (struct asked){.source = s, .request = *request, .fd = pair[1]};
+    int rc = loop_post(s->loop, on_asked, asked);
     if (rc) {
         close(pair[1]);
         return error_set_errno(err, -rc, "backup");
     }
+    steal_ptr(asked);
     rc = disk_copy_meet(ours, job, begun, err);
     return rc ? rc : steal_fd(ours);
 }
