@@ -61,11 +61,11 @@ struct control_request {
     bool of_disk, has_limit[DISK_LIMITS];
     uint64_t disk, disk_bytes; /* 0: as it is */
     struct disk_limits limits;
-    /* CONTROL_BACKUP: bitmaps, "" for none: what has changed by the first, and what will by a new one. */
-    bool pivot; /* CONTROL_BACKUP, with mirror: CONTROL_PIVOT is to follow */
+    bool mirror, stream; /* CONTROL_BACKUP: as of its end; no copy, but the disk is filled from behind */
+    bool pivot;          /* with mirror: CONTROL_PIVOT is to follow */
     /* CONTROL_PIVOT: the mirror, an absolute path. */
     char path[CONTROL_PATH_MAX + 1], format[16];
-    bool mirror, stream; /* CONTROL_BACKUP: as of its end; no copy, but the disk is filled from behind */
+    /* CONTROL_BACKUP: bitmaps, "" for none: what has changed by the first, and what will by a new one. */
     char since[CONTROL_NAME_MAX + 1], bitmap[CONTROL_NAME_MAX + 1];
     /* CONTROL_SNAPSHOT: "": the disks get new layers, and nothing a name */
     char snapshot[CONTROL_NAME_MAX + 1], description[CONTROL_DESCRIPTION_MAX + 1];

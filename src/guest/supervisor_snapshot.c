@@ -150,10 +150,12 @@ static int take_mirror(struct supervisor *s, const struct control_request *r, st
         free(changes.list);
         return error_set(err, ENOTSUP, "a disk that is not encrypted can go on in a raw or qcow2 file only");
     }
-    changes.list[0] = (struct layer_change){
-        .disk = (unsigned)r->disk, .path = strdup(r->path), .format = strdup(r->format)};
+    changes.list[0] = (struct layer_change){.disk = (unsigned)r->disk, .format = strdup(r->format)};
+    /* Without a format it would be taken for a layer, and deleted where it is not used. */
+    if (changes.list[0].format)
+        changes.list[0].path = strdup(r->path);
     *out = changes;
-    return changes.list[0].path && changes.list[0].format ? 0 : error_set_errno(err, ENOMEM, "mirror");
+    return changes.list[0].path ? 0 : error_set_errno(err, ENOMEM, "mirror");
 }
 
 /* New files are made, and the VM process asked to take them. 0 or -errno with *err. */
