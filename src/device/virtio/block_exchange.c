@@ -23,6 +23,12 @@ static int open_again(struct virtio_block *block)
     return rc || !block->copy_on_read ? rc : disk_fill_on_read(block->disk);
 }
 
+static void go_back(struct virtio_block *block)
+{
+    if (open_again(block))
+        virtio_device_broken(&block->vdev, "block device whose image could not be opened again");
+}
+
 static void on_copy_ended(void *opaque)
 {
     struct virtio_block *block = opaque;
@@ -115,8 +121,8 @@ static int replace(struct virtio_block *block, struct block_exchange *e)
         rc = open_replaced(block, e, size);
     if (rc == 0)
         disk_bitmaps_put(block->disk, bitmaps);
-    else if (open_again(block))
-        virtio_device_broken(&block->vdev, "block device whose image could not be opened again");
+    else
+        go_back(block);
     disk_kept_bitmaps_free(bitmaps);
     return rc;
 }
@@ -137,8 +143,7 @@ static void on_undo(void *opaque)
         return;
     disk_close(steal_ptr(block->disk));
     disk_files_pop(block->files);
-    if (open_again(block))
-        virtio_device_broken(&block->vdev, "block device whose image could not be opened again");
+    go_back(block);
     finish(block, block->exchange);
 }
 
@@ -230,10 +235,7 @@ static int do_exchange(struct device *device, struct block_exchange *e)
     }
     e->block = block;
     block->draining++;
-    if (block->held)
-        loop_timer_arm(block->held_timer, 0);
-    while (block->in_flight)
-        pthread_cond_wait(&block->changed, &block->vdev.lock);
+    block_drain(block);
     block->exchange = e;
     rc = loop_post(block->loop, on_exchange, block);
     if (rc)
