@@ -599,10 +599,8 @@ void disk_files_pop(struct disk_files *files)
 
 void disk_files_keep_first(struct disk_files *files)
 {
-    unsigned n = 1;
+    unsigned n = end_of_image(files, 0);
 
-    while (n < files->n && files->files[n].part)
-        n++;
     take_back_replaced(files);
     disk_io_keep_first(files->io, n);
     while (files->n > n)

@@ -59,7 +59,6 @@ static bool keep(struct nbd_link *link, const struct nbd_call *call)
     size_t bytes = call->command == NBD_WRITE ? call->length : 0;
     struct nbd_written *w =
         link->kept_bytes + sizeof(*w) + bytes > KEPT_MAX ? NULL : malloc(sizeof(*w) + bytes);
-    size_t at = 0;
 
     if (!w)
         return false;
@@ -69,10 +68,7 @@ static bool keep(struct nbd_link *link, const struct nbd_call *call)
                               .command = call->command,
                               .flags = call->flags,
                               .iov = {.iov_base = w->data, .iov_len = bytes}};
-    for (unsigned i = 0; i < call->n_iov && at < bytes; i++) {
-        memcpy(w->data + at, call->iov[i].iov_base, call->iov[i].iov_len);
-        at += call->iov[i].iov_len;
-    }
+    disk_iov_gather(call->iov, call->n_iov, 0, w->data, bytes);
     *link->kept_tail = w;
     link->kept_tail = &w->next;
     link->kept_bytes += size_of(w);
@@ -140,15 +136,22 @@ static void take_back(struct nbd_link *link)
         link->out_tail = &link->out;
 }
 
+/* What has waited for the replay is next. */
+static void end_replay(struct nbd_link *link)
+{
+    link->replaying = NULL;
+    link->out = link->held;
+    link->out_tail = link->held ? link->held_tail : &link->out;
+    link->held = NULL;
+    link->held_tail = &link->held;
+}
+
 void nbd_again_stop(struct nbd_link *link)
 {
     if (!link->replaying)
         return;
     link->calls[link->again.cookie % NBD_LINK_CALLS] = NULL;
-    link->out = link->held;
-    link->out_tail = link->held ? link->held_tail : &link->out;
-    link->held = NULL;
-    link->replaying = NULL;
+    end_replay(link);
 }
 
 void nbd_again_lose(struct nbd_link *link)
@@ -187,15 +190,12 @@ static void on_replayed(struct nbd_call *call)
 /* One at a time: a server may do what it has at once in any order. */
 static void replay(struct nbd_link *link, struct nbd_written *w)
 {
-    link->replaying = w;
     if (!w) {
-        link->out = link->held;
-        link->out_tail = link->held ? link->held_tail : &link->out;
-        link->held = NULL;
-        link->held_tail = &link->held;
+        end_replay(link);
         nbd_link_send(link);
         return;
     }
+    link->replaying = w;
     link->again = (struct nbd_call){.command = w->command,
                                     .flags = w->flags,
                                     .offset = w->offset,

@@ -41,7 +41,6 @@ struct builder {
     uint64_t **l2; /* by L1 index; NULL where nothing is */
     uint16_t *counts;
     uint64_t n_counts, room;
-    bool apart; /* clusters are in a further file */
     struct luks luks;
     uint8_t *crypt; /* its header, which lies behind the image's; NULL: nothing is encrypted */
     uint64_t packed_at, packed_end; /* where the next compressed cluster goes, and the space that is there */
@@ -222,8 +221,7 @@ static int begin(struct disk_build *build, struct error **err)
     build->whole = true;
     build->pack_max = build->what->compress ? build->unit : 0;
     build->end = build->unit; /* the header's */
-    q->apart = build->what->data_file;
-    if (q->apart)
+    if (build->what->data_file)
         rc = disk_build_add_part(build, build->what->data_file, err);
     return rc == 0 && build->what->key_file ? begin_crypt(build, err) : rc;
 }
@@ -272,7 +270,7 @@ static int place(struct disk_build *build, uint64_t index, uint32_t length, bool
         unsigned x = 62 - (q->bits - 8);
         rc = place_packed(build, length, &at);
         entry = QCOW2_COMPRESSED | at | ((at + length - 1) / DISK_SECTOR - at / DISK_SECTOR) << x;
-    } else if (q->apart) {
+    } else if (build->what->data_file) {
         entry = QCOW2_COPIED | index << q->bits;
         at = disk_build_in_part(0, index << q->bits);
     } else {
@@ -441,7 +439,7 @@ static int write_header(struct disk_build *build, const struct layout *layout)
     if (!old) {
         put_be64(h + QCOW2_AT_INCOMPATIBLE, (zstd ? QCOW2_COMPRESSION : 0) |
                                                 (what->extended_l2 ? QCOW2_EXTENDED_L2 : 0) |
-                                                (q->apart ? QCOW2_DATA_FILE : 0));
+                                                (what->data_file ? QCOW2_DATA_FILE : 0));
         put_be64(h + QCOW2_AT_AUTOCLEAR, what->data_file_raw ? QCOW2_DATA_FILE_RAW : 0);
         put_be64(h + QCOW2_AT_COMPATIBLE, what->lazy_refcounts ? QCOW2_LAZY_REFCOUNTS : 0);
         put_be32(h + QCOW2_AT_REFCOUNT_ORDER, q->refcount_order);
