@@ -20,6 +20,16 @@
 #define ARCH_SET_GS           0x1001
 #define ARCH_SET_FS           0x1002
 
+/* Without a stack there is nothing to return to: so no function. */
+    .macro futex word, operation, value
+    leaq \word, %rdi
+    movl $\operation, %esi
+    movl \value, %edx
+    xorl %r10d, %r10d
+    movl $SYS_futex, %eax
+    syscall
+    .endm
+
     .section .rodata
     .globl direct_stub_code, direct_stub_code_end, direct_stub_begin, direct_stub_handler, direct_stub_mapper
     .globl direct_stub_after_wake, direct_stub_after_wait, direct_stub_after_set_fs, direct_stub_after_set_gs
@@ -62,21 +72,12 @@ direct_stub_handler:
 1:
     movl $1, %eax
     xchgl %eax, STUB_TURN(%rbx)
-    leaq STUB_TURN(%rbx), %rdi
-    movl $FUTEX_WAKE, %esi
-    movl $1, %edx
-    movl $SYS_futex, %eax
-    syscall
+    futex STUB_TURN(%rbx), FUTEX_WAKE, $1
 direct_stub_after_wake:
 2:
     cmpl $0, STUB_TURN(%rbx)
     je 3f
-    leaq STUB_TURN(%rbx), %rdi
-    movl $FUTEX_WAIT, %esi
-    movl $1, %edx
-    xorl %r10d, %r10d
-    movl $SYS_futex, %eax
-    syscall
+    futex STUB_TURN(%rbx), FUTEX_WAIT, $1
 direct_stub_after_wait:
     jmp 2b
 3:
@@ -150,12 +151,7 @@ direct_stub_mapper:
     movl STUB_SEQUENCE(%rbx), %eax
     cmpl %r12d, %eax
     jne 2f
-    leaq STUB_SEQUENCE(%rbx), %rdi
-    movl $FUTEX_WAIT, %esi
-    movl %r12d, %edx
-    xorl %r10d, %r10d
-    movl $SYS_futex, %eax
-    syscall
+    futex STUB_SEQUENCE(%rbx), FUTEX_WAIT, %r12d
     jmp 1b
 2:
     movl %eax, %r12d
@@ -179,11 +175,7 @@ direct_stub_mapper:
     movq %rax, STUB_RESULT(%rbp)
     movl %r12d, %eax
     xchgl %eax, STUB_DONE(%rbp)
-    leaq STUB_DONE(%rbp), %rdi
-    movl $FUTEX_WAKE, %esi
-    movl $1, %edx
-    movl $SYS_futex, %eax
-    syscall
+    futex STUB_DONE(%rbp), FUTEX_WAKE, $1
     jmp 1b
 direct_stub_code_end:
 
