@@ -189,3 +189,19 @@ void fuzz_virtio_restart(struct fuzz_guest *g, uint64_t features)
     fuzz_expect(driver_find(&g->d, &g->f, g->type), "found after a reset");
     fuzz_expect(driver_start(&g->d, features, g->queues, g->n_queues, 16), "starts after a reset");
 }
+
+void fuzz_virtio_exchange(struct fuzz_guest *g, struct char_backend *backend, unsigned in, unsigned out,
+                          const void *last)
+{
+    const struct piece in_piece = {DRIVER_BUFFERS, 16, true}, out_piece = {DRIVER_BUFFERS + 0x100, 2, false};
+    uint32_t id, len;
+
+    memcpy(driver_ram(&g->f, DRIVER_BUFFERS + 0x100, 2), "ok", 2);
+    driver_add(&g->queues[out], &out_piece, 1, false);
+    driver_kick(&g->queues[out]);
+    fuzz_expect(driver_used(&g->queues[out], &id, &len) && !memcmp(last, "ok", 2), "output after a reset");
+    driver_add(&g->queues[in], &in_piece, 1, false);
+    driver_kick(&g->queues[in]);
+    fuzz_expect(backend->input(backend->device, (const uint8_t *)"ls", 2) == 2, "input after a reset");
+    fuzz_expect(driver_used(&g->queues[in], &id, &len) && len == 2, "input arrives after a reset");
+}

@@ -3,6 +3,7 @@
 #ifndef TABIQUE_FUZZ_FUZZ_VIRTIO_H
 #define TABIQUE_FUZZ_FUZZ_VIRTIO_H
 
+#include "device/char.h"
 #include "driver.h"
 #include "fuzz_input.h"
 
@@ -26,6 +27,11 @@ void fuzz_virtio_actions(struct fuzz_guest *g, struct fuzz_input *in);
 /* Resets the machine and starts the driver as it should be: ends the program if the device does not come back
  * from whatever was done to it. */
 void fuzz_virtio_restart(struct fuzz_guest *g, uint64_t features);
+
+/* Of a device that moves bytes: each direction works, by the queues with these numbers. `last`: where the
+ * backend keeps the last two bytes that have come from the guest. */
+void fuzz_virtio_exchange(struct fuzz_guest *g, struct char_backend *backend, unsigned in, unsigned out,
+                          const void *last);
 
 /* Ends the program, which is how a fuzz target tells of a broken promise, unless `ok`. */
 void fuzz_expect(bool ok, const char *what);

@@ -69,20 +69,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     fuzz_virtio_actions(&g, &in);
 
     fuzz_virtio_restart(&g, RINGS_PACKED | RINGS_ALL);
-    const struct piece in_piece = {DRIVER_BUFFERS, 16, true}, out_piece = {DRIVER_BUFFERS + 0x100, 2, false};
-    uint32_t id, len;
     fuzz_expect(!virtio_port_is_open(g.device), "closed by a reset");
     send_control(&g, 1, PORT_READY, 1);
     send_control(&g, 1, PORT_OPEN, 1);
     fuzz_expect(virtio_port_is_open(g.device), "open");
-    memcpy(driver_ram(&g.f, DRIVER_BUFFERS + 0x100, 2), "ok", 2);
-    driver_add(&g.queues[OUT], &out_piece, 1, false);
-    driver_kick(&g.queues[OUT]);
-    fuzz_expect(driver_used(&g.queues[OUT], &id, &len) && !memcmp(last, "ok", 2), "output after a reset");
-    driver_add(&g.queues[IN], &in_piece, 1, false);
-    driver_kick(&g.queues[IN]);
-    fuzz_expect(backend.input(backend.device, (const uint8_t *)"ls", 2) == 2, "input after a reset");
-    fuzz_expect(driver_used(&g.queues[IN], &id, &len) && len == 2, "input arrives after a reset");
+    fuzz_virtio_exchange(&g, &backend, IN, OUT, last);
     class->destroy(g.device);
     fixture_fini(&g.f);
     return 0;
