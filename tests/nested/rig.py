@@ -71,7 +71,7 @@ class NestedHost:
     """Collects files and jobs, boots once, and keeps each job's result."""
 
     def __init__(self, name, build, guests, scratch):
-        self.initrd = f"{name}.gz"
+        self.initrd = f"{name}.cpio"  # an emulated processor takes long to unpack what is compressed
         self.build = pathlib.Path(build)
         self.guests = pathlib.Path(guests)
         self.scratch = pathlib.Path(scratch)
