@@ -196,35 +196,82 @@ def login(engine, image):
             engine.end_login()
 
 
-def run_round(engine, works, timeout, transfer_size, note):
-    """The works of one round on an engine: {name: measurement}, and {name: what went wrong}. After a hang or a crash the
-    rest of the work goes on in a new session."""
-    measured, failed = {}, {}
+class Sessions:
+    """One session with each engine, all at once: so a work is done by all within seconds, while the host is as it is.
+    After a hang or a crash an engine's work goes on in a new session. Use it in a with statement."""
+
+    def __init__(self, engines, where, timeout):
+        self.where, self.timeout = where, timeout
+        self.engines = {engine.name: engine for engine in engines}
+        self.running = {}
+        self.lost = {}  # engine's name: why it has none any more
+
+    def _of(self, name):
+        if name not in self.running:
+            session = Session(self.engines[name], self.where, self.timeout)
+            try:
+                session.start()
+            except BaseException:
+                session.vm.end()
+                raise
+            self.running[name] = session
+        return self.running[name]
+
+    def _end(self, name):
+        session = self.running.pop(name, None)
+        if session:
+            session.vm.end()
+
+    def measure(self, name, work, transfer_size):
+        """As Session.measure, by the engine of that name. Raises WorkFailed."""
+        if name in self.lost:
+            raise WorkFailed(self.lost[name])
+        try:
+            session = self._of(name)
+        except guests.Failed as error:
+            self.lost[name] = f"did not boot: {short(error)}"
+            raise WorkFailed(self.lost[name]) from error
+        try:
+            return session.measure(work, transfer_size)
+        except WorkFailed:
+            raise
+        except (guests.Failed, OSError) as error:
+            why = f"{short(error)} (after {session.cpu():.0f} s of CPU)"
+            self._end(name)
+            raise WorkFailed(why) from error
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        for name in list(self.running):
+            self._end(name)
+
+
+def run_works(engines, works, timeout, transfer_size, note):
+    """The works of one run: {engine's name: {work's name: measurement}}, and the same of what went wrong. Who begins
+    changes from work to work."""
+    measured, failed = {e.name: {} for e in engines}, {e.name: {} for e in engines}
     for where in ("main", "two"):
-        left = [w for w in works if w.where == where and (w.native or engine.name != "native")]
-        while left:
-            began = time.monotonic()
-            with Session(engine, where, timeout) as session:
-                try:
-                    session.start()
-                except guests.Failed as error:
-                    failed.update({w.name: f"did not boot: {short(error)}" for w in left})
-                    break
-                while left:
-                    work = left.pop(0)
+        mine = [w for w in works if w.where == where]
+        began = time.monotonic()
+        with Sessions(engines, where, timeout) as sessions:
+            for number, work in enumerate(mine):
+                first = number % len(engines)
+                for engine in engines[first:] + engines[:first]:
+                    if engine.name == "native" and not work.native:
+                        continue
                     try:
-                        measured[work.name] = session.measure(work, transfer_size)
+                        measured[engine.name][work.name] = sessions.measure(engine.name, work, transfer_size)
                     except WorkFailed as error:
-                        failed[work.name] = str(error)
-                    except (guests.Failed, OSError) as error:
-                        failed[work.name] = f"{short(error)} (after {session.cpu():.0f} s of CPU)"
-                        break
-            note(f"{engine.title}: {where}, {time.monotonic() - began:.0f} s")
+                        failed[engine.name][work.name] = str(error)
+        if mine:
+            note(f"{where}, {time.monotonic() - began:.0f} s")
     return measured, failed
 
 
 def run_boots(engine, names, image, note):
-    """The boots of one round, as run_round."""
+    """The boots of one run: {name: measurement}, and {name: what went wrong}."""
     measured, failed = {}, {}
     for name in names:
         try:

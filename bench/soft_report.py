@@ -11,40 +11,48 @@ import soft_works
 UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-def by_name(rounds, engine, name):
-    """(measurements, failures) of all rounds."""
-    found = [m[name] for who, m, _ in rounds if who == engine and name in m]
-    return found, [f[name] for who, _, f in rounds if who == engine and name in f]
+def accepted(runs, engines, name):
+    """{engine: {run's number: measurement}}, {engine: [failure]}: a result that is not the others' is a failure. The
+    host's own is right, and where it does nothing QEMU's."""
+    measured = {who: {n: run[who][0][name] for n, run in enumerate(runs) if name in run[who][0]} for who in engines}
+    failures = {who: [run[who][1][name] for run in runs if name in run[who][1]] for who in engines}
+    known = [m.get("result", "") for who in ("native", "qemu", "tabique") for m in measured.get(who, {}).values()]
+    for who, found in measured.items():
+        wrong = {n: m for n, m in found.items() if m.get("result", "") != known[0]}
+        failures[who].extend(f"wrong result: {m['result']!r}, not {known[0]!r}" for m in wrong.values())
+        measured[who] = {n: m for n, m in found.items() if n not in wrong}
+    return ({who: found for who, found in measured.items() if found},
+            {who: failed for who, failed in failures.items() if failed})
 
 
-def accepted(rounds, engines, name):
-    """{engine: [measurement]}, {engine: [failure]}: a result that is not the others' is a failure. The host's own is
-    right, and where it does nothing QEMU's."""
-    measured, failures = {}, {}
-    for engine in engines:
-        found, failed = by_name(rounds, engine, name)
-        if found:
-            measured[engine] = found
-        if failed:
-            failures[engine] = failed
-    known = [m.get("result", "") for who in ("native", "qemu", "tabique") for m in measured.get(who, [])]
-    for engine, found in list(measured.items()):
-        wrong = [m for m in found if m.get("result", "") != known[0]]
-        if wrong:
-            failures.setdefault(engine, []).extend(f"wrong result: {m['result']!r}, not {known[0]!r}" for m in wrong)
-            measured[engine] = [m for m in found if m not in wrong]
-    return {who: found for who, found in measured.items() if found}, failures
+def compare(row, measured):
+    """Fills in our speed as a multiple of the others', and our processor time as one of theirs: medians of each run's."""
+    mine = measured.get("tabique", {})
+    for other in ("qemu", "native"):
+        pairs = [(m, measured[other][n]) for n, m in mine.items() if n in measured.get(other, {})]
+        if not pairs:
+            continue
+        ratios = [its["value"] / m["value"] for m, its in pairs]
+        # Rates are of a fixed time or a fixed amount, so that the processor time does not tell for each.
+        if row["unit"] == "s":
+            row[f"speed_of_{other}"] = statistics.median(ratios)
+            if all(its["cpu"] > 0 for _, its in pairs):
+                row[f"cpu_to_{other}"] = statistics.median(m["cpu"] / its["cpu"] for m, its in pairs)
+        else:
+            row[f"speed_of_{other}"] = statistics.median(1 / ratio for ratio in ratios)
 
 
-def make_row(name, title, target, unit, rounds, engines):
-    measured, failures = accepted(rounds, engines, name)
+def make_row(name, title, target, unit, runs, engines):
+    measured, failures = accepted(runs, engines, name)
     row = {"name": name, "title": title, "against": target.against, "bar": target.bar, "goal": target.goal, "unit": unit,
            "failures": failures}
     for who, found in measured.items():
-        row[who] = {**guests.summary([m["value"] for m in found]), "cpu": statistics.median(m["cpu"] for m in found)}
-        lies = [m for m in found if m.get("clock_lies")]
+        row[who] = {**guests.summary([m["value"] for m in found.values()]),
+                    "cpu": statistics.median(m["cpu"] for m in found.values())}
+        lies = [m for m in found.values() if m.get("clock_lies")]
         if lies:
             row[who]["clock"] = f"says {lies[0]['own']:.2f} s for {lies[0]['wall']:.2f} s"
+    compare(row, measured)
     return row
 
 
@@ -58,26 +66,16 @@ def scaling(row, one):
                 row[who].pop(bound)
         else:
             row.pop(who, None)
+    for other in ("qemu", "native"):  # their speed is not what counts here
+        row.pop(f"speed_of_{other}", None)
+        row.pop(f"cpu_to_{other}", None)
     for who, failed in one["failures"].items():
         row["failures"].setdefault(who, []).extend(failed)
     row["unit"] = "x"
 
 
-def faster(row, who, other):
-    """How many times the other's speed."""
-    mine, its = row[who]["median"], row[other]["median"]
-    return its / mine if row["unit"] == "s" else mine / its
-
-
 def judge(row):
-    """Fills in the ratios, and whether the target is reached."""
-    if "tabique" in row and row["unit"] != "x":
-        for other in ("qemu", "native"):
-            if other in row:
-                row[f"speed_of_{other}"] = faster(row, "tabique", other)
-                # Rates are of a fixed time or a fixed amount, so that the processor time does not tell for each.
-                if row["unit"] == "s" and row[other]["cpu"] > 0:
-                    row[f"cpu_to_{other}"] = row["tabique"]["cpu"] / row[other]["cpu"]
+    """Fills in the ratio that counts, and whether the target is reached."""
     ratio = {"tcg": 1 / row["speed_of_qemu"] if row.get("speed_of_qemu") else None, "tcg rate": row.get("speed_of_qemu"),
              "native": row.get("speed_of_native"), "scaling": row["tabique"]["median"] if "tabique" in row else None}
     row["ratio"] = ratio[row["against"]]
@@ -89,16 +87,16 @@ def judge(row):
         row["reached"] = soft_works.Target(row["against"], row["bar"], row["goal"]).reached(row["ratio"])
 
 
-def rows(works, rounds, engines):
+def rows(works, runs, engines):
     boots = {name: (title, target) for name, title, target in soft_works.BOOTS}
     wanted = collections.OrderedDict()
-    seen = {name for _, measured, failed in rounds for name in (*measured, *failed)}
+    seen = {name for run in runs for measured, failed in run.values() for name in (*measured, *failed)}
     if "init" in seen:
         wanted["init"] = (*boots["init"], "s")
     wanted.update({w.name: (w.title, w.target, w.unit) for w in works})
     if "login" in seen:
         wanted["login"] = (*boots["login"], "s")
-    made = {name: make_row(name, *what, rounds, engines) for name, what in wanted.items()}
+    made = {name: make_row(name, *what, runs, engines) for name, what in wanted.items()}
     if "two" in made:
         scaling(made["two"], made.pop("one"))
     for row in made.values():

@@ -22,17 +22,16 @@ def took(value, result="", cpu=1.0):
     return {"value": value, "cpu": cpu, "result": result}
 
 
-def table(*rounds):
-    """{name: row} of rounds as (engine, measurements, failures)."""
-    return {row["name"]: row for row in soft_report.rows(soft_works.works(False), rounds, ENGINES)}
+def table(*runs):
+    """{name: row} of runs, each with (measurements, failures) of some engines."""
+    filled = [{who: run.get(who, ({}, {})) for who in ENGINES} for run in runs]
+    return {row["name"]: row for row in soft_report.rows(soft_works.works(False), filled, ENGINES)}
 
 
 def test_ratios_and_targets():
-    rows = table(("tabique", {"init": took(3), "sha256": took(2, "x"), "getpid": took(3), "net-up": took(600), "gcm": took(90)}, {}),
-                 ("tabique", {"init": took(1), "getpid": took(3)}, {}),
-                 ("tabique", {"init": took(2), "getpid": took(90)}, {}),
-                 ("qemu", {"init": took(5), "getpid": took(2), "net-up": took(200), "gcm": took(10)}, {}),
-                 ("native", {"sha256": took(1.7, "x", 1.5), "gcm": took(100)}, {}))
+    rows = table({"tabique": ({"init": took(2), "sha256": took(2, "x"), "getpid": took(3), "net-up": took(600), "gcm": took(90)}, {}),
+                  "qemu": ({"init": took(5), "getpid": took(2), "net-up": took(200), "gcm": took(10)}, {}),
+                  "native": ({"sha256": took(1.7, "x", 1.5), "gcm": took(100)}, {})})
     assert rows["init"]["ratio"] == pytest.approx(0.4) and rows["init"]["reached"] == "bar"
     assert rows["sha256"]["ratio"] == pytest.approx(0.85) and rows["sha256"]["reached"] == "bar"
     assert rows["sha256"]["cpu_to_native"] == pytest.approx(1 / 1.5)
@@ -42,15 +41,26 @@ def test_ratios_and_targets():
     assert rows["gcc"]["reached"] == "unknown"
 
 
+def test_what_counts_is_each_run_of_its_own():
+    """The host is three times as slow in one run, and one of us was disturbed in another."""
+    rows = table({"tabique": ({"sha256": took(1)}, {}), "native": ({"sha256": took(0.9)}, {})},
+                 {"tabique": ({"sha256": took(3)}, {}), "native": ({"sha256": took(2.7)}, {})},
+                 {"tabique": ({"sha256": took(9)}, {}), "native": ({"sha256": took(0.8)}, {})},
+                 {"native": ({"sha256": took(5)}, {})})
+    assert rows["sha256"]["ratio"] == pytest.approx(0.9) and rows["sha256"]["tabique"]["median"] == 3
+
+
 def test_two_processors():
-    rows = table(("tabique", {"one": took(1, "x"), "two": took(1.05)}, {}), ("qemu", {"one": took(1, "x")}, {"two": "died"}))
+    rows = table({"tabique": ({"one": took(1, "x"), "two": took(1.05)}, {}), "qemu": ({"one": took(1, "x")}, {"two": "died"}),
+                  "native": ({"one": took(1, "x"), "two": took(1)}, {})})
     assert rows["two"]["ratio"] == pytest.approx(2 / 1.05) and rows["two"]["reached"] == "bar"
     assert "qemu" not in rows["two"] and rows["two"]["failures"] == {"qemu": ["died"]}
+    assert "speed_of_native" not in rows["two"]
 
 
 def test_wrong_results_and_failures_are_told(capsys):
-    rows = table(("tabique", {"sha256": took(1, "wrong"), "tar": took(1, "files")}, {"gcc": "hangs"}),
-                 ("native", {"sha256": took(1, "right"), "tar": took(9, "files"), "gcc": took(1)}, {}))
+    rows = table({"tabique": ({"sha256": took(1, "wrong"), "tar": took(1, "files")}, {"gcc": "hangs"}),
+                  "native": ({"sha256": took(1, "right"), "tar": took(9, "files"), "gcc": took(1)}, {})})
     assert rows["sha256"]["reached"] == "failed" and "tabique" not in rows["sha256"]
     assert rows["gcc"]["reached"] == "failed" and not rows["tar"]["failures"]
     soft_report.print_table(list(rows.values()), 1)
@@ -60,8 +70,8 @@ def test_wrong_results_and_failures_are_told(capsys):
 
 
 def test_plot_is_well_formed(tmp_path):
-    rows = table(("tabique", {"init": took(3), "getpid": took(200), "sha256": took(2)}, {"gcc": "hangs"}),
-                 ("qemu", {"init": took(5), "getpid": took(2), "sha256": took(9)}, {}), ("native", {"sha256": took(1)}, {}))
+    rows = table({"tabique": ({"init": took(3), "getpid": took(200), "sha256": took(2)}, {"gcc": "hangs"}),
+                  "qemu": ({"init": took(5), "getpid": took(2), "sha256": took(9)}, {}), "native": ({"sha256": took(1)}, {})})
     soft_plot.write_plot(list(rows.values()), tmp_path / "plot.svg")
     root = xml.etree.ElementTree.parse(tmp_path / "plot.svg").getroot()
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
@@ -80,14 +90,20 @@ def test_sources_are_the_same_each_time():
 
 class Here:
     """The driver on this host, as it is."""
-    name = "tabique"
     title = "here"
 
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, name, path):
+        self.name, self.path = name, path
 
     def command(self, _):
-        return [BUILD / "bench/soft-driver", self.path / "output"]
+        return [BUILD / "bench/soft-driver", self.path / f"output-{self.name}"]
+
+
+class Broken(Here):
+    """Ends before it is ready."""
+
+    def command(self, _):
+        return ["false"]
 
 
 def work(name, command, **more):
@@ -98,10 +114,14 @@ def test_sessions(tmp_path):
     works = [work("fails", "echo no; exit 3"), work("hangs", "sleep 4"), work("dies", "kill -9 $PPID"),
              work("naps", "sleep 0.3; echo done", setup=f"touch {tmp_path}/set-up", check=f"ls {tmp_path}/set-up"),
              work("rate", "echo rate 500", rate=r"rate (\d+)", unit="/s"), work("unrated", "echo none", rate=r"rate (\d+)")]
-    measured, failed = soft_engines.run_round(Here(tmp_path), works, 2, 1 << 20, print)
-    assert set(failed) == {"fails", "hangs", "dies", "unrated"} and set(measured) == {"naps", "rate"}
-    assert "status 3: no" in failed["fails"] and "in 2 s" in failed["hangs"] and "ended before" in failed["dies"]
-    naps = measured["naps"]
+    engines = [Here("tabique", tmp_path), Broken("qemu", tmp_path), Here("native", tmp_path)]
+    measured, failed = soft_engines.run_works(engines, works, 2, 1 << 20, print)
+    for who in ("tabique", "native"):
+        assert set(failed[who]) == {"fails", "hangs", "dies", "unrated"} and set(measured[who]) == {"naps", "rate"}
+        assert "status 3: no" in failed[who]["fails"] and "in 2 s" in failed[who]["hangs"]
+        assert "ended before" in failed[who]["dies"]
+    assert not measured["qemu"] and len(failed["qemu"]) == len(works) and "did not boot" in failed["qemu"]["fails"]
+    naps = measured["tabique"]["naps"]
     assert 0.3 <= naps["value"] < 10 and naps["result"] == f"done{tmp_path}/set-up" and not naps["clock_lies"]
     # Told by a clock of its own, corrected by ours: both are one here.
-    assert measured["rate"]["value"] == pytest.approx(500, rel=0.9)
+    assert measured["tabique"]["rate"]["value"] == pytest.approx(500, rel=0.9)
