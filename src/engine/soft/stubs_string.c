@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * REP MOVS and REP STOS of at most a page that lie in one page each, which the TLB has: executed by the
- * host's processor on its own addresses. Compilers clear and copy structures so, kernels pages. Made once, as
- * the other common stubs. What is not so goes to the handler in C.
+ * REP MOVS and REP STOS of at most a page, in pages that the TLB has: executed by the host's processor on its
+ * own addresses. Compilers clear and copy structures so, kernels pages. Made once, as the other common stubs.
+ * Of single bytes, which kernels copy to and from users' buffers, what lies in more pages than one is done
+ * piece by piece. What is not so goes to the handler in C.
  *
  * 64-bit code with DF clear. In: rcx is the struct soft_call, the guest's RCX in its slot, all other
  * registers in place; no flag is changed.
@@ -12,6 +13,8 @@
 
 #define CALL     FIELD(scratch[1])
 #define TO_HOST  FIELD(scratch[2]) /* what is added to RDI */
+#define FLAGS    FIELD(scratch[3])
+#define PIECE    FIELD(scratch[4]) /* bytes */
 #define FAR_JUMP 5
 
 static int32_t tlb_at(enum soft_mmu mmu, bool write, size_t array)
@@ -57,28 +60,23 @@ static void emit_instruction(struct emitter *e, enum soft_string_kind kind, unsi
     emit1(e, (uint8_t)((kind == STRING_MOVS ? 0xa4 : 0xaa) | (shift > 0)));
 }
 
-static uint8_t *generate(struct soft *s, struct emitter *e, enum soft_string_kind kind, unsigned shift,
-                         enum soft_mmu mmu)
+/* That RAX elements are there: RDX gets the addend of RDI's page, or for MOVS that of RSI's, and TO_HOST
+ * RDI's. Clobbers RCX and RDX. */
+static void find_sides(struct emitter *e, enum soft_string_kind kind, unsigned shift, enum soft_mmu mmu,
+                       const uint8_t *slow)
 {
-    const uint8_t *slow = e->p;
-
-    emit_load(e, CPU_RAX, GPR(CPU_RAX));
-    emit_load(e, CPU_RDX, GPR(CPU_RDX));
-    emit_load(e, CPU_RCX, CALL);
-    emit_jmp(e, s->stubs.call);
-
-    uint8_t *start = e->p;
-    emit_store(e, CALL, CPU_RCX);
-    emit_store(e, GPR(CPU_RAX), CPU_RAX);
-    emit_store(e, GPR(CPU_RDX), CPU_RDX);
-    emit_load(e, CPU_RAX, GPR(CPU_RCX));
-    emit_lea(e, 8, CPU_RCX, CPU_RAX, 255, 1, -1); /* none at all is not for here either */
-    emit_pext(e, CPU_RCX, CPU_RCX, FIELD(count_mask) + 8 * (int32_t)shift);
-    unless_zero(e, slow);
     check_side(e, CPU_RDI, shift, mmu, true, slow);
     if (kind == STRING_MOVS) {
         emit_store(e, TO_HOST, CPU_RDX);
         check_side(e, CPU_RSI, shift, mmu, false, slow);
+    }
+}
+
+/* After find_sides: RAX elements, by the host's addresses. Leaves the guest's RAX in place and RCX zero; RDX
+ * is lost. */
+static void do_elements(struct emitter *e, enum soft_string_kind kind, unsigned shift)
+{
+    if (kind == STRING_MOVS) {
         emit_lea(e, 8, CPU_RSI, CPU_RSI, CPU_RDX, 1, 0);
         emit_load(e, CPU_RCX, TO_HOST);
         emit_lea(e, 8, CPU_RDI, CPU_RDI, CPU_RCX, 1, 0);
@@ -93,12 +91,84 @@ static uint8_t *generate(struct soft *s, struct emitter *e, enum soft_string_kin
         emit_load(e, CPU_RDX, TO_HOST);
     }
     emit_subtract(e, CPU_RDI, CPU_RDX);
+}
+
+/* On behind the instruction, RCX being zero. */
+static void go_on(struct emitter *e)
+{
     emit_load(e, CPU_RDX, CALL);
     emit_bytes(e, "\x48\x8b\x52", 3); /* mov rdx, [rdx + resume] */
     emit1(e, offsetof(struct soft_call, resume));
     emit_store(e, FIELD(resume), CPU_RDX);
     emit_load(e, CPU_RDX, GPR(CPU_RDX));
     emit_jmp_gs(e, FIELD(resume));
+}
+
+/* EAX: how many bytes there are to the end of the page of RDI, and for MOVS of RSI's, at most those that are
+ * left. */
+static void measure_piece(struct emitter *e, enum soft_string_kind kind)
+{
+    emit_bytes(e, "\x89\xf8\x0d\x00\xf0\xff\xff\xf7\xd8", 9); /* mov eax, edi; or eax, -4096; neg eax */
+    if (kind == STRING_MOVS) {
+        emit_bytes(e, "\x89\xf1\x81\xc9\x00\xf0\xff\xff\xf7\xd9",
+                   10);                           /* mov ecx, esi; or ecx, -4096; neg ecx */
+        emit_bytes(e, "\x39\xc1\x0f\x42\xc1", 5); /* cmp ecx, eax; cmovb eax, ecx */
+    }
+    emit_load(e, CPU_RCX, GPR(CPU_RCX));
+    emit_bytes(e, "\x39\xc1\x0f\x42\xc1", 5);
+}
+
+/* Of bytes, up to a page of them, where not all are in one page: each piece that is, with the registers as
+ * they are to be after it. Flags are kept aside. */
+static const uint8_t *generate_pieces(struct emitter *e, enum soft_string_kind kind, enum soft_mmu mmu,
+                                      const uint8_t *slow)
+{
+    const uint8_t *miss = e->p;
+
+    emit_flags_restore(e, FLAGS);
+    emit_jmp(e, slow);
+
+    const uint8_t *start = e->p;
+    emit_flags_save(e, FLAGS);
+    const uint8_t *again = e->p;
+    measure_piece(e, kind);
+    find_sides(e, kind, 0, mmu, miss);
+    emit_store(e, PIECE, CPU_RAX);
+    do_elements(e, kind, 0);
+    emit_load(e, CPU_RCX, GPR(CPU_RCX));
+    emit_gs_op(e, 0x2b, CPU_RCX, PIECE); /* sub */
+    emit_store(e, GPR(CPU_RCX), CPU_RCX);
+    emit_bytes(e, "\x0f\x85", 2); /* jnz */
+    emit_rel32_at(e->p, again);
+    e->p += 4;
+    emit_flags_restore(e, FLAGS);
+    emit_load(e, CPU_RAX, GPR(CPU_RAX));
+    go_on(e);
+    return start;
+}
+
+static uint8_t *generate(struct soft *s, struct emitter *e, enum soft_string_kind kind, unsigned shift,
+                         enum soft_mmu mmu)
+{
+    const uint8_t *slow = e->p;
+
+    emit_load(e, CPU_RAX, GPR(CPU_RAX));
+    emit_load(e, CPU_RDX, GPR(CPU_RDX));
+    emit_load(e, CPU_RCX, CALL);
+    emit_jmp(e, s->stubs.call);
+    const uint8_t *not_at_once = shift ? slow : generate_pieces(e, kind, mmu, slow);
+
+    uint8_t *start = e->p;
+    emit_store(e, CALL, CPU_RCX);
+    emit_store(e, GPR(CPU_RAX), CPU_RAX);
+    emit_store(e, GPR(CPU_RDX), CPU_RDX);
+    emit_load(e, CPU_RAX, GPR(CPU_RCX));
+    emit_lea(e, 8, CPU_RCX, CPU_RAX, 255, 1, -1); /* none at all is not for here either */
+    emit_pext(e, CPU_RCX, CPU_RCX, FIELD(count_mask) + 8 * (int32_t)shift);
+    unless_zero(e, slow);
+    find_sides(e, kind, shift, mmu, not_at_once);
+    do_elements(e, kind, shift);
+    go_on(e);
     return start;
 }
 
