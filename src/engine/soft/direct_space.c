@@ -45,6 +45,7 @@
 struct direct_chunk {
     uint64_t number; /* address >> CHUNK_SHIFT */
     struct direct_chunk *next;
+    unsigned first, end; /* no other pages are mapped */
     uint64_t pages[CHUNK_PAGES];
 };
 
@@ -134,6 +135,7 @@ static void forget_chunks(struct direct_space *space)
     if (space->chunks) /* what is left reads as zero */
         madvise(space->chunks, CHUNKS_SIZE, MADV_DONTNEED);
     space->n_chunks = space->n_areas = space->n_copies = 0;
+    space->large = false;
 }
 
 static int empty(struct direct_space *space)
@@ -153,6 +155,7 @@ static struct direct_chunk *get_chunk(struct direct_space *space, uint64_t numbe
         return NULL;
     chunk = &space->chunks[space->n_chunks++];
     chunk->number = number;
+    chunk->first = CHUNK_PAGES;
     chunk->next = *bucket(space, number);
     *bucket(space, number) = chunk;
     return chunk;
@@ -226,14 +229,38 @@ static int validate_chunk(struct direct_space *space, struct soft_vcpu *c, struc
     int rc = 0;
 
     find_tables(c, chunk->number << CHUNK_SHIFT, &t);
-    for (unsigned n = 0; n < CHUNK_PAGES && rc == 0;) {
+    for (unsigned n = chunk->first; n < chunk->end && rc == 0;) {
         unsigned first = n;
-        while (n < CHUNK_PAGES && chunk->pages[n] && !holds(c, &t, n, chunk->pages[n]))
+        while (n < chunk->end && chunk->pages[n] && !holds(c, &t, n, chunk->pages[n]))
             n++;
         if (n > first)
             rc = unmap_pages(space, chunk, first, n);
         else
             n++;
+    }
+    return rc;
+}
+
+/* As after INVLPG. */
+static int validate_page(struct direct_space *space, struct soft_vcpu *c, uint64_t address)
+{
+    struct direct_chunk *chunk = find_chunk(space, address >> CHUNK_SHIFT);
+    unsigned index = (address >> 12) & (CHUNK_PAGES - 1);
+    struct direct_tables t;
+
+    if (!chunk || !chunk->pages[index])
+        return 0;
+    find_tables(c, address, &t);
+    return holds(c, &t, index, chunk->pages[index]) ? 0 : unmap_pages(space, chunk, index, index + 1);
+}
+
+static int validate_all(struct direct_space *space, struct soft_vcpu *c)
+{
+    int rc = 0;
+
+    for (unsigned n = 0; n < DIRECT_BUCKETS; n++) {
+        for (struct direct_chunk *chunk = space->buckets[n]; chunk && rc == 0; chunk = chunk->next)
+            rc = validate_chunk(space, c, chunk);
     }
     return rc;
 }
@@ -401,6 +428,7 @@ static int map_around(struct direct_space *space, struct soft_vcpu *c, struct di
     unsigned first = at & ~(around - 1), run = CHUNK_PAGES;
     int rc = 0;
 
+    space->large |= !t->table;
     for (unsigned n = first; n <= first + around && rc == 0; n++) {
         bool fresh = n < first + around && !chunk->pages[n];
         uint64_t page = n == at ? wanted : fresh ? for_stub(space, c, chunk, t, n, false) : 0;
@@ -411,6 +439,8 @@ static int map_around(struct direct_space *space, struct soft_vcpu *c, struct di
         }
         if (page) {
             chunk->pages[n] = page;
+            chunk->first = n < chunk->first ? n : chunk->first;
+            chunk->end = n < chunk->end ? chunk->end : n + 1;
             if (run > n)
                 run = n;
         }
@@ -478,14 +508,18 @@ int direct_space_validate(struct direct_space *space, struct soft_vcpu *c)
 {
     uint64_t code = atomic_load(&c->soft->direct_code_pages);
     bool all = space->flush != c->flushes || space->code != code;
+    unsigned first = all ? 0 : space->n_flushed;
     int rc = 0;
 
+    /* INVLPG drops all of a large page, which may be several chunks. */
+    all = all || (space->large && c->n_flushed > first);
     space->flush = c->flushes;
+    space->n_flushed = c->n_flushed;
     space->code = code;
-    for (unsigned n = 0; n < DIRECT_BUCKETS && all; n++) {
-        for (struct direct_chunk *chunk = space->buckets[n]; chunk && rc == 0; chunk = chunk->next)
-            rc = validate_chunk(space, c, chunk);
-    }
+    if (all)
+        rc = validate_all(space, c);
+    for (unsigned n = first; n < c->n_flushed && !all && rc == 0; n++)
+        rc = validate_page(space, c, c->flushed[n]);
     if (rc == 0)
         rc = validate_copies(space, c);
     if (rc == 0 && space->refused)

@@ -35,11 +35,13 @@ struct direct_space {
     uint64_t used;               /* when it was last entered, in TSC ticks */
     uint64_t refused;            /* address that its kernel has been asked for since; 0: none */
     uint64_t flush;              /* soft_vcpu.flushes when it was last compared */
+    unsigned n_flushed;          /* and its n_flushed */
     uint64_t code;               /* soft.direct_code_pages, likewise */
     struct direct_chunk *chunks; /* room for all that there may be */
     struct direct_copy copies[STUB_COPIES];
     unsigned n_copies;
     unsigned n_chunks, n_areas;
+    bool large; /* some chunks are of large pages */
     struct direct_chunk *buckets[DIRECT_BUCKETS];
 };
 

@@ -278,11 +278,17 @@ static void flush_jump_mode(struct soft_vcpu *c, enum soft_mmu mmu, bool all)
     soft_jump_flush(c, mmu);
 }
 
+static void note_flush(struct soft_vcpu *c)
+{
+    c->flushes++;
+    c->n_flushed = 0;
+}
+
 void soft_tlb_flush(struct soft_vcpu *c, bool all)
 {
     unsigned left = 0;
 
-    c->flushes++;
+    note_flush(c);
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++) {
         flush_tlb_mode(c, (enum soft_mmu)mmu, all);
         flush_jump_mode(c, (enum soft_mmu)mmu, all);
@@ -344,7 +350,10 @@ void soft_tlb_flush_page(struct soft_vcpu *c, uint64_t linear)
 {
     unsigned i = (linear >> 12) & (TLB_SIZE - 1), half = linear >> 63;
 
-    c->flushes++;
+    if (!half && c->n_flushed == FLUSHED_MAX)
+        note_flush(c);
+    else if (!half)
+        c->flushed[c->n_flushed++] = linear;
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++)
         forget_returns(c, (enum soft_mmu)mmu);
     if (c->large[half].used && (linear & c->large[half].mask) == c->large[half].base) {

@@ -144,6 +144,7 @@ struct soft_returns {
 #define JUMPS_MAX       8192u
 #define JUMP_PAGES      4096u
 #define NONGLOBAL_MAX   64u
+#define FLUSHED_MAX     16u
 #define NONGLOBAL_WRITE 0x8000u
 
 /* What a TLB or jump cache has taken in since it was emptied. */
@@ -254,7 +255,9 @@ struct soft_vcpu {
     struct soft_look look;
     struct soft_direct *direct; /* direct execution; NULL: everything is translated */
     bool direct_user;           /* its idea of whether this is user mode */
-    uint64_t flushes;           /* of the TLB, or of pages in it */
+    uint64_t flushes;           /* of the TLB */
+    unsigned n_flushed;         /* since the last of them, single pages of the lower half: */
+    uint64_t flushed[FLUSHED_MAX];
     struct soft_fills tlb_fills[MMU_MODES], jump_fills[MMU_MODES];
     uint16_t jump_at[MMU_MODES][JUMPS_MAX]; /* the first of jump_fills: index in the jump cache */
     /* Whether jump_fills has any of a page, by the low bits of its number. */

@@ -27,6 +27,7 @@
 #define LINUX3 0x2bu /* the stack's selector that stubs have */
 
 #define PT_ENTRY(linear) (0x103000u + 8 * ((linear) >> 12 & 511))
+#define PD_ENTRY(linear) (0x102000u + 8 * ((linear) >> 21 & 511))
 #define USER_CODE        (HOLE_AT + 0x10000)
 #define USER_DATA        (HOLE_AT + 0x20000)
 #define CODE_PAGE        0x310000u
@@ -167,6 +168,46 @@ static void what_the_guest_takes_away_is_gone_after_its_flush(void **state)
     assert_int_equal(soft_direct_run(c), SOFT_JUMP);
     assert_true(c->rip == USER_CODE); /* the translator raises the page fault */
     ASSERT_FAULT(soft_step(c), VEC_PF, 4);
+}
+
+static uint64_t read_directly(uint64_t address)
+{
+    struct soft_vcpu *c = fixture_vcpu();
+
+    c->rip = USER_CODE;
+    c->gpr[CPU_RBX] = address;
+    assert_int_equal(soft_direct_run(c), SOFT_JUMP);
+    assert_true(c->rip == USER_CODE + 3);
+    return c->gpr[CPU_RAX];
+}
+
+static void single_pages_are_dropped(void **state)
+{
+    const uint64_t large = 0x400000, other = 0x600000, inside = 0x5000;
+
+    BEGIN(0x48, 0x8b, 0x03, 0x0f, 0x05); /* mov rax, [rbx]; syscall */
+    for (uint64_t n = 0; n < 8; n++)
+        fixture_write(DATA_PAGE + n * PAGE, n, 8);
+    /* Some at a time, and more than are kept in mind. */
+    for (unsigned count = 1; count <= 3 * FLUSHED_MAX; count += FLUSHED_MAX - 1) {
+        for (unsigned round = 0; round < 3; round++) {
+            for (unsigned n = 0; n < count; n++)
+                fixture_map(USER_DATA + n * PAGE, DATA_PAGE + (n + round) % 8 * PAGE);
+            for (unsigned n = 0; n < count; n++)
+                assert_int_equal(read_directly(USER_DATA + n * PAGE), (n + round) % 8);
+        }
+    }
+    /* By any of its addresses. */
+    fixture_write(large + inside, 1, 8);
+    fixture_write(other + inside, 2, 8);
+    assert_int_equal(read_directly(large + inside), 1);
+    fixture_write(PD_ENTRY(large), other | 0xe7, 8);
+    soft_tlb_flush_page(fixture_vcpu(), large + 0x100000);
+    assert_int_equal(read_directly(large + inside), 2);
+    /* In its stead a table, of which all is gone. */
+    fixture_write(PD_ENTRY(large), 0x103000 | 7, 8);
+    soft_tlb_flush_page(fixture_vcpu(), large);
+    assert_int_equal(read_directly(large + (USER_DATA & 0x1fffff)), 2);
 }
 
 static void rights_are_those_of_the_page_tables(void **state)
@@ -472,6 +513,7 @@ int main(void)
         cmocka_unit_test_teardown(vector_registers_go_there_and_back, end_guest),
         cmocka_unit_test_teardown(registers_beyond_the_guests_begin_anew, end_guest),
         cmocka_unit_test_teardown(what_the_guest_takes_away_is_gone_after_its_flush, end_guest),
+        cmocka_unit_test_teardown(single_pages_are_dropped, end_guest),
         cmocka_unit_test_teardown(rights_are_those_of_the_page_tables, end_guest),
         cmocka_unit_test_teardown(stores_to_translated_code_are_noticed, end_guest),
         cmocka_unit_test_teardown(what_tells_of_the_host_is_translated, end_guest),
