@@ -21,9 +21,9 @@ GUESTS = pathlib.Path(os.environ.get("TABIQUE_GUESTS", TREE / "build/guest"))
 SUITES = ("bookworm", "trixie")
 CPUS = (1, 2, 4)
 IMAGE_CPUS = (1, 2)
-BOOT = 400  # seconds for a Debian or two: half a minute each where nothing else runs, and much longer elsewhere
+BOOT = 1200  # seconds for a Debian or two: half a minute each where nothing else runs, and much longer elsewhere
 
-IMAGE_BOOT = 600
+IMAGE_BOOT = 1800
 
 SESSION = """. /nested/shell-lib
 shell_session --engine kvm --kernel /nested/{suite}/vmlinuz --initrd /nested/{suite}/initrd.gz \\
@@ -146,7 +146,7 @@ def add_firmware(host):
         image.write_bytes(flat_image.assemble(code))
         host.add_file(f"nested/{name}.bin", image)
         host.add_job(f"flat-{name}", f"exec $tabique run --engine kvm --firmware /nested/{name}.bin --memory 16M --debug-exit",
-                     limit=30)
+                     limit=120)
     if firmware_missing():
         return
     directory, disk = host.fetch("trixie"), host.scratch / "disk.img"
@@ -197,7 +197,7 @@ def add_guest_tests(host):
         args.module = [bring(path) + separator + line for path, separator, line in
                        (module.partition("=") for module in args.module)]
         words = shlex.join(run_guest.tabique_arguments(args))
-        host.add_job(f"guest-{name}", f"exec $tabique run --engine kvm {words}", limit=180)
+        host.add_job(f"guest-{name}", f"exec $tabique run --engine kvm {words}", limit=600)
 
 
 def add_others(host):

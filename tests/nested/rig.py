@@ -101,7 +101,7 @@ class NestedHost:
         self.disks.append(pathlib.Path(path))
         return f"/dev/vd{chr(ord('a') + len(self.disks) - 1)}"
 
-    def add_job(self, name, script, limit=180):
+    def add_job(self, name, script, limit=600):
         """`script`: for the shell. `limit`: seconds of its run at most."""
         self.jobs[name] = (script, limit)
 
@@ -131,7 +131,7 @@ class NestedHost:
         options = [f"--add={guest}={host}" for guest, host in sorted(self.additions.items())]
         self.fetch(HOST_SUITE, "--initrd", self.initrd, "--modules", "kvm_amd", *options)
 
-    def run(self, cpus=1, memory="1536M", limit=2700):
+    def run(self, cpus=1, memory="1536M", limit=5400):
         """Boots the nested host and reads what it reports. `limit`: seconds in all."""
         directory = self.guests / HOST_SUITE
         console, report = self.scratch / "console.log", self.scratch / "report.log"
