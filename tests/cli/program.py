@@ -38,6 +38,15 @@ def host_report():
     return json.loads(run("check", "--json").stdout)
 
 
+@functools.lru_cache
+def initrd_with(suite, name, *options):
+    """The suite's initramfs with more in it, as these options of tools/fetch-guest have it: looked after once, not for each
+    test."""
+    subprocess.run([TREE / "tools/fetch-guest", "--quiet", "--suite", suite, "--out", GUESTS / suite, "--initrd", name, *options],
+                   check=True, timeout=300, stdin=subprocess.DEVNULL)
+    return GUESTS / suite / name
+
+
 def engines():
     """The names of those that this host can run."""
     return [e["name"] for e in host_report()["engines"] if e["usable"]]

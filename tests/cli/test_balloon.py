@@ -3,7 +3,6 @@
 import json
 import pathlib
 import re
-import subprocess
 import time
 
 import pytest
@@ -15,15 +14,11 @@ from program import Terminal
 PROMPT = rb"guest:\S*[#$] (\x1b\[6n)?$"
 BOOT = 120  # seconds; other tests run at the same time
 MIB = 1 << 20
-INITRD = "initrd-balloon.gz"
 
 
 @pytest.fixture
 def initrd(suite):
-    directory = program.GUESTS / suite
-    subprocess.run([program.TREE / "tools/fetch-guest", "--quiet", "--suite", suite, "--out", directory,
-                    "--initrd", INITRD, "--modules", "virtio_balloon"], check=True, timeout=300)
-    return directory / INITRD
+    return program.initrd_with(suite, "initrd-balloon.gz", "--modules", "virtio_balloon")
 
 
 class Guest(Terminal):

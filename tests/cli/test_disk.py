@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A Debian guest with disks: a file system that survives the end of its VM process at a bad moment, several disks at
 once, discarding, serials, images that are refused."""
+import functools
 import hashlib
 import os
 import pathlib
@@ -12,9 +13,8 @@ import time
 
 import pytest
 
-import program
 from disk_programs import check_whole, qemu_img
-from program import BOOT, GUESTS, TREE, Shell, run
+from program import BOOT, GUESTS, Shell, initrd_with, run
 
 MIB = 1 << 20
 
@@ -22,6 +22,7 @@ only_bookworm = pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
 only_trixie = pytest.mark.parametrize("suite", ["trixie"], indirect=True)
 
 
+@functools.lru_cache
 def with_ext4(suite):
     """The suite's initramfs with ext4, and this host's programs that make and check it."""
     programs = [shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/sbin") for name in ("mke2fs", "e2fsck")]
@@ -30,9 +31,7 @@ def with_ext4(suite):
     files = {f"/tests/{pathlib.Path(p).name}": p for p in programs}
     files.update({path: os.path.realpath(path) for path in re.findall(r"(/\S+) \(0x", text)})
     additions = [word for at, path in sorted(files.items()) for word in ("--add", f"{at}={path}")]
-    subprocess.run([TREE / "tools/fetch-guest", "--suite", suite, "--out", GUESTS / suite, "--initrd", "initrd-ext4.gz",
-                    "--modules", "ext4", "--quiet", *additions], check=True, stdin=subprocess.DEVNULL)
-    return GUESTS / suite / "initrd-ext4.gz"
+    return initrd_with(suite, "initrd-ext4.gz", "--modules", "ext4", *additions)
 
 
 def boot(engine, suite, *disks, cpus=2):

@@ -20,7 +20,6 @@ import userland  # noqa: E402 pylint: disable=wrong-import-position
 SUITE = "bookworm"
 PACKAGES = "busybox-static,dash,gcc-multilib,gdb,libc6-dev,luajit,nodejs,strace"
 SOURCES = TREE / "tests/guest/programs"
-INITRD = "initrd-programs.gz"
 LIMIT = 400  # seconds for one program, on a busy host
 
 names = (f"programs-{n}" for n in itertools.count())
@@ -66,10 +65,9 @@ def fixture_guest(files, request):
         prefix = [BUILD / "tests/host/run_without", "pidfd_send_signal"]
     elif not next(check for check in program.host_report()["checks"] if check["name"] == "direct code")["ok"]:
         pytest.skip("this host does not permit direct execution")
-    subprocess.run([TREE / "tools/fetch-guest", "--quiet", "--suite", SUITE, "--out", GUESTS / SUITE, "--initrd", INITRD,
-                    "--modules", "ext4"], check=True, timeout=300, stdin=subprocess.DEVNULL)
+    initrd = program.initrd_with(SUITE, "initrd-programs.gz", "--modules", "ext4")
     with Shell("run", "--engine", "soft", "--name", next(names), "--rm", "--kernel", GUESTS / SUITE / "vmlinuz", "--initrd",
-               GUESTS / SUITE / INITRD, "--append", "console=ttyS0 quiet", "--cpus", "2", "--memory", "1G", "--net", "none",
+               initrd, "--append", "console=ttyS0 quiet", "--cpus", "2", "--memory", "1G", "--net", "none",
                "--disk", f"{files[1]},readonly", prefix=prefix) as guest:
         guest.shell()
         guest.ask("mkdir /u && mount -t ext4 -o ro /dev/vda /u && mount -t tmpfs tmpfs /u/tmp && "

@@ -17,7 +17,7 @@ import time
 
 import pytest
 
-from program import BUILD, GUESTS, TABIQUE, TREE, run
+from program import BUILD, GUESTS, TABIQUE, initrd_with, run
 from test_linux import BOOT, PROMPT, Guest
 
 GATEWAY = "10.0.2.2"
@@ -30,10 +30,7 @@ only_bookworm = pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
 
 def with_pump(suite):
     """The suite's initramfs with tests/cli/pump.c as /tests/pump."""
-    name = "initrd-pump.gz"
-    subprocess.run([TREE / "tools/fetch-guest", "--suite", suite, "--out", GUESTS / suite, "--initrd", name, "--quiet",
-                    "--add", f"tests/pump={BUILD / 'tests/cli/pump'}"], check=True, stdin=subprocess.DEVNULL)
-    return GUESTS / suite / name
+    return initrd_with(suite, "initrd-pump.gz", "--add", f"tests/pump={BUILD / 'tests/cli/pump'}")
 
 
 def boot(engine, suite, *args, **options):

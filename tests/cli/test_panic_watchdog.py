@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a guest's kernel says when it can go no further, and what is done about one that says nothing: Debian's drivers
 of the panic notifier and of the watchdog."""
-import subprocess
 
 import pytest
 
@@ -11,15 +10,11 @@ from program import Terminal
 PROMPT = rb"guest:[^ ]*# "
 BOOT = 120  # seconds; other tests run at the same time
 PANICKED, WATCHDOG, POWEROFF = 3, 5, 0
-INITRD = "initrd-panic-watchdog.gz"
 
 
 @pytest.fixture
 def initrd(suite):
-    directory = program.GUESTS / suite
-    subprocess.run([program.TREE / "tools/fetch-guest", "--quiet", "--suite", suite, "--out", directory,
-                    "--initrd", INITRD, "--modules", "pvpanic-mmio,wdat_wdt"], check=True, timeout=300)
-    return directory / INITRD
+    return program.initrd_with(suite, "initrd-panic-watchdog.gz", "--modules", "pvpanic-mmio,wdat_wdt")
 
 
 def boot(engine, suite, initrd, *args):

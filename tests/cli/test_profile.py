@@ -9,9 +9,8 @@ import subprocess
 
 import pytest
 
-from program import BUILD, GUESTS, TREE, Shell, Terminal, run
+from program import BUILD, GUESTS, Shell, Terminal, initrd_with, run
 
-INITRD = "initrd-profile.gz"
 FRAMES = BUILD / "tests/guest/frames"
 LIMIT = 120
 URANDOM = "chacha|get_random_bytes_user|copy_user|copy_to_iter|rep_movs"
@@ -22,12 +21,9 @@ only_bookworm = pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
 
 @contextlib.contextmanager
 def booted(suite, *args, prefix=()):
-    directory = GUESTS / suite
-    subprocess.run([TREE / "tools/fetch-guest", "--quiet", "--suite", suite, "--out", directory, "--initrd", INITRD,
-                    "--add", f"bin/frames={FRAMES}"], check=True, timeout=300, stdin=subprocess.DEVNULL)
+    initrd = initrd_with(suite, "initrd-profile.gz", "--add", f"bin/frames={FRAMES}")
     name = next(names)
-    with Shell("run", "--engine", "soft", "--name", name, "--rm", "--kernel", directory / "vmlinuz", "--initrd",
-               directory / INITRD, "--append", "console=ttyS0 quiet", *args, prefix=prefix) as guest:
+    with Shell("run", "--engine", "soft", "--name", name, "--rm", "--kernel", GUESTS / suite / "vmlinuz", "--initrd", initrd, "--append", "console=ttyS0 quiet", *args, prefix=prefix) as guest:
         guest.name = name
         yield guest.shell()
 

@@ -5,15 +5,13 @@ import contextlib
 import itertools
 import json
 import re
-import subprocess
 import threading
 
 import pytest
 
 import program
-from program import BOOT, BUILD, GUESTS, TREE, Shell, run
+from program import BOOT, BUILD, GUESTS, Shell, initrd_with, run
 
-INITRD = "initrd-user-code.gz"
 LIMIT = 240  # seconds for one program, on a busy host
 RUN_WITHOUT = BUILD / "tests/host/run_without"
 
@@ -28,11 +26,8 @@ names = (f"user-code-{n}" for n in itertools.count())
 
 @pytest.fixture
 def initrd(suite):
-    directory = GUESTS / suite
-    subprocess.run([TREE / "tools/fetch-guest", "--quiet", "--suite", suite, "--out", directory, "--initrd", INITRD,
-                    "--add", f"bin/user_code={BUILD / 'tests/guest/user_code'}",
-                    "--add", f"bin/user_code_32={BUILD / 'tests/guest/user_code_32'}"], check=True, timeout=300)
-    return directory / INITRD
+    return initrd_with(suite, "initrd-user-code.gz", "--add", f"bin/user_code={BUILD / 'tests/guest/user_code'}",
+                       "--add", f"bin/user_code_32={BUILD / 'tests/guest/user_code_32'}")
 
 
 def samples(name):

@@ -5,7 +5,6 @@ import hashlib
 import os
 import random
 import socket
-import subprocess
 import threading
 import time
 
@@ -17,16 +16,12 @@ from program import Terminal
 PROMPT = rb"guest:\S*[#$] (\x1b\[6n)?$"
 BOOT = 120  # seconds; other tests run at the same time
 MIB = 1 << 20
-INITRD = "initrd-vsock.gz"
 
 
 @pytest.fixture
 def initrd(suite):
-    directory = program.GUESTS / suite
     peer = program.BUILD / "tests/guest/vsock_peer"
-    subprocess.run([program.TREE / "tools/fetch-guest", "--quiet", "--suite", suite, "--out", directory, "--initrd", INITRD,
-                    "--modules", "vmw_vsock_virtio_transport", "--add", f"bin/vsock_peer={peer}"], check=True, timeout=300)
-    return directory / INITRD
+    return program.initrd_with(suite, "initrd-vsock.gz", "--modules", "vmw_vsock_virtio_transport", "--add", f"bin/vsock_peer={peer}")
 
 
 class Guest(Terminal):
