@@ -48,7 +48,7 @@ umount /root; dmesg -r | sed -n 's/^<[0-4]>\\[[^]]*\\] /complaint: /p'
 exit
 END
 status=$?
-echo "marks in the image: $(tr '\\000' '\\n' <disk.raw | grep -c '^MARK$')"
+echo "marks in the image: $(tr -s '\\000' '\\n' <disk.raw | grep -c '^MARK$')"
 rm -f disk.raw
 exit $status
 """.replace("MARK", DISK_MARK)
@@ -99,7 +99,7 @@ exit $status
 
 # What `tabique image build debian` has made, whole: it boots from a disk of the nested host. The console logs root in.
 IMAGE = """. /nested/shell-lib
-prompt='.*root@debian:[^ ]*#'
+prompt='*root@debian:*'
 shell_session --engine kvm --kernel /nested/{name}/kernel --initrd /nested/{name}/initrd --append "{append}" \\
     --disk {disk},format=raw --memory 384M --cpus {cpus} <<'END'
 echo "state $(systemctl is-system-running --wait) on $(nproc)"; systemctl --failed --no-pager
