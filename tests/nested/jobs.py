@@ -99,7 +99,7 @@ exit $status
 
 # What `tabique image build debian` has made, whole: it boots from a disk of the nested host. The console logs root in.
 IMAGE = """. /nested/shell-lib
-prompt='*root@debian:*'
+prompt='.*root@debian:[^ ]*#'
 shell_session --engine kvm --kernel /nested/{name}/kernel --initrd /nested/{name}/initrd --append "{append}" \\
     --disk {disk},format=raw --memory 384M --cpus {cpus} <<'END'
 echo "state $(systemctl is-system-running --wait) on $(nproc)"; systemctl --failed --no-pager
