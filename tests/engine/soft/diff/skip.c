@@ -79,11 +79,17 @@ static const struct {
     {ZYDIS_ISA_EXT_WAITPKG, NOT_TOLD},
 };
 
+/* Asked once: under a hypervisor CPUID leaves the guest, which takes longer than many executions. */
 bool diff_host_is_amd(void)
 {
-    unsigned a, b = 0, c, d;
+    static int known = -1;
 
-    return __get_cpuid(0, &a, &b, &c, &d) && (b == 0x68747541 || b == 0x6f677948); /* Auth..., Hygo... */
+    if (known < 0) {
+        unsigned a, b = 0, c, d;
+
+        known = __get_cpuid(0, &a, &b, &c, &d) && (b == 0x68747541 || b == 0x6f677948); /* Auth..., Hygo... */
+    }
+    return known;
 }
 
 static bool has_repeat_prefix(const struct diff_insn *i)
