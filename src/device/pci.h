@@ -31,9 +31,9 @@ struct error;
 struct msix;
 struct pci_bus;
 
-/* The configuration spaces of 256 buses, 1 MiB each (MCFG; only bus 0 exists). */
+/* The configuration space of bus 0, the only one: what the MCFG tells of more, Linux looks for bus by bus, 8192 times. */
 #define PCI_ECAM_BASE 0xE0000000ull
-#define PCI_ECAM_SIZE 0x10000000ull
+#define PCI_ECAM_SIZE 0x100000ull
 
 /* What memory BARs may use: the _CRS of the host bridge. */
 #define PCI_MMIO_BASE 0xC0000000ull

@@ -11,7 +11,7 @@
  *      F0000 ..   FFFFF  SMBIOS tables
  *     100000 .. BFFFFFFF RAM at most; kernels load here
  *   C0000000 .. DFFFFFFF window for PCI functions' memory
- *   E0000000 .. EFFFFFFF PCI Express configuration space (ECAM)
+ *   E0000000 .. E00FFFFF PCI Express configuration space (ECAM) of bus 0
  *   F0000000 .. FEBFFFFF the second window for PCI functions' memory
  *   FEC00000             I/O APIC
  *   FEE00000             local APICs

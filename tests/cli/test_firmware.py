@@ -53,7 +53,7 @@ def test_seabios_finds_all_memory(engine, tmp_path):
     text = log.read_text(errors="replace")
     assert "addr 0x0000000100000000 len 0x0000000080000000 [RAM]" in text
     assert "0000000100000000 - 0000000180000000 = 1 RAM" in text
-    assert "00000000e0000000 - 00000000f0000000 = 2 RESERVED" in text
+    assert "00000000e0000000 - 00000000e0100000 = 2 RESERVED" in text
 
 
 @pytest.mark.parametrize("size", [4 << 10, 64 << 10, 1 << 20, 16 << 20])

@@ -22,7 +22,7 @@ EXPECTED = {
              r"Local APIC NMI", r"Interrupt Input LINT : 01"],
     "FACP": [r"Fixed|FACP", r"SCI Interrupt : 0009", r"Reset Register Supported \(V2\) : 1", r"32-bit PM Timer \(V1\) : 1",
              r"VGA Not Present \(V4\) : 1"],
-    "MCFG": [r"Base Address : 00000000E0000000", r"End Bus Number : FF"],
+    "MCFG": [r"Base Address : 00000000E0000000", r"End Bus Number : 00"],
     "WDAT": [r"PCI Segment : 00FF", r"Timer Period : 00000064", r"Max Count : 0000FFFF", r"Enabled : 1",
              r"Watchdog Entry Count : 0000000A", r"Watchdog Action : 21", r"Instruction : 03", r"Address : 0000000000000630"],
     "FACS": [r"FACS"],

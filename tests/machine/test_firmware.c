@@ -159,7 +159,7 @@ static void test_tables_are_those_of_a_direct_boot(void **state)
 static void test_memory_map(void **state)
 {
     static uint8_t map[MAX_FILE];
-    const uint64_t expected[][3] = {{0xe0000000, 0x10000000, 2}, {0, RAM, 1}, {GUEST_ROM_END - ROM, ROM, 2}};
+    const uint64_t expected[][3] = {{0xe0000000, 0x100000, 2}, {0, RAM, 1}, {GUEST_ROM_END - ROM, ROM, 2}};
 
     describe(NULL, 0);
     assert_int_equal(read_file("etc/e820", map), 20 * ARRAY_SIZE(expected));
