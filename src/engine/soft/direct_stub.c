@@ -84,10 +84,9 @@ static long futex(_Atomic uint32_t *word, int op, uint32_t value, const struct t
 
 static bool has_ended(pid_t *pid)
 {
-    if (*pid > 0 && waitpid(*pid, NULL, WNOHANG | __WALL) != *pid)
-        return false;
-    *pid = 0;
-    return true;
+    if (*pid > 0 && waitpid(*pid, NULL, WNOHANG | __WALL) == *pid)
+        *pid = -1;
+    return *pid < 0;
 }
 
 /* Until *word is no longer `value`. False: one of the stub's processes has ended. */

@@ -33,7 +33,7 @@ struct error;
 #define STUB_COPIES 16u
 
 struct direct_stub {
-    pid_t runner, mapper;    /* 0: none (any more) */
+    pid_t runner, mapper;    /* 0: not known yet; -1: it has ended */
     int pidfd;               /* of the runner, for signals from other threads */
     int memory_fd, own_fd;   /* the second's number in the stub only */
     uint8_t *shared;         /* the stub's own pages and room for copies, as they are mapped here */

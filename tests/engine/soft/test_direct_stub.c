@@ -10,6 +10,7 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -27,6 +28,8 @@
 #define PAGE 4096u
 #define CODE 0x400000u
 #define DATA 0x7f0000000000ull
+
+#define OTHERS 8u /* that are busy */
 
 static struct {
     int fd;
@@ -310,10 +313,57 @@ static void its_time_is_that_of_the_guests_code(void **state)
         assert_int_equal(direct_stub_map(&s.stub, DATA, PAGE, PROT_READ | PROT_WRITE, PAGE), 0);
         assert_int_equal(direct_stub_apply(&s.stub), 0);
     }
-    r = registers(CODE);
-    r.gpr[CPU_RCX] = 1;
-    direct_stub_run(&s.stub, &r);
-    assert_true(s.stub.ran < 1000000);
+    uint64_t least = UINT64_MAX;
+    for (unsigned n = 0; n < 5; n++) { /* one may be disturbed by the host's hypervisor */
+        r = registers(CODE);
+        r.gpr[CPU_RCX] = 1;
+        direct_stub_run(&s.stub, &r);
+        least = s.stub.ran < least ? s.stub.ran : least;
+    }
+    assert_true(least < 1000000);
+}
+
+/* On a processor that others have but for one part in some thousand. */
+static _Noreturn void create_slowly(void)
+{
+    const struct sched_param param = {0};
+    struct direct_stub mine;
+    pid_t others[OTHERS];
+    cpu_set_t one;
+
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    if (sched_setaffinity(0, sizeof(one), &one) < 0)
+        _exit(1);
+    for (unsigned n = 0; n < OTHERS; n++) {
+        others[n] = fork();
+        if (others[n] == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
+            for (;;)
+                ;
+        }
+        if (others[n] < 0)
+            _exit(2);
+    }
+    if (sched_setscheduler(0, SCHED_IDLE, &param) < 0)
+        _exit(3);
+    int rc = direct_stub_create(&mine, s.fd, NULL);
+    for (unsigned n = 0; n < OTHERS; n++)
+        kill(others[n], SIGKILL);
+    if (rc == 0)
+        direct_stub_destroy(&mine);
+    _exit(rc == 0 ? 0 : 4);
+}
+
+static void it_may_take_long_to_begin(void **state)
+{
+    int status;
+    pid_t pid = fork();
+
+    if (pid == 0)
+        create_slowly();
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
 }
 
 static void it_dies_with_its_tracer(void **state)
@@ -354,6 +404,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(the_stubs_code_does_nothing_for_the_guest, begin_stub, end_stub),
         cmocka_unit_test_setup_teardown(it_holds_nothing_but_the_guests_pages, begin_stub, end_stub),
         cmocka_unit_test_setup_teardown(its_time_is_that_of_the_guests_code, begin_stub, end_stub),
+        cmocka_unit_test_setup_teardown(it_may_take_long_to_begin, begin_stub, end_stub),
         cmocka_unit_test_setup_teardown(it_dies_with_its_tracer, begin_stub, end_stub),
     };
     struct direct_stub trial;
