@@ -307,14 +307,14 @@ static void its_time_is_that_of_the_guests_code(void **state)
     r.gpr[CPU_RCX] = 50000000;
     direct_stub_run(&s.stub, &r);
     assert_true(s.stub.ran > 5000000);
-    /* Waiting, and changing what is mapped, is not. */
-    usleep(20000);
-    for (unsigned n = 0; n < 2000; n++) {
-        assert_int_equal(direct_stub_map(&s.stub, DATA, PAGE, PROT_READ | PROT_WRITE, PAGE), 0);
-        assert_int_equal(direct_stub_apply(&s.stub), 0);
-    }
+    /* Waiting, and changing what is mapped, is not; the host's own hypervisor may disturb some. */
     uint64_t least = UINT64_MAX;
-    for (unsigned n = 0; n < 5; n++) { /* one may be disturbed by the host's hypervisor */
+    for (unsigned again = 0; again < 5; again++) {
+        usleep(20000);
+        for (unsigned n = 0; n < 2000; n++) {
+            assert_int_equal(direct_stub_map(&s.stub, DATA, PAGE, PROT_READ | PROT_WRITE, PAGE), 0);
+            assert_int_equal(direct_stub_apply(&s.stub), 0);
+        }
         r = registers(CODE);
         r.gpr[CPU_RCX] = 1;
         direct_stub_run(&s.stub, &r);

@@ -219,8 +219,8 @@ static void repeated_strings_need_no_handler(void **state)
         c->gpr[CPU_RDI] = TO + 0x123;
         c->gpr[CPU_RSI] = FROM + 0x321;
         /* mov [rdi], al; mov [rdi + 0x1000], al; mov al, [rsi + 0x1000]; mov al, [rsi]; rep movsb */
-        uint64_t handlers = RUN(0x88, 0x07, 0x88, 0x87, 0, 0x10, 0, 0, 0x8a, 0x86, 0, 0x10, 0, 0, 0x8a, 0x06,
-                                0xf3, 0xa4);
+        uint64_t handlers =
+            RUN(0x88, 0x07, 0x88, 0x87, 0, 0x10, 0, 0, 0x8a, 0x86, 0, 0x10, 0, 0, 0x8a, 0x06, 0xf3, 0xa4);
         assert_true(handlers == (fixture_soft()->use_pext ? 0 : 1));
         assert_true(c->gpr[CPU_RDI] == TO + 0x1123 && c->gpr[CPU_RSI] == FROM + 0x1321);
     }
