@@ -31,7 +31,8 @@ struct error;
 struct msix;
 struct pci_bus;
 
-/* The configuration space of bus 0, the only one: what the MCFG tells of more, Linux looks for bus by bus, 8192 times. */
+/* The configuration space of bus 0, the only one: what the MCFG tells of more, Linux looks for bus by bus,
+ * 8192 times. */
 #define PCI_ECAM_BASE 0xE0000000ull
 #define PCI_ECAM_SIZE 0x100000ull
 
