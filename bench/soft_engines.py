@@ -115,7 +115,7 @@ def boot(command):
 
 
 class Session:
-    """One run of the driver: a boot, or natively a process. Use it in a with statement."""
+    """One run of the driver: a boot, or natively a process. `end` it."""
 
     def __init__(self, engine, where, timeout):
         self.native = engine.name == "native"
@@ -175,10 +175,7 @@ class Session:
         lies = abs(own - wall) > CLOCK_TOLERANCE * (1 + wall)
         return {"value": value, "cpu": cpu, "wall": wall, "own": own, "clock_lies": lies, "result": result}
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *unused):
+    def end(self):
         self.vm.end()
 
 
@@ -212,7 +209,7 @@ class Sessions:
             try:
                 session.start()
             except BaseException:
-                session.vm.end()
+                session.end()
                 raise
             self.running[name] = session
         return self.running[name]
@@ -220,7 +217,7 @@ class Sessions:
     def _end(self, name):
         session = self.running.pop(name, None)
         if session:
-            session.vm.end()
+            session.end()
 
     def measure(self, name, work, transfer_size):
         """As Session.measure, by the engine of that name. Raises WorkFailed."""
