@@ -23,7 +23,8 @@ only_bookworm = pytest.mark.parametrize("suite", ["bookworm"], indirect=True)
 def booted(suite, *args, prefix=()):
     initrd = initrd_with(suite, "initrd-profile.gz", "--add", f"bin/frames={FRAMES}")
     name = next(names)
-    with Shell("run", "--engine", "soft", "--name", name, "--rm", "--kernel", GUESTS / suite / "vmlinuz", "--initrd", initrd, "--append", "console=ttyS0 quiet", *args, prefix=prefix) as guest:
+    with Shell("run", "--engine", "soft", "--name", name, "--rm", "--kernel", GUESTS / suite / "vmlinuz", "--initrd", initrd,
+               "--append", "console=ttyS0 quiet", *args, prefix=prefix) as guest:
         guest.name = name
         yield guest.shell()
 

@@ -104,18 +104,23 @@ static void go_on(struct emitter *e)
     emit_jmp_gs(e, FIELD(resume));
 }
 
+static void emit_lesser(struct emitter *e)
+{
+    emit_bytes(e, "\x39\xc1\x0f\x42\xc1", 5); /* cmp ecx, eax; cmovb eax, ecx */
+}
+
 /* EAX: how many bytes there are to the end of the page of RDI, and for MOVS of RSI's, at most those that are
  * left. */
 static void measure_piece(struct emitter *e, enum soft_string_kind kind)
 {
     emit_bytes(e, "\x89\xf8\x0d\x00\xf0\xff\xff\xf7\xd8", 9); /* mov eax, edi; or eax, -4096; neg eax */
     if (kind == STRING_MOVS) {
-        emit_bytes(e, "\x89\xf1\x81\xc9\x00\xf0\xff\xff\xf7\xd9",
-                   10);                           /* mov ecx, esi; or ecx, -4096; neg ecx */
-        emit_bytes(e, "\x39\xc1\x0f\x42\xc1", 5); /* cmp ecx, eax; cmovb eax, ecx */
+        /* mov ecx, esi; or ecx, -4096; neg ecx */
+        emit_bytes(e, "\x89\xf1\x81\xc9\x00\xf0\xff\xff\xf7\xd9", 10);
+        emit_lesser(e);
     }
     emit_load(e, CPU_RCX, GPR(CPU_RCX));
-    emit_bytes(e, "\x39\xc1\x0f\x42\xc1", 5);
+    emit_lesser(e);
 }
 
 /* Of bytes, up to a page of them, where not all are in one page: each piece that is, with the registers as
