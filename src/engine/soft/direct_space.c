@@ -46,6 +46,7 @@ struct direct_chunk {
     uint64_t number; /* address >> CHUNK_SHIFT */
     struct direct_chunk *next;
     unsigned first, end; /* no other pages are mapped */
+    bool large;          /* some of them were of a large page */
     uint64_t pages[CHUNK_PAGES];
 };
 
@@ -56,6 +57,7 @@ struct direct_chunk {
 struct direct_tables {
     const uint64_t *table; /* NULL where there is none */
     uint64_t large;        /* then: the first page's entry, or 0 */
+    bool huge;             /* which is of 1 GiB */
     uint64_t rights;       /* of the levels above: HAS_WRITE, HAS_EXEC */
 };
 
@@ -88,6 +90,7 @@ static bool find_tables(const struct soft_vcpu *c, uint64_t address, struct dire
             /* Of a page of 1 GiB: the 2 MiB that are asked for. */
             uint64_t mask = (1ull << shift) - 1;
             t->large = (entry & ~(PTE_ADDRESS & mask)) | (address & mask & ~((1ull << CHUNK_SHIFT) - 1));
+            t->huge = shift == 30;
             return true;
         }
     }
@@ -135,7 +138,7 @@ static void forget_chunks(struct direct_space *space)
     if (space->chunks) /* what is left reads as zero */
         madvise(space->chunks, CHUNKS_SIZE, MADV_DONTNEED);
     space->n_chunks = space->n_areas = space->n_copies = 0;
-    space->large = false;
+    space->huge = false;
 }
 
 static int empty(struct direct_space *space)
@@ -248,6 +251,8 @@ static int validate_page(struct direct_space *space, struct soft_vcpu *c, uint64
     unsigned index = (address >> 12) & (CHUNK_PAGES - 1);
     struct direct_tables t;
 
+    if (chunk && chunk->large)
+        return validate_chunk(space, c, chunk);
     if (!chunk || !chunk->pages[index])
         return 0;
     find_tables(c, address, &t);
@@ -428,7 +433,8 @@ static int map_around(struct direct_space *space, struct soft_vcpu *c, struct di
     unsigned first = at & ~(around - 1), run = CHUNK_PAGES;
     int rc = 0;
 
-    space->large |= !t->table;
+    chunk->large |= !t->table;
+    space->huge |= t->huge;
     for (unsigned n = first; n <= first + around && rc == 0; n++) {
         bool fresh = n < first + around && !chunk->pages[n];
         uint64_t page = n == at ? wanted : fresh ? for_stub(space, c, chunk, t, n, false) : 0;
@@ -511,8 +517,8 @@ int direct_space_validate(struct direct_space *space, struct soft_vcpu *c)
     unsigned first = all ? 0 : space->n_flushed;
     int rc = 0;
 
-    /* INVLPG drops all of a large page, which may be several chunks. */
-    all = all || (space->large && c->n_flushed > first);
+    /* INVLPG drops all of a page of 1 GiB, which is many chunks. */
+    all = all || (space->huge && c->n_flushed > first);
     space->flush = c->flushes;
     space->n_flushed = c->n_flushed;
     space->code = code;

@@ -41,7 +41,7 @@ struct direct_space {
     struct direct_copy copies[STUB_COPIES];
     unsigned n_copies;
     unsigned n_chunks, n_areas;
-    bool large; /* some chunks are of large pages */
+    bool huge; /* some chunks are of pages of 1 GiB */
     struct direct_chunk *buckets[DIRECT_BUCKETS];
 };
 

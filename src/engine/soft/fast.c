@@ -82,11 +82,12 @@ uint64_t soft_fast_find(struct soft_vcpu *c)
         soft_cache_find(c->soft, rip - page_rip, 0, physical(e, shift, rip), NO_PAGE - 1, c->key);
     if (!b)
         return 0;
+    bool global = (e & PTE_G) && (c->cr4 & CR4_PGE);
     if (shift > 12)
-        soft_note_large_page(c, rip, shift);
+        soft_note_large_page(c, rip, shift, global);
     c->page_rip = page_rip;
     c->exit_link = 0;
-    soft_note_jump(c, mmu, b, (e & PTE_G) && (c->cr4 & CR4_PGE));
+    soft_note_jump(c, mmu, b, global);
     return (uint64_t)(uintptr_t)(c->soft->cache + b->code);
 }
 
@@ -110,9 +111,10 @@ uint64_t soft_fast_access(struct soft_vcpu *c, const struct soft_site *site)
     uint8_t *page = guest_memory_at(c->soft->memory, gpa & ~4095ull, 4096);
     if (!page || (write && soft_is_guarded_page(c->soft, gpa)))
         return 1;
+    bool global = (e & PTE_G) && (c->cr4 & CR4_PGE);
     if (shift > 12)
-        soft_note_large_page(c, linear, shift);
-    soft_tlb_fill(c, mmu, linear, write, page, (e & PTE_G) && (c->cr4 & CR4_PGE));
+        soft_note_large_page(c, linear, shift, global);
+    soft_tlb_fill(c, mmu, linear, write, page, global);
     c->host_gpr[site->s1] = (uint64_t)(uintptr_t)page + (linear & 4095);
     c->host_gpr[site->s2] = 0;
     c->resume = (uint64_t)(uintptr_t)(c->soft->cache + site->resume);

@@ -209,10 +209,10 @@ int soft_walk(struct soft_vcpu *c, uint64_t linear, unsigned access, enum soft_m
             return page_fault(c, linear, w.error | PF_P);
         if (!set_bits(w.leaf, w.entry, kind == ACCESS_WRITE ? PTE_A | PTE_D : PTE_A, wide))
             continue;
-        if (w.shift > 12)
-            soft_note_large_page(c, linear, w.shift);
         *out = (struct soft_walk){.gpa = leaf_address(&w, wide),
                                   .global = (w.entry & PTE_G) && (c->cr4 & CR4_PGE)};
+        if (w.shift > 12)
+            soft_note_large_page(c, linear, w.shift, out->global);
         return SOFT_NEXT;
     }
 }
@@ -284,19 +284,23 @@ static void note_flush(struct soft_vcpu *c)
     c->n_flushed = 0;
 }
 
+static void forget_large(struct soft_large *large)
+{
+    if (large->any)
+        *large = (struct soft_large){0};
+}
+
 void soft_tlb_flush(struct soft_vcpu *c, bool all)
 {
-    unsigned left = 0;
-
     note_flush(c);
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++) {
         flush_tlb_mode(c, (enum soft_mmu)mmu, all);
         flush_jump_mode(c, (enum soft_mmu)mmu, all);
         forget_returns(c, (enum soft_mmu)mmu);
-        left += c->tlb_fills[mmu].n;
     }
-    if (!left)
-        c->large[0].used = c->large[1].used = false;
+    forget_large(&c->large[0]);
+    if (all)
+        forget_large(&c->large[1]);
 }
 
 void soft_tlb_drop_write(struct soft_vcpu *c, const uint8_t *page)
@@ -327,44 +331,44 @@ static void forget_jumps(struct soft_vcpu *c, enum soft_mmu mmu, uint64_t page)
     }
 }
 
-/* All of [base, base + size), which is that of a large page. */
-static void flush_range(struct soft_vcpu *c, uint64_t base, uint64_t size)
+/* How many bytes around `linear` may belong to one page, as a power of two. */
+static unsigned largest_page(const struct soft_vcpu *c, uint64_t linear)
 {
+    uint64_t number = linear >> 21;
+    unsigned word = number % LARGE_REGIONS / 64;
+
+    if (((c->large[0].gigabytes | c->large[1].gigabytes) >> (number >> 9) % 64) & 1)
+        return 30;
+    if (((c->large[0].regions[word] | c->large[1].regions[word]) >> number % 64) & 1)
+        return c->cr4 & CR4_PAE ? 21 : 22;
+    return 12;
+}
+
+void soft_tlb_flush_page(struct soft_vcpu *c, uint64_t linear)
+{
+    unsigned shift = largest_page(c, linear);
+    uint64_t size = 1ull << shift, base = linear & -size;
+    uint64_t pages = shift < 30 ? size >> 12 : TLB_SIZE;
+    bool user = !(linear >> 63);
+
+    if (user && c->n_flushed == FLUSHED_MAX)
+        note_flush(c);
+    else if (user)
+        c->flushed[c->n_flushed++] = linear;
     for (unsigned mmu = 0; mmu < MMU_MODES; mmu++) {
-        for (unsigned i = 0; i < TLB_SIZE && c->tlb_fills[mmu].n; i++) {
+        for (uint64_t n = 0; n < pages; n++) {
+            unsigned i = (unsigned)((base >> 12) + n) & (TLB_SIZE - 1);
             for (unsigned write = 0; write < 2; write++) {
                 if (-c->tlb[mmu][write].tag[i] - base < size)
                     c->tlb[mmu][write].tag[i] = empty_tag(i);
             }
         }
-        /* Blocks of the page before may run into it. */
-        for (unsigned i = 0; i < JC_SIZE && c->jump_fills[mmu].n; i++) {
-            uint64_t rip = -__atomic_load_n(&c->jump[mmu].at[i].tag, __ATOMIC_RELAXED);
-            if (rip - (base - 4096) < size + 4096)
-                __atomic_store_n(&c->jump[mmu].at[i].tag, soft_jump_empty(i), __ATOMIC_RELAXED);
-        }
-    }
-}
-
-void soft_tlb_flush_page(struct soft_vcpu *c, uint64_t linear)
-{
-    unsigned i = (linear >> 12) & (TLB_SIZE - 1), half = linear >> 63;
-
-    if (!half && c->n_flushed == FLUSHED_MAX)
-        note_flush(c);
-    else if (!half)
-        c->flushed[c->n_flushed++] = linear;
-    for (unsigned mmu = 0; mmu < MMU_MODES; mmu++)
         forget_returns(c, (enum soft_mmu)mmu);
-    if (c->large[half].used && (linear & c->large[half].mask) == c->large[half].base) {
-        flush_range(c, linear & UINT64_MAX << c->large[half].shift, 1ull << c->large[half].shift);
-        return;
-    }
-    for (unsigned mmu = 0; mmu < MMU_MODES; mmu++) {
-        c->tlb[mmu][0].tag[i] = c->tlb[mmu][1].tag[i] = empty_tag(i);
-        /* Blocks of the page, and those of the page before that run into it. */
-        forget_jumps(c, (enum soft_mmu)mmu, linear & ~4095ull);
-        forget_jumps(c, (enum soft_mmu)mmu, (linear & ~4095ull) - 4096);
+        if (shift == 30)
+            soft_jump_flush(c, (enum soft_mmu)mmu);
+        /* Blocks of these pages, and those of the page before that run into them. */
+        for (uint64_t page = base - 4096; shift < 30 && page != base + size; page += 4096)
+            forget_jumps(c, (enum soft_mmu)mmu, page);
     }
 }
 

@@ -414,20 +414,19 @@ struct soft_walk {
 int soft_walk(struct soft_vcpu *c, uint64_t linear, unsigned access, enum soft_mmu mmu,
               struct soft_walk *out);
 /* `linear` is in a page of 1 << shift bytes, which is more than 4 KiB. */
-static inline void soft_note_large_page(struct soft_vcpu *c, uint64_t linear, unsigned shift)
+static inline void soft_note_large_page(struct soft_vcpu *c, uint64_t linear, unsigned shift, bool global)
 {
-    unsigned half = linear >> 63;
-    uint64_t mask = UINT64_MAX << shift;
+    struct soft_large *large = &c->large[global];
+    uint64_t number = linear >> 21;
 
-    if (!c->large[half].used || c->large[half].shift < shift)
-        c->large[half].shift = shift;
-    if (c->large[half].used)
-        mask &= c->large[half].mask;
-    while (c->large[half].used && (linear & mask) != (c->large[half].base & mask))
-        mask <<= 1;
-    c->large[half].used = true;
-    c->large[half].mask = mask;
-    c->large[half].base = linear & mask;
+    large->any = true;
+    if (shift > 22) {
+        large->gigabytes |= 1ull << (number >> 9) % 64;
+        return;
+    }
+    large->regions[number % LARGE_REGIONS / 64] |= 1ull << number % 64;
+    if (shift == 22) /* the other half of a page of 4 MiB */
+        large->regions[number % LARGE_REGIONS / 64] |= 1ull << (number ^ 1) % 64;
 }
 /* Stores to this page (of soft_ram_page), wherever it is mapped, take the slow path from now on. */
 void soft_tlb_drop_write(struct soft_vcpu *c, const uint8_t *page);

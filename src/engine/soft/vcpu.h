@@ -153,6 +153,15 @@ struct soft_fills {
     unsigned nonglobal; /* those of them for pages without G */
 };
 
+/* Where large pages may be in the TLBs and jump caches, which have them piece by piece: INVLPG must drop all
+ * pieces. Bits by the low bits of the address's number of 2 MiB, and of 1 GiB. */
+#define LARGE_REGIONS 4096u
+struct soft_large {
+    uint64_t regions[LARGE_REGIONS / 64];
+    uint64_t gigabytes;
+    bool any;
+};
+
 /* Both hold interrupts back for one instruction; MOV SS and POP SS debug exceptions too (SDM vol. 3A 6.8.3).
  */
 #define SHADOW_STI 1
@@ -265,14 +274,7 @@ struct soft_vcpu {
     /* The first of tlb_fills' nonglobal ones: index in the TLB, NONGLOBAL_WRITE added for the one of writes.
      * A kernel meets a few such pages only; then its TLB stays when the address space changes. */
     uint16_t nonglobal_at[MMU_MODES][NONGLOBAL_MAX];
-    /* Where large pages may be in the TLBs, piece by piece: one range of 2^n bytes in each half of the
-     * address space, address & mask == base. INVLPG in it must drop more than one piece: those of the largest
-     * of these pages, of 1 << shift bytes. */
-    struct {
-        uint64_t base, mask;
-        unsigned shift;
-        bool used;
-    } large[2];
+    struct soft_large large[2];   /* [1]: with G */
     uint32_t jump_key[MMU_MODES]; /* the key that jump[] holds code for */
     _Atomic bool jump_stale;      /* jump[MMU_USER] may hold code that is not valid any more */
     uint64_t jump_cs_base[MMU_MODES];

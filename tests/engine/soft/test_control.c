@@ -189,6 +189,66 @@ static void large_pages_leave_the_tlb_as_a_whole(void **state)
     }
 }
 
+/* It is enough for a page of 1 GiB, and for one of 4 MiB in 32-bit paging, too. */
+static void huge_pages_leave_the_tlb_as_a_whole(void **state)
+{
+    const uint64_t pdpt_entry = 0x101000 + 8, gib = 1ull << 30;
+    struct soft_vcpu *c = fixture_cpu(MODE_LONG, 0);
+
+    fixture_write(pdpt_entry, 0x87, 8);
+    c->gpr[CPU_RBX] = gib + DATA_AT;
+    ASSERT_DONE(STEP(0x8b, 0x0b)); /* mov ecx, [rbx] */
+    fixture_write(pdpt_entry, 0, 8);
+    c->gpr[CPU_RBX] = gib + 0x30000000;
+    ASSERT_DONE(STEP(0x0f, 0x01, 0x3b)); /* invlpg [rbx] */
+    c->gpr[CPU_RBX] = gib + DATA_AT;
+    ASSERT_FAULT(STEP(0x8b, 0x0b), VEC_PF, 0);
+
+    c = fixture_cpu(MODE_PROTECTED32, 0);
+    for (uint64_t n = 0; n < 2; n++)
+        fixture_write(0x104000 + 4 * n, n << 22 | 0x87, 4);
+    ASSERT_DONE(set_cr(3, 0x104000));
+    ASSERT_DONE(set_cr(4, c->cr4 | CR4_PSE));
+    ASSERT_DONE(set_cr(0, c->cr0 | CR0_PG));
+    c->gpr[CPU_RBX] = 0x7ff000;
+    ASSERT_DONE(STEP(0x8b, 0x0b));
+    fixture_write(0x104004, 0, 4);
+    c->gpr[CPU_RBX] = 0x400000;
+    ASSERT_DONE(STEP(0x0f, 0x01, 0x3b));
+    c->gpr[CPU_RBX] = 0x7ff000;
+    ASSERT_FAULT(STEP(0x8b, 0x0b), VEC_PF, 0);
+}
+
+/* That a large page was met makes INVLPG drop no more than before elsewhere. (Programs had their TLB emptied
+ * for each page that their kernel took back once they had met one.) */
+static void pages_beside_large_ones_stay_in_the_tlb(void **state)
+{
+    const uint64_t beside = HOLE_AT + 0x1000, entry = 0x103000 + 8 * (beside >> 12 & 511);
+    struct soft_vcpu *c = fixture_cpu(MODE_LONG, 0);
+
+    for (uint64_t page = 0x400000; page < 0x800000; page += 0x200000) {
+        c->gpr[CPU_RBX] = page;
+        ASSERT_DONE(STEP(0x8b, 0x0b)); /* mov ecx, [rbx] */
+    }
+    c->gpr[CPU_RBX] = beside;
+    ASSERT_DONE(STEP(0x8b, 0x0b));
+    fixture_write(entry, 0, 8);
+    for (uint64_t n = 2; n < 16; n++) {
+        c->gpr[CPU_RBX] = HOLE_AT + n * 0x1000;
+        ASSERT_DONE(STEP(0x0f, 0x01, 0x3b)); /* invlpg [rbx] */
+    }
+    c->gpr[CPU_RBX] = 0x400000;
+    ASSERT_DONE(STEP(0x0f, 0x01, 0x3b));
+    c->gpr[CPU_RBX] = beside;
+    ASSERT_DONE(STEP(0x8b, 0x0b)); /* as it was */
+    ASSERT_DONE(STEP(0x0f, 0x01, 0x3b));
+    ASSERT_FAULT(STEP(0x8b, 0x0b), VEC_PF, 0);
+    fixture_write(entry, beside | 7, 8);
+    /* A new address space has met none. */
+    ASSERT_DONE(set_cr(3, c->cr3));
+    assert_false(c->large[0].any);
+}
+
 static void invpcid(void **state)
 {
     struct soft_vcpu *c = fixture_cpu(MODE_LONG, 0);
@@ -506,6 +566,8 @@ int main(void)
         cmocka_unit_test(status_word),
         cmocka_unit_test(writes_flush_the_tlb),
         cmocka_unit_test(large_pages_leave_the_tlb_as_a_whole),
+        cmocka_unit_test(huge_pages_leave_the_tlb_as_a_whole),
+        cmocka_unit_test(pages_beside_large_ones_stay_in_the_tlb),
         cmocka_unit_test(invpcid),
         cmocka_unit_test(debug_registers),
         cmocka_unit_test(breakpoints_match),

@@ -26,12 +26,13 @@
 #define PAGE   4096u
 #define LINUX3 0x2bu /* the stack's selector that stubs have */
 
-#define PT_ENTRY(linear) (0x103000u + 8 * ((linear) >> 12 & 511))
-#define PD_ENTRY(linear) (0x102000u + 8 * ((linear) >> 21 & 511))
-#define USER_CODE        (HOLE_AT + 0x10000)
-#define USER_DATA        (HOLE_AT + 0x20000)
-#define CODE_PAGE        0x310000u
-#define DATA_PAGE        0x320000u
+#define PT_ENTRY(linear)    (0x103000u + 8 * ((linear) >> 12 & 511))
+#define PD_ENTRY(linear)    (0x102000u + 8 * ((linear) >> 21 & 511))
+#define PDPT_ENTRY(address) (0x101000 + 8 * ((address) >> 30 & 511))
+#define USER_CODE           (HOLE_AT + 0x10000)
+#define USER_DATA           (HOLE_AT + 0x20000)
+#define CODE_PAGE           0x310000u
+#define DATA_PAGE           0x320000u
 
 static struct soft_vcpu *begin_guest(const uint8_t *code, size_t length)
 {
@@ -183,7 +184,7 @@ static uint64_t read_directly(uint64_t address)
 
 static void single_pages_are_dropped(void **state)
 {
-    const uint64_t large = 0x400000, other = 0x600000, inside = 0x5000;
+    const uint64_t large = 0x400000, other = 0x600000, inside = 0x5000, gib = 1u << 30;
 
     BEGIN(0x48, 0x8b, 0x03, 0x0f, 0x05); /* mov rax, [rbx]; syscall */
     for (uint64_t n = 0; n < 8; n++)
@@ -208,6 +209,14 @@ static void single_pages_are_dropped(void **state)
     fixture_write(PD_ENTRY(large), 0x103000 | 7, 8);
     soft_tlb_flush_page(fixture_vcpu(), large);
     assert_int_equal(read_directly(large + (USER_DATA & 0x1fffff)), 2);
+    /* Of a page of 1 GiB, too. */
+    fixture_write(PDPT_ENTRY(gib), 0xe7, 8);
+    assert_int_equal(read_directly(gib + other + inside), 2);
+    fixture_write(PDPT_ENTRY(gib), 0, 8);
+    soft_tlb_flush_page(fixture_vcpu(), gib + (gib >> 1));
+    fixture_vcpu()->rip = USER_CODE;
+    assert_int_equal(soft_direct_run(fixture_vcpu()), SOFT_JUMP);
+    assert_true(fixture_vcpu()->rip == USER_CODE);
 }
 
 static void rights_are_those_of_the_page_tables(void **state)
