@@ -27,11 +27,6 @@
 /* In a page that has to be translated: polls until we give up waiting for it to be left. */
 #define PATIENCE 64u
 
-/* So many times as long as when it was measured the stub's part may take, with all it needs in no cache: time
- * that must not be taken for the code's. (A program that did nothing but touch new pages was kept in a stub
- * by it.) */
-#define COLD 4u
-
 /* The selectors that Linux has for user code: the stub's are the host's, and programs can read them. */
 #define USER_CS   0x33u
 #define USER_CS32 0x23u
@@ -345,11 +340,6 @@ static enum outcome handle_signal(struct soft_vcpu *c, struct direct_space *s, s
     }
 }
 
-static uint64_t ticks_beyond(const struct soft_vcpu *c, uint64_t ns, uint64_t less)
-{
-    return ns > less ? (ns - less) * (c->soft->tsc_hz / 1000000) / 1000 : 0;
-}
-
 /* `ran` gets what the code itself took of the processor, more or less, `waited` how long others had it. */
 static enum outcome one_run(struct soft_vcpu *c, struct direct_space *s, struct direct_registers *r,
                             uint64_t *ran, uint64_t *waited)
@@ -363,8 +353,9 @@ static enum outcome one_run(struct soft_vcpu *c, struct direct_space *s, struct 
         uint64_t start = __rdtsc();
         stop = direct_stub_run(&s->stub, r);
         d->last = __rdtsc();
-        uint64_t used = ticks_beyond(c, s->stub.ran, d->stub_ns);
-        *ran += ticks_beyond(c, s->stub.ran, COLD * d->stub_ns);
+        uint64_t used = s->stub.ran > d->stub_ns ? s->stub.ran - d->stub_ns : 0;
+        used = used * (c->soft->tsc_hz / 1000000) / 1000;
+        *ran += used;
         uint64_t took = d->last - start, needed = used + d->trip;
         *waited += took > needed ? took - needed : 0;
         d->took += took;
