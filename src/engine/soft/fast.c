@@ -58,6 +58,7 @@ void soft_note_jump(struct soft_vcpu *c, enum soft_mmu mmu, const struct soft_bl
         c->jump_at[mmu][fills->n] = (uint16_t)i;
     fills->n++;
     fills->nonglobal += !global;
+    fills->low |= !(c->rip >> 63);
     unsigned page = soft_jump_page(c->rip);
     c->jump_pages[mmu][page / 64] |= 1ull << page % 64;
 }

@@ -247,7 +247,8 @@ void soft_jump_flush(struct soft_vcpu *c, enum soft_mmu mmu)
         unsigned i = listed ? c->jump_at[mmu][n] : n;
         __atomic_store_n(&c->jump[mmu].at[i].tag, soft_jump_empty(i), __ATOMIC_RELAXED);
     }
-    *fills = (struct soft_fills){0};
+    /* The code that is being executed may go on without a look-up. */
+    *fills = (struct soft_fills){.low = (mmu == MMU_USER) == (c->cpl == 3) && !(c->rip >> 63)};
     memset(c->jump_pages[mmu], 0, sizeof(c->jump_pages[mmu]));
     forget_returns(c, mmu);
 }
@@ -363,6 +364,8 @@ void soft_tlb_flush_page(struct soft_vcpu *c, uint64_t linear)
                     c->tlb[mmu][write].tag[i] = empty_tag(i);
             }
         }
+        if (user && !c->jump_fills[mmu].low) /* a kernel's, as a rule */
+            continue;
         forget_returns(c, (enum soft_mmu)mmu);
         if (shift == 30)
             soft_jump_flush(c, (enum soft_mmu)mmu);

@@ -151,6 +151,7 @@ struct soft_returns {
 struct soft_fills {
     unsigned n;
     unsigned nonglobal; /* those of them for pages without G */
+    bool low;           /* in a jump cache: some are of the lower half of the address space */
 };
 
 /* Where large pages may be in the TLBs and jump caches, which have them piece by piece: INVLPG must drop all

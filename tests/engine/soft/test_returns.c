@@ -150,6 +150,51 @@ static void a_new_mapping_is_found(void **state)
     }
 }
 
+/* invpcid rax, [rbx]; call function; mov ebx, 1; ud2 */
+static const uint8_t flusher[] = {0x66, 0x0f, 0x38, 0x82, 0x03, 0xe8, 0x76, 0x00, 0x00,
+                                  0x00, 0xbb, 0x01, 0x00, 0x00, 0x00, 0x0f, 0x0b};
+#define NEAR_FUNCTION 0x80u /* from its page */
+
+/* By who empties the jump cache and goes on by links, so that nothing of it is in there, too. */
+static void a_new_mapping_is_found_after_a_flush(void **state)
+{
+    struct soft_vcpu *c = begin(0);
+
+    for (uint64_t page = CALLER; page <= OTHER; page += OTHER - CALLER) {
+        memcpy(fixture_ram(page), flusher, sizeof(flusher));
+        memcpy(fixture_ram(page + NEAR_FUNCTION), function, sizeof(function));
+    }
+    fixture_write(OTHER + 11, 2, 1); /* mov ebx, 2 */
+    for (unsigned n = 1; n < 6; n++) {
+        c->rip = ALIAS;
+        c->gpr[CPU_RAX] = 3;       /* all pages but global ones */
+        c->gpr[CPU_RBX] = DATA_AT; /* zeroes */
+        run_to_fault(c, VEC_UD);
+        assert_true(c->rip == ALIAS + NEAR_FUNCTION);
+        c->rip += 2;
+        fixture_map(ALIAS, n % 4 ? CALLER : OTHER);
+        run_to_fault(c, VEC_UD);
+        assert_int_equal(c->gpr[CPU_RBX], n % 4 ? 1 : 2);
+    }
+}
+
+/* What its users lose is not where a kernel runs. */
+static void a_kernel_keeps_its_own(void **state)
+{
+    const uint64_t high = 0xffffff8000000000;
+    struct soft_vcpu *c = begin(0);
+
+    fixture_write(0x100000 + 8 * 511, 0x101000 | 7, 8);
+    call_from(c, high + CALLER);
+    soft_tlb_flush(c, true);
+    call_from(c, high + CALLER);
+    soft_tlb_flush_page(c, ALIAS);
+    assert_int_equal(is_known(c), fixture_soft()->use_pext);
+    soft_tlb_flush_page(c, high + CALLER);
+    assert_false(is_known(c));
+    assert_int_equal(return_to(c, high + CALLER), 1);
+}
+
 /* And so if its bytes have changed, or all translations are forgotten. */
 static void changed_code_is_found(void **state)
 {
@@ -193,6 +238,8 @@ int main(void)
         cmocka_unit_test_teardown(a_changed_address_counts, end),
         cmocka_unit_test_teardown(an_empty_place_is_none, end),
         cmocka_unit_test_teardown(a_new_mapping_is_found, end),
+        cmocka_unit_test_teardown(a_new_mapping_is_found_after_a_flush, end),
+        cmocka_unit_test_teardown(a_kernel_keeps_its_own, end),
         cmocka_unit_test_teardown(changed_code_is_found, end),
         cmocka_unit_test_teardown(each_mode_has_its_own, end),
     };
