@@ -92,32 +92,61 @@ uint64_t soft_fast_find(struct soft_vcpu *c)
     return (uint64_t)(uintptr_t)(c->soft->cache + b->code);
 }
 
-uint64_t soft_fast_access(struct soft_vcpu *c, const struct soft_site *site)
+/* The page of `linear`, which is canonical, in the TLB from now on; NULL if more is to be done for it. */
+static uint8_t *take_in(struct soft_vcpu *c, uint64_t linear, bool write)
 {
-    uint64_t linear = c->slow_address;
-    bool write = site->flags & SITE_WRITE;
     enum soft_mmu mmu = soft_key_mmu(c->key);
     unsigned shift;
-
-    if ((site->flags & SITE_CHECKED) || (c->key & (KEY_CODE64 | KEY_DEBUG | KEY_AC)) != KEY_CODE64 ||
-        (linear & 4095) + site->size > 4096 || !soft_canonical(linear) ||
-        !soft_offset_allowed(c, site->segment, linear, site->size))
-        return 1;
     uint64_t e = leaf(c, linear, &shift);
+
     if (!e || (write && (e & (PTE_W | PTE_D)) != (PTE_W | PTE_D)))
-        return 1;
+        return NULL;
     if (mmu == MMU_USER ? !(e & PTE_U) : (e & PTE_U) && mmu == MMU_KERNEL)
-        return 1;
+        return NULL;
     uint64_t gpa = physical(e, shift, linear);
     uint8_t *page = guest_memory_at(c->soft->memory, gpa & ~4095ull, 4096);
     if (!page || (write && soft_is_guarded_page(c->soft, gpa)))
-        return 1;
+        return NULL;
     bool global = (e & PTE_G) && (c->cr4 & CR4_PGE);
     if (shift > 12)
         soft_note_large_page(c, linear, shift, global);
     soft_tlb_fill(c, mmu, linear, write, page, global);
+    return page;
+}
+
+/* 64-bit code whose accesses need no look at their addresses. */
+static bool is_plain(const struct soft_vcpu *c)
+{
+    return (c->key & (KEY_CODE64 | KEY_DEBUG | KEY_AC)) == KEY_CODE64;
+}
+
+uint64_t soft_fast_access(struct soft_vcpu *c, const struct soft_site *site)
+{
+    uint64_t linear = c->slow_address;
+
+    if ((site->flags & SITE_CHECKED) || !is_plain(c) || (linear & 4095) + site->size > 4096 ||
+        !soft_canonical(linear) || !soft_offset_allowed(c, site->segment, linear, site->size))
+        return 1;
+    uint8_t *page = take_in(c, linear, site->flags & SITE_WRITE);
+    if (!page)
+        return 1;
     c->host_gpr[site->s1] = (uint64_t)(uintptr_t)page + (linear & 4095);
     c->host_gpr[site->s2] = 0;
     c->resume = (uint64_t)(uintptr_t)(c->soft->cache + site->resume);
     return 0;
+}
+
+uint64_t soft_fast_string(struct soft_vcpu *c, const struct soft_call *call)
+{
+    bool moves = (call->insn.opcode & ~1u) == 0xa4, any = false;
+
+    for (unsigned write = !moves; write < 2 && is_plain(c); write++) {
+        uint64_t linear = c->gpr[write ? CPU_RDI : CPU_RSI];
+        if (c->tlb[soft_key_mmu(c->key)][write].tag[(linear >> 12) & (TLB_SIZE - 1)] == -(linear & ~4095ull))
+            continue;
+        if (!soft_canonical(linear) || !take_in(c, linear, write))
+            return 1;
+        any = true;
+    }
+    return !any;
 }

@@ -137,6 +137,8 @@ struct soft_code_page {
     uint64_t gpa;
 };
 
+/* Where the stubs of strings keep their struct soft_call. */
+#define STRING_CALL FIELD(scratch[1])
 enum soft_string_kind { STRING_MOVS, STRING_STOS, STRING_KINDS };
 
 /* Addresses of the common stubs in the cache. */
@@ -145,6 +147,7 @@ struct soft_stubs {
     uint8_t *call; /* rcx: struct soft_call; guest rcx in its slot */
     /* REP MOVS and STOS with elements of 1 << n bytes: as `call`, which does what they can't. */
     uint8_t *string[STRING_KINDS][4][MMU_MODES];
+    uint8_t *string_fill;       /* from these: their pages into the TLB; rcx: where to go on then */
     uint8_t *slow[CPU_GPRS];    /* rcx: struct soft_site, by the register of the address */
     uint8_t *post;              /* rcx: struct soft_site; guest rcx in scratch[0] */
     uint8_t *fpu_load;          /* rcx: where to go on */
@@ -375,6 +378,9 @@ uint64_t soft_slow_access(struct soft_vcpu *c, const struct soft_site *site);
 /* fast.c: the same for the common case, leaving the vector registers alone; 1: soft_slow_access must do it.
  */
 uint64_t soft_fast_access(struct soft_vcpu *c, const struct soft_site *site);
+/* fast.c: for REP MOVS and STOS at gpr[]'s addresses. 0: the TLB has pages now that it had not; 1: their
+ * handler must do it. */
+uint64_t soft_fast_string(struct soft_vcpu *c, const struct soft_call *call);
 /* RIP is not in the jump cache: its code, or 0 if the dispatcher must find it (or has to do something else
  * first). */
 uint64_t soft_fast_find(struct soft_vcpu *c);

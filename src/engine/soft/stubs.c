@@ -200,6 +200,32 @@ static uint8_t *generate_slow(struct soft *s, struct emitter *e, const void *fas
     return start;
 }
 
+/* Guest's RCX in its slot, the struct soft_call in STRING_CALL, and in RCX where to go on if the TLB has got
+ * something; else in the handler. Either way with the call in RCX and all other registers as they were. */
+static void generate_string_fill(struct soft *s, struct emitter *e)
+{
+    s->stubs.string_fill = e->p;
+    emit_store(e, FIELD(resume), CPU_RCX);
+    for (unsigned r = 0; r < CPU_GPRS; r++) {
+        if (r != CPU_RCX)
+            emit_store(e, GPR(r), r);
+    }
+    emit_load(e, CPU_RSP, FIELD(host_rsp));
+    save_flags(e);
+    load_self(e);
+    emit_load(e, CPU_RSI, STRING_CALL);
+    call_c(e, (const void *)soft_fast_string);
+    emit_bytes(e, "\x85\xc0\x74", 3); /* test eax, eax; jz on */
+    uint8_t *on = e->p++;
+    emit_mov_imm(e, CPU_RAX, (uint64_t)(uintptr_t)s->stubs.call);
+    emit_store(e, FIELD(resume), CPU_RAX);
+    *on = (uint8_t)(e->p - (on + 1));
+    load_flags(e);
+    load_registers(e, FIELD(gpr));
+    emit_load(e, CPU_RCX, STRING_CALL);
+    emit_jmp_gs(e, FIELD(resume));
+}
+
 /* rcx: where to go on. RAX and RDX are saved here, RCX is the caller's to restore. */
 static void generate_fpu_load(struct soft *s, struct emitter *e)
 {
@@ -400,6 +426,7 @@ void soft_stubs_generate(struct soft *s)
                                                &s->stubs.lookup_return[mmu]);
     s->stubs.lookup_moves =
         generate_lookup(s, &e, MMU_USER, true, &s->stubs.lookup_exit_moves, &s->stubs.lookup_return_moves);
+    generate_string_fill(s, &e);
     soft_stubs_generate_strings(s, &e);
     s->code_start = (uint32_t)((e.p - s->cache + 63) & ~63);
 }

@@ -3,7 +3,8 @@
  * REP MOVS and REP STOS of at most a page, in pages that the TLB has: executed by the host's processor on its
  * own addresses. Compilers clear and copy structures so, kernels pages. Made once, as the other common stubs.
  * Of single bytes, which kernels copy to and from users' buffers, what lies in more pages than one is done
- * piece by piece. What is not so goes to the handler in C.
+ * piece by piece. Pages that the TLB has not are put there first (soft_fast_string). What is not so goes to
+ * the handler in C.
  *
  * 64-bit code with DF clear. In: rcx is the struct soft_call, the guest's RCX in its slot, all other
  * registers in place; no flag is changed.
@@ -11,7 +12,6 @@
 #include "engine/soft/emit.h"
 #include "engine/soft/soft_priv.h"
 
-#define CALL     FIELD(scratch[1])
 #define TO_HOST  FIELD(scratch[2]) /* what is added to RDI */
 #define FLAGS    FIELD(scratch[3])
 #define PIECE    FIELD(scratch[4]) /* bytes */
@@ -96,7 +96,7 @@ static void do_elements(struct emitter *e, enum soft_string_kind kind, unsigned 
 /* On behind the instruction, RCX being zero. */
 static void go_on(struct emitter *e)
 {
-    emit_load(e, CPU_RDX, CALL);
+    emit_load(e, CPU_RDX, STRING_CALL);
     emit_bytes(e, "\x48\x8b\x52", 3); /* mov rdx, [rdx + resume] */
     emit1(e, offsetof(struct soft_call, resume));
     emit_store(e, FIELD(resume), CPU_RDX);
@@ -126,12 +126,12 @@ static void measure_piece(struct emitter *e, enum soft_string_kind kind)
 /* Of bytes, up to a page of them, where not all are in one page: each piece that is, with the registers as
  * they are to be after it. Flags are kept aside. */
 static const uint8_t *generate_pieces(struct emitter *e, enum soft_string_kind kind, enum soft_mmu mmu,
-                                      const uint8_t *slow)
+                                      const uint8_t *otherwise)
 {
     const uint8_t *miss = e->p;
 
     emit_flags_restore(e, FLAGS);
-    emit_jmp(e, slow);
+    emit_jmp(e, otherwise);
 
     const uint8_t *start = e->p;
     emit_flags_save(e, FLAGS);
@@ -159,12 +159,20 @@ static uint8_t *generate(struct soft *s, struct emitter *e, enum soft_string_kin
 
     emit_load(e, CPU_RAX, GPR(CPU_RAX));
     emit_load(e, CPU_RDX, GPR(CPU_RDX));
-    emit_load(e, CPU_RCX, CALL);
+    emit_load(e, CPU_RCX, STRING_CALL);
     emit_jmp(e, s->stubs.call);
-    const uint8_t *not_at_once = shift ? slow : generate_pieces(e, kind, mmu, slow);
+    const uint8_t *again = e->p;
+    uint8_t *to_start = emit_jmp_later(e);
+    const uint8_t *miss = e->p;
+    emit_load(e, CPU_RAX, GPR(CPU_RAX));
+    emit_load(e, CPU_RDX, GPR(CPU_RDX));
+    emit_mov_imm(e, CPU_RCX, (uint64_t)(uintptr_t)again);
+    emit_jmp(e, s->stubs.string_fill);
+    const uint8_t *not_at_once = shift ? miss : generate_pieces(e, kind, mmu, miss);
 
     uint8_t *start = e->p;
-    emit_store(e, CALL, CPU_RCX);
+    emit_rel32_at(to_start, start);
+    emit_store(e, STRING_CALL, CPU_RCX);
     emit_store(e, GPR(CPU_RAX), CPU_RAX);
     emit_store(e, GPR(CPU_RDX), CPU_RDX);
     emit_load(e, CPU_RAX, GPR(CPU_RCX));

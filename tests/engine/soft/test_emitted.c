@@ -224,6 +224,26 @@ static void repeated_strings_need_no_handler(void **state)
         assert_true(handlers == (fixture_soft()->use_pext ? 0 : 1));
         assert_true(c->gpr[CPU_RDI] == TO + 0x1123 && c->gpr[CPU_RSI] == FROM + 0x1321);
     }
+    /* Of pages that have been used, but are not in the TLB; and of one that has not. */
+    for (unsigned used = 1; used < 2; used--) {
+        const uint64_t pages = HOLE_AT + 0x30000;
+        c->gpr[CPU_RDI] = pages + 0x123;
+        c->gpr[CPU_RSI] = TO;
+        RUN(0x88, 0x07, 0x88, 0x87, 0, 0x10, 0, 0, 0x8a, 0x06);
+        fixture_write(TO + 0xfff, 0x5a + used, 1);
+        c->gpr[CPU_RCX] = 4096;
+        soft_tlb_flush(c, true);
+        if (!used)
+            fixture_map(pages + 0x1000, pages + 0x1000);
+        uint64_t handlers = RUN(0xf3, 0xa4);
+        assert_true(handlers == (used && fixture_soft()->use_pext ? 0 : 1));
+        assert_true(c->gpr[CPU_RDI] == pages + 0x1123 && c->gpr[CPU_RSI] == TO + 0x1000);
+        assert_int_equal(fixture_read(pages + 0x1122, 1), 0x5a + used);
+        c->gpr[CPU_RCX] = 512;
+        c->gpr[CPU_RDI] = pages;
+        soft_tlb_flush(c, true);
+        assert_true(RUN(0xf3, 0x48, 0xab) == (fixture_soft()->use_pext ? 0 : 1)); /* rep stosq */
+    }
     soft_set_rflags(c, FLAG_DF, FLAG_DF);
     RUN(0xfc); /* cld */
     assert_true(!(c->flags & FLAG_DF) && !(c->key & KEY_DF));
