@@ -5,7 +5,7 @@
  * that comes from there. One thread, no locks.
  *
  * The guest's network is 10.0.2.0/24: the router and host is 10.0.2.2, the name server 10.0.2.3, the guest
- * gets 10.0.2.15. Packets may be 64 KiB, so that whole windows of TCP cross in one frame each.
+ * gets 10.0.2.15. Packets are large (USER_MTU), so that few frames cross for much of TCP.
  */
 #include "base/cleanup.h"
 #include "base/error.h"

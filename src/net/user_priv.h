@@ -5,8 +5,10 @@
 
 #include "net/net.h"
 
-/* Largest IP packet on the guest's network. */
-#define USER_MTU 65520
+/* Largest IP packet on the guest's network. Large, for a packet costs the same whatever its size; but two
+ * must fit into the 64 KiB that Linux receives at first. Else a window can be too small for libslirp's next
+ * segment and too large for Linux to tell of a larger one, until a timer ends that after 10 s. */
+#define USER_MTU 32768
 
 struct nat;
 

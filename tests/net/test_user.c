@@ -92,7 +92,8 @@ static void test_answers(void **state)
 {
     struct net_backend *backend = open_user(NULL, 0);
     assert_int_equal(backend->features.queues, 1);
-    assert_true(backend->features.mtu > 60000);
+    /* Two packets fit into what Linux receives at first (USER_MTU). */
+    assert_true(backend->features.mtu > 30000 && backend->features.mtu <= 32768);
     expect_answer(backend);
     net_close(backend);
 }
