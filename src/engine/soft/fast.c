@@ -84,8 +84,7 @@ uint64_t soft_fast_find(struct soft_vcpu *c)
     if (!b)
         return 0;
     bool global = (e & PTE_G) && (c->cr4 & CR4_PGE);
-    if (shift > 12)
-        soft_note_large_page(c, rip, shift, global);
+    soft_note_page_size(c, rip, shift, global);
     c->page_rip = page_rip;
     c->exit_link = 0;
     soft_note_jump(c, mmu, b, global);
@@ -108,24 +107,18 @@ static uint8_t *take_in(struct soft_vcpu *c, uint64_t linear, bool write)
     if (!page || (write && soft_is_guarded_page(c->soft, gpa)))
         return NULL;
     bool global = (e & PTE_G) && (c->cr4 & CR4_PGE);
-    if (shift > 12)
-        soft_note_large_page(c, linear, shift, global);
+    soft_note_page_size(c, linear, shift, global);
     soft_tlb_fill(c, mmu, linear, write, page, global);
     return page;
-}
-
-/* 64-bit code whose accesses need no look at their addresses. */
-static bool is_plain(const struct soft_vcpu *c)
-{
-    return (c->key & (KEY_CODE64 | KEY_DEBUG | KEY_AC)) == KEY_CODE64;
 }
 
 uint64_t soft_fast_access(struct soft_vcpu *c, const struct soft_site *site)
 {
     uint64_t linear = c->slow_address;
 
-    if ((site->flags & SITE_CHECKED) || !is_plain(c) || (linear & 4095) + site->size > 4096 ||
-        !soft_canonical(linear) || !soft_offset_allowed(c, site->segment, linear, site->size))
+    if ((site->flags & SITE_CHECKED) || (c->key & (KEY_CODE64 | KEY_DEBUG | KEY_AC)) != KEY_CODE64 ||
+        (linear & 4095) + site->size > 4096 || !soft_canonical(linear) ||
+        !soft_offset_allowed(c, site->segment, linear, site->size))
         return 1;
     uint8_t *page = take_in(c, linear, site->flags & SITE_WRITE);
     if (!page)
@@ -140,7 +133,7 @@ uint64_t soft_fast_string(struct soft_vcpu *c, const struct soft_call *call)
 {
     bool moves = (call->insn.opcode & ~1u) == 0xa4, any = false;
 
-    for (unsigned write = !moves; write < 2 && is_plain(c); write++) {
+    for (unsigned write = !moves; write < 2; write++) {
         uint64_t linear = c->gpr[write ? CPU_RDI : CPU_RSI];
         if (c->tlb[soft_key_mmu(c->key)][write].tag[(linear >> 12) & (TLB_SIZE - 1)] == -(linear & ~4095ull))
             continue;

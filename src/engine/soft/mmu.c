@@ -211,8 +211,7 @@ int soft_walk(struct soft_vcpu *c, uint64_t linear, unsigned access, enum soft_m
             continue;
         *out = (struct soft_walk){.gpa = leaf_address(&w, wide),
                                   .global = (w.entry & PTE_G) && (c->cr4 & CR4_PGE)};
-        if (w.shift > 12)
-            soft_note_large_page(c, linear, w.shift, out->global);
+        soft_note_page_size(c, linear, w.shift, out->global);
         return SOFT_NEXT;
     }
 }
@@ -366,11 +365,13 @@ void soft_tlb_flush_page(struct soft_vcpu *c, uint64_t linear)
         }
         if (user && !c->jump_fills[mmu].low) /* a kernel's, as a rule */
             continue;
-        forget_returns(c, (enum soft_mmu)mmu);
-        if (shift == 30)
+        if (shift == 30) {
             soft_jump_flush(c, (enum soft_mmu)mmu);
+            continue;
+        }
+        forget_returns(c, (enum soft_mmu)mmu);
         /* Blocks of these pages, and those of the page before that run into them. */
-        for (uint64_t page = base - 4096; shift < 30 && page != base + size; page += 4096)
+        for (uint64_t page = base - 4096; page != base + size; page += 4096)
             forget_jumps(c, (enum soft_mmu)mmu, page);
     }
 }

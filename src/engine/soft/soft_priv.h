@@ -378,8 +378,8 @@ uint64_t soft_slow_access(struct soft_vcpu *c, const struct soft_site *site);
 /* fast.c: the same for the common case, leaving the vector registers alone; 1: soft_slow_access must do it.
  */
 uint64_t soft_fast_access(struct soft_vcpu *c, const struct soft_site *site);
-/* fast.c: for REP MOVS and STOS at gpr[]'s addresses. 0: the TLB has pages now that it had not; 1: their
- * handler must do it. */
+/* fast.c: for REP MOVS and STOS of 64-bit code at gpr[]'s addresses. 0: the TLB has pages now that it had
+ * not; 1: their handler must do it. */
 uint64_t soft_fast_string(struct soft_vcpu *c, const struct soft_call *call);
 /* RIP is not in the jump cache: its code, or 0 if the dispatcher must find it (or has to do something else
  * first). */
@@ -419,12 +419,14 @@ struct soft_walk {
 };
 int soft_walk(struct soft_vcpu *c, uint64_t linear, unsigned access, enum soft_mmu mmu,
               struct soft_walk *out);
-/* `linear` is in a page of 1 << shift bytes, which is more than 4 KiB. */
-static inline void soft_note_large_page(struct soft_vcpu *c, uint64_t linear, unsigned shift, bool global)
+/* `linear` is in a page of 1 << shift bytes: one of more than 4 KiB is kept in mind for INVLPG. */
+static inline void soft_note_page_size(struct soft_vcpu *c, uint64_t linear, unsigned shift, bool global)
 {
     struct soft_large *large = &c->large[global];
     uint64_t number = linear >> 21;
 
+    if (shift == 12)
+        return;
     large->any = true;
     if (shift > 22) {
         large->gigabytes |= 1ull << (number >> 9) % 64;

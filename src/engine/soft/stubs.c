@@ -29,6 +29,17 @@ static void save_flags(struct emitter *e)
     emit_store(e, FIELD(flags), CPU_RAX);
 }
 
+/* The guest's registers and flags, of which RCX is in its slot already. */
+static void save_but_rcx(struct emitter *e)
+{
+    for (unsigned r = 0; r < CPU_GPRS; r++) {
+        if (r != CPU_RCX)
+            emit_store(e, GPR(r), r);
+    }
+    emit_load(e, CPU_RSP, FIELD(host_rsp));
+    save_flags(e);
+}
+
 static void load_flags(struct emitter *e)
 {
     emit_bytes(e, "\x65\xff\x34\x25", 4); /* push gs:[flags] */
@@ -135,12 +146,7 @@ static void generate_call(struct soft *s, struct emitter *e)
 {
     s->stubs.call = e->p;
     emit_store(e, FIELD(scratch[6]), CPU_RCX);
-    for (unsigned r = 0; r < CPU_GPRS; r++) {
-        if (r != CPU_RCX)
-            emit_store(e, GPR(r), r);
-    }
-    emit_load(e, CPU_RSP, FIELD(host_rsp));
-    save_flags(e);
+    save_but_rcx(e);
     save_fpu(s, e);
     load_self(e);
     emit_load(e, CPU_RSI, FIELD(scratch[6]));
@@ -206,12 +212,7 @@ static void generate_string_fill(struct soft *s, struct emitter *e)
 {
     s->stubs.string_fill = e->p;
     emit_store(e, FIELD(resume), CPU_RCX);
-    for (unsigned r = 0; r < CPU_GPRS; r++) {
-        if (r != CPU_RCX)
-            emit_store(e, GPR(r), r);
-    }
-    emit_load(e, CPU_RSP, FIELD(host_rsp));
-    save_flags(e);
+    save_but_rcx(e);
     load_self(e);
     emit_load(e, CPU_RSI, STRING_CALL);
     call_c(e, (const void *)soft_fast_string);
